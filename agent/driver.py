@@ -1,0 +1,162 @@
+"""The Driver: what the agent asks of a container manager. Every driver passes tests/conformance/test_driver.py.
+
+A driver knows containers and images, nothing of allocations, nodes or the control plane. Errors of the manager are
+raised as DriverError in words that say what to do; each call is bounded in time by the driver itself.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType, Protocol
+
+from manifests.errors import DriverError
+
+ContainerId = NewType("ContainerId", str)
+
+
+class ImageError(DriverError):
+    """The image is missing and can't, or may not, be pulled: trying again at once is no use."""
+
+
+class StartError(DriverError):
+    """The container was created but can't start: a wrong command, a port that is taken, a limit refused."""
+
+
+class PullPolicy(StrEnum):
+    ALWAYS = "always"
+    IF_MISSING = "ifMissing"
+    NEVER = "never"
+
+
+class ContainerState(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A container's port on an address of the host."""
+
+    container_port: int
+    host_port: int
+    host_address: str  # "" for all
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the cgroup enforces."""
+
+    cpu_m: int  # millicores, by quota
+    memory_bytes: int  # memory and swap together: no swap
+    pids: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """All that is needed to create a container. `name` is unique for one attempt of one allocation, and stable: when the
+    answer to a create is lost, the next try finds the container by its name and adopts it."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]  # replaces the image's entrypoint and arguments; empty: the image's own
+    args: tuple[str, ...]  # replaces the image's arguments; empty: the image's own
+    env: Mapping[str, str]
+    labels: Mapping[str, str]
+    limits: Limits
+    ports: tuple[PublishedPort, ...] = ()
+    host_network: bool = False
+    working_dir: str = ""
+    user: str = ""
+    read_only_root: bool = False
+    stop_signal: str = "SIGTERM"
+    cgroup_parent: str = ""  # "" for the manager's own
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as the manager sees it now. Times are seconds since the epoch on the node's clock, 0.0 if not yet."""
+
+    id: ContainerId
+    name: str
+    labels: Mapping[str, str]
+    image: str
+    state: ContainerState
+    pid: int = 0
+    exit_code: int | None = None  # None unless exited
+    oom_killed: bool = False
+    error: str = ""  # the manager's words when it couldn't start
+    started_s: float = 0.0
+    finished_s: float = 0.0
+    address: str = ""  # on the node's bridge; "" with host networking
+
+
+@dataclass(frozen=True, slots=True)
+class DriverInfo:
+    name: str  # docker
+    version: str
+    attributes: Mapping[str, str] = field(default_factory=dict)  # cgroup.version, runtimes, ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    stream: str  # stdout | stderr
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    exit_code: int
+    output: bytes  # stdout and stderr as they came, cut at 4 KiB
+
+
+class Driver(Protocol):
+    async def info(self) -> DriverInfo: ...
+
+    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+        """Make the image ready to run: present already, or pulled. One pull an image at a time.
+
+        Raises ImageError if it is missing and can't or may not be pulled.
+        """
+        ...
+
+    async def create(self, spec: ContainerSpec) -> ContainerId:
+        """Create the container, or return the one of that name if it exists already and has the same labels."""
+        ...
+
+    async def start(self, container: ContainerId) -> None:
+        """Start it; a container that runs already is left alone. Raises StartError with the manager's reason."""
+        ...
+
+    async def stop(self, container: ContainerId, *, signal: str, grace_s: float) -> None:
+        """Send the signal, and SIGKILL after the grace. Returns when it has ended; fine if it is gone already."""
+        ...
+
+    async def remove(self, container: ContainerId) -> None:
+        """Remove it, killing it if it still runs; fine if it is gone already."""
+        ...
+
+    async def inspect(self, container: ContainerId) -> Container | None: ...
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[Container]:
+        """Return all containers that have all these labels, running or not, each as `inspect` gives it."""
+        ...
+
+    def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerId]:
+        """Yield the ids of containers with these labels to which something happened: hints, which may be lost.
+
+        Ends or raises when the manager goes away; then subscribe again and list.
+        """
+        ...
+
+    def logs(self, container: ContainerId, *, follow: bool, tail: int | None) -> AsyncIterator[LogChunk]:
+        """Yield what it wrote: the last `tail` lines (None: all), then what follows until it ends, if asked to."""
+        ...
+
+    async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run a command inside. Raises TimedOutError after `timeout_s`."""
+        ...
+
+    async def close(self) -> None: ...

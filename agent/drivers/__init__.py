@@ -1,0 +1,1 @@
+"""One module for each container manager, each behind agent.driver.Driver."""

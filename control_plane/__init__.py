@@ -1,0 +1,1 @@
+"""The server: API, watch cache, leader election, reconcilers, node liveness. Imports `manifests`, `scheduler`, `foundation`."""

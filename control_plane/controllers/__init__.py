@@ -1,0 +1,1 @@
+"""What the leader does: reconcile each workload, place what is missing, commit under the fence."""
