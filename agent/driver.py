@@ -55,8 +55,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """All that is needed to create a container. `name` is unique for one attempt of one allocation, and stable: when the
-    answer to a create is lost, the next try finds the container by its name and adopts it."""
+    """All that is needed to create a container.
+
+    `name` is unique for one attempt of one allocation, and stable: when the answer to a create is lost, the next try
+    finds the container by its name and adopts it.
+    """
 
     name: str
     image: str

@@ -1,1 +1,4 @@
-"""The server: API, watch cache, leader election, reconcilers, node liveness. Imports `manifests`, `scheduler`, `foundation`."""
+"""The server: API, watch cache, leader election, reconcilers, node liveness.
+
+Imports `manifests`, `scheduler` and `foundation`.
+"""
