@@ -1,0 +1,47 @@
+"""Nodes: what operators want of one, and what its agent and the servers observe."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from manifests.base import Labels, Model, Timestamp
+from manifests.containers import Resources
+
+
+class NodeIntent(Model):
+    """What operators want of a node. Written through the API alone; a node without one is simply in use."""
+
+    name: str
+    labels: Labels = Field(default_factory=dict)  # on top of those that its agent was started with
+    is_cordoned: bool = Field(False, alias="cordoned")
+    is_draining: bool = Field(False, alias="draining")
+
+
+class Liveness(StrEnum):
+    READY = "ready"  # a server holds its session
+    LOST = "lost"  # silent for too long
+
+
+class NodeFacts(Model):
+    """What an agent tells of its node when it registers."""
+
+    name: str
+    agent_id: str  # of the agent's data folder: two agents of one name differ in it
+    boot_id: str
+    agent_version: str
+    address: str = ""  # where its published ports answer
+    labels: Labels = Field(default_factory=dict)
+    attributes: dict[str, str] = Field(default_factory=dict)  # arch, os, kernel, hostname, driver, driver.version, ...
+    capacity: Resources
+    allocatable: Resources
+
+
+class NodeStatus(Model):
+    """A node as observed. Written by the server that holds its session, or by the leader when that server is gone."""
+
+    facts: NodeFacts
+    liveness: Liveness
+    server: str  # the server that holds, or last held, the session
+    session: int  # rises with each new session of this node: only the newest may write
+    message: str = ""  # why it is lost, or what is wrong with it
+    changed_s: Timestamp = Field(alias="changedAt")

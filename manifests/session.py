@@ -1,0 +1,108 @@
+"""The frames of the one long connection between an agent and a server: JSON text frames, and binary ones for logs.
+
+The agent says Hello, the server answers Welcome or Refused, then a full Assignments, then both go on as things change.
+Each heartbeat is acknowledged, so that a cut in one direction is noticed by the agent as well. A binary frame carries
+log bytes from agent to server: stream number (4 bytes, big-endian), 1 for stdout or 2 for stderr, then the bytes.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter
+
+from manifests.allocations import Allocation, AllocationStatus
+from manifests.base import Model
+from manifests.nodes import NodeFacts
+from manifests.workloads import Workload
+
+PROTOCOL = 1
+
+
+class Hello(Model):
+    type: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL
+    cluster: str = ""  # the cluster it belonged to, "" on its first day: it must not obey another one
+    facts: NodeFacts
+    statuses: tuple[AllocationStatus, ...]  # all that it observes
+    applied_revision: int = 0  # of the assignments that it obeys: a server that is behind must catch up first
+
+
+class Heartbeat(Model):
+    type: Literal["heartbeat"] = "heartbeat"
+    sequence: int
+
+
+class Statuses(Model):
+    """Changed statuses, and allocations of which nothing is left on the node and that are no longer desired."""
+
+    type: Literal["statuses"] = "statuses"
+    sequence: int
+    statuses: tuple[AllocationStatus, ...] = ()
+    forgotten: tuple[str, ...] = ()
+
+
+class LogsEnded(Model):
+    type: Literal["logsEnded"] = "logsEnded"
+    stream: int
+    error: str = ""
+
+
+class Welcome(Model):
+    type: Literal["welcome"] = "welcome"
+    cluster: str
+    server: str
+    session: int
+    heartbeat_s: float
+    lost_after_s: float
+
+
+class Refused(Model):
+    type: Literal["refused"] = "refused"
+    what: str
+    why: str = ""
+    fix: str = ""
+
+
+class Assigned(Model):
+    """A desired allocation with the workload, at its version, that it is an instance of."""
+
+    allocation: Allocation
+    workload: Annotated[Workload, Field(discriminator="kind")]
+
+
+class Assignments(Model):
+    """What the node must hold: everything if `is_full`, else what changed since the last one. At that revision."""
+
+    type: Literal["assignments"] = "assignments"
+    revision: int
+    is_full: bool
+    assigned: tuple[Assigned, ...] = ()
+    withdrawn: tuple[str, ...] = ()  # ids that are no longer desired at all
+
+
+class HeartbeatAck(Model):
+    type: Literal["heartbeatAck"] = "heartbeatAck"
+    sequence: int
+
+
+class StatusesAck(Model):
+    type: Literal["statusesAck"] = "statusesAck"
+    sequence: int
+
+
+class OpenLogs(Model):
+    type: Literal["openLogs"] = "openLogs"
+    stream: int
+    allocation: str
+    follow: bool = False
+    tail: int | None = None
+
+
+class CloseStream(Model):
+    type: Literal["closeStream"] = "closeStream"
+    stream: int
+
+
+FromAgent: TypeAlias = Hello | Heartbeat | Statuses | LogsEnded
+FromServer: TypeAlias = Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | CloseStream
+FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
+FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

@@ -1,0 +1,16 @@
+"""What the leader has to say about a workload: what is blocked and why, and where a change of version stands."""
+
+from manifests.base import Model
+from manifests.reasons import Blocked
+from manifests.workloads import WorkloadRef
+
+
+class WorkloadStatus(Model):
+    """Written by the leader when it changes. Counts are not here: readers count allocations themselves."""
+
+    ref: WorkloadRef
+    generation: int  # of the record that this answers
+    blocked: tuple[Blocked, ...] = ()
+    messages: tuple[str, ...] = ()  # what it waits for, in sentences
+    is_complete: bool = False  # a job that has all its completions, or has failed for good
+    is_failed: bool = False
