@@ -1,4 +1,4 @@
-"""What the scheduler sees and what it answers: plain frozen values, so that the same code plans, explains and simulates."""
+"""What the scheduler sees and answers: plain frozen values, so that one code plans, explains and simulates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
