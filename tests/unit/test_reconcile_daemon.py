@@ -11,7 +11,7 @@ def node(name: str, eligibility: Eligibility = Eligibility.READY, **labels: str)
     return NodeView(name, eligibility, labels, {}, Vector(1000, 2**30, 1000))
 
 
-def asked_nodes(decision: Decision) -> list[str | None]:
+def asked_nodes(decision: Decision) -> list[str]:
     return sorted(str(ask.only_node) for ask in decision.asks)
 
 
