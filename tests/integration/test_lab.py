@@ -77,7 +77,7 @@ def left_of(network: Network) -> list[str]:
     """Return what of a lab is still on the machine: namespaces, links, cgroups, mounts, folder, lock, processes."""
     places = [*Path("/run/netns").glob(f"{network.id}*"), Path("/sys/class/net", network.id), network.folder]
     places += [tree / network.id for tree in hierarchies()]
-    places += [LOCKS / network.address.split(".")[2]]
+    places += [lock for lock in LOCKS.iterdir() if network.id in text_of(lock)]
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if network.id in line]
     return [*(str(place) for place in places if place.exists()), *mounts, *processes_of(network)]
 
@@ -85,12 +85,17 @@ def left_of(network: Network) -> list[str]:
 def processes_of(network: Network) -> Iterator[str]:
     """Yield the live processes whose command line or cgroup names the lab."""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_text() + (process / "cgroup").read_text()
-        except OSError:  # it ended meanwhile
-            continue
+        words = text_of(process / "cmdline") + text_of(process / "cgroup")
         if (network.id in words or str(network.folder) in words) and is_alive(int(process.name)):
             yield words.replace("\0", " ")
+
+
+def text_of(file: Path) -> str:
+    """Return what a file holds, or nothing where it has gone meanwhile."""
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 async def test_hosts_reach_each_other_and_the_test() -> None:

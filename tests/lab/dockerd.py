@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.lab.commands import LabError
+from tests.lab.commands import LabError, in_thread
 from tests.lab.processes import Process
 from tests.lab.waiting import wait_until
 
@@ -156,7 +156,7 @@ async def run_container(host: "Host", name: str, *command: str, labels: Mapping[
 async def load_busybox(host: "Host", tag: str = "wherry/busybox:1") -> None:
     """Give the host's engine a small image, made from this machine's static busybox: no registry is asked."""
     repository, _, version = tag.rpartition(":")
-    image = io.BytesIO(await asyncio.to_thread(_busybox_archive))
+    image = io.BytesIO(await in_thread(_busybox_archive))
     await host.dockerd.call("POST", f"/images/create?fromSrc=-&repo={repository}&tag={version}", data=image)
 
 

@@ -4,7 +4,6 @@ Hosts share the kernel, the process ids and the file system with the test, which
 The private mount namespace makes a power cut clean: with its last process, all mounts of containers are gone.
 """
 
-import asyncio
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tests.lab.cgroups import Cgroup
-from tests.lab.commands import TIMEOUT_S, LabError, call
+from tests.lab.commands import TIMEOUT_S, LabError, call, in_thread
 from tests.lab.dockerd import Dockerd
 from tests.lab.processes import Process
 from tests.lab.switch import Switch
@@ -55,7 +54,7 @@ class Host:
 
     async def boot(self) -> None:
         """Switch it on: nothing runs yet, and its folder is as it was left."""
-        await asyncio.to_thread(self._boot)
+        await in_thread(self._boot)
 
     def run(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> Process:
         """Start a supervised process in this host; its log goes on in `logs/{host}-{name}.log` after a restart."""
@@ -68,19 +67,18 @@ class Host:
 
     async def output(self, *command: str, timeout_s: float = TIMEOUT_S) -> str:
         """Run a short command in this host and return what it printed; LabError when it fails."""
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.to_thread(call, self._inside(*command))
+        return await in_thread(call, self._inside(*command), timeout_s=timeout_s)
 
     async def start_dockerd(self, *, memory_bytes: int | None = None) -> Dockerd:
         """Start its own engine, its containers together bounded to that memory, as on a machine of that size."""
         if memory_bytes is not None:
-            await asyncio.to_thread(self.work.cap_memory, memory_bytes)
+            await in_thread(self.work.cap_memory, memory_bytes)
         await self.dockerd.start()
         return self.dockerd
 
     async def kill(self) -> None:
         """Cut the power: every process dies at once, containers too, and its link is gone. The folder stays."""
-        await asyncio.to_thread(self.kill_now)
+        await in_thread(self.kill_now)
 
     async def reboot(self) -> None:
         """Bring it back after a power cut (or cut it now): new namespaces, and no trace of what had run in memory."""
@@ -93,27 +91,27 @@ class Host:
             for name in names:
                 await self.processes[name].pause()
         else:
-            await asyncio.to_thread(self.cgroup.freeze, frozen=True)
+            await in_thread(self.cgroup.freeze, frozen=True)
 
     async def resume(self, *names: str) -> None:
         if names:
             for name in names:
                 self.processes[name].resume()
         else:
-            await asyncio.to_thread(self.cgroup.freeze, frozen=False)
+            await in_thread(self.cgroup.freeze, frozen=False)
 
     async def partition(self) -> None:
         """Cut it off from everyone, the test too; its sockets see only silence."""
-        await asyncio.to_thread(self._switch.cut, (self.port, None), (None, self.port))
+        await in_thread(self._switch.cut, (self.port, None), (None, self.port))
 
     async def partition_one_way(self, direction: Direction) -> None:
         """Lose only what it sends, or only what it should receive."""
         drop = (self.port, None) if direction is Direction.SENT else (None, self.port)
-        await asyncio.to_thread(self._switch.cut, drop)
+        await in_thread(self._switch.cut, drop)
 
     async def heal(self) -> None:
         """Undo every cut of this host: partitions, one-way ones, and those between it and one other."""
-        await asyncio.to_thread(self._switch.heal_port, self.port)
+        await in_thread(self._switch.heal_port, self.port)
 
     def kill_now(self) -> None:
         """Kill without an event loop, for the lab's end; nothing happens to a host that is off."""

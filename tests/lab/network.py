@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.lab.cgroups import Cgroup, cgroup2_root
-from tests.lab.commands import NEEDED, call, network_namespaces
+from tests.lab.commands import NEEDED, call, in_thread, network_namespaces
 from tests.lab.host import Host
 from tests.lab.processes import log_tail
 from tests.lab.subnets import LabName, Subnet, take_stale, take_subnet
@@ -37,16 +37,16 @@ class Network:
 
     async def cut(self, one: str, other: str) -> None:
         """Lose everything between two hosts, both ways; each still reaches the rest."""
-        await asyncio.to_thread(self.switch.cut, *self._between(one, other))
+        await in_thread(self.switch.cut, *self._between(one, other))
 
     async def mend(self, one: str, other: str) -> None:
         """Undo `cut`."""
-        await asyncio.to_thread(self.switch.mend, *self._between(one, other))
+        await in_thread(self.switch.mend, *self._between(one, other))
 
     def log_tails(self, lines: int = TAIL_LINES) -> str:
         """Return the end of every log in the lab, for a test's failure."""
         logs = sorted((self.folder / "logs").glob("*.log"))
-        return "\n".join(f"--- {log.name}\n{log_tail(log, lines)}" for log in logs if log.stat().st_size)
+        return "".join(f"--- {log.name}\n{log_tail(log, lines)}\n" for log in logs if log.stat().st_size)
 
     def _between(self, one: str, other: str) -> tuple[Drop, Drop]:
         return (self[one].port, self[other].port), (self[other].port, self[one].port)
@@ -55,24 +55,23 @@ class Network:
 @asynccontextmanager
 async def lab_network(hosts: Sequence[str]) -> AsyncIterator[Network]:
     """Make hosts of these names, all switched on, and remove everything at the end; a failure shows the logs' tails."""
-    await asyncio.to_thread(_sweep)
-    subnet = await asyncio.to_thread(take_subnet)
+    await in_thread(_sweep)
+    subnet = take_subnet()  # some milliseconds, and in a thread a cancellation would lose the lock
     try:
         name = LabName(subnet.new_lab_id(), tempfile.mkdtemp(prefix="wherry-lab-"))
         subnet.record(name)
         network = Network(name, subnet, hosts)
         try:
-            await asyncio.to_thread(network.switch.make)
+            await in_thread(network.switch.make)
             async with asyncio.TaskGroup() as tasks:
                 for host in network.hosts:
                     tasks.create_task(host.boot(), name=f"boot-{host.name}")
             yield network
         except BaseException:
-            print(network.log_tails(), file=sys.stderr)
+            sys.stderr.write(network.log_tails())
             raise
         finally:
-            # In a thread, which goes on to its end even if this task is cancelled once more.
-            await asyncio.to_thread(_end, network, name)
+            await in_thread(_end, network, name)
     finally:
         subnet.release()
 

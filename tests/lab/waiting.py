@@ -6,10 +6,12 @@ from typing import TypeVar
 
 import aiohttp
 
+from tests.lab.api import ApiError
+
 State = TypeVar("State")
 EVERY_S = 0.05
 # A daemon that isn't up yet is a state to wait through, not a failure.
-NOT_YET = (aiohttp.ClientError, OSError, TimeoutError)
+NOT_YET = (aiohttp.ClientError, ApiError, OSError, TimeoutError)
 
 
 async def wait_until(
