@@ -1,4 +1,4 @@
-"""A server in this process on the embedded store, and agents without containers that speak the real session protocol."""
+"""A server in this process on the embedded store, and agents without containers that speak the session protocol."""
 
 import asyncio
 import random
@@ -58,9 +58,7 @@ class Served:
         return {"Authorization": f"Bearer {(self.data_dir / 'join.token').read_text().strip()}"}
 
     async def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        async with self.http.request(
-            method, self.url + path, json=body, headers={**self.admin, **headers}
-        ) as answer:
+        async with self.http.request(method, self.url + path, json=body, headers={**self.admin, **headers}) as answer:
             return answer.status, await answer.json(content_type=None) if answer.status != 204 else None
 
     async def get(self, path: str) -> Any:
@@ -86,7 +84,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(data_dir: Path, *, store: str = "", lost_after_s: float = 1.5, **options: Any) -> AsyncIterator[Served]:
+async def served(
+    data_dir: Path, *, store: str = "", lost_after_s: float = 1.5, **options: Any
+) -> AsyncIterator[Served]:
     """Run a server until the block ends."""
     port = free_port()
     chosen = ServerOptions(
@@ -96,9 +96,8 @@ async def served(data_dir: Path, *, store: str = "", lost_after_s: float = 1.5, 
         name="s1",
         heartbeat_s=0.3,
         lost_after_s=lost_after_s,
-        **options,
     )
-    data_dir.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
     clock, rng, stop = SystemClock(), random.Random(1), asyncio.Event()
     opened = await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
@@ -214,10 +213,7 @@ class ScriptedAgent:
         a = assigned.allocation
         if before is not None and before.is_terminal:
             return before
-        if a.desired is Desired.STOP:
-            phase = Phase.STOPPED
-        else:
-            phase = self.answer
+        phase = Phase.STOPPED if a.desired is Desired.STOP else self.answer
         status = AllocationStatus(
             id=a.id, node=a.node, workload=a.workload, version=a.version, index=a.index, phase=Phase.STARTING
         )

@@ -1,15 +1,16 @@
 """A real server on the embedded store: what its API and its sessions do. The agents here have no containers."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from control_plane import keys
+from control_plane.store.protocol import Put, Txn
 from manifests.allocations import Phase
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
@@ -41,7 +42,15 @@ async def test_a_service_is_placed_run_and_reported_healthy(server: Served) -> N
 async def test_every_call_but_health_needs_a_token(server: Served) -> None:
     async with server.http.get(server.url + "/v1/health") as answer:
         assert answer.status == 200
-    for path in ("/v1/nodes", "/v1/workloads", "/v1/allocations", "/v1/events", "/v1/watch", "/v1/cluster", "/v1/session"):
+    for path in (
+        "/v1/nodes",
+        "/v1/workloads",
+        "/v1/allocations",
+        "/v1/events",
+        "/v1/watch",
+        "/v1/cluster",
+        "/v1/session",
+    ):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic " + "x" * 30}):
             async with server.http.get(server.url + path, headers=headers) as answer:
                 assert answer.status == 401, path
@@ -62,7 +71,6 @@ async def test_an_unknown_route_is_a_problem_in_words(server: Served) -> None:
 
 
 async def test_a_wrong_manifest_changes_nothing_and_every_fault_is_named(server: Served) -> None:
-    before = server.store
     revision = (await server.get("/v1/cluster"))["revision"]
     wrong = [manifest(name="good"), manifest(name="bad", replicas="three"), manifest(name="worse", replica=1)]
     status, body = await server.call("POST", "/v1/apply", {"documents": wrong})
@@ -71,7 +79,6 @@ async def test_a_wrong_manifest_changes_nothing_and_every_fault_is_named(server:
     assert "replicas" in body["problems"][1]["message"]
     assert (await server.get("/v1/cluster"))["revision"] == revision
     assert (await server.get("/v1/workloads"))["items"] == []
-    assert before is server.store
 
 
 async def test_a_dry_run_says_what_would_change_and_changes_nothing(server: Served) -> None:
@@ -279,11 +286,11 @@ async def test_a_watch_begins_with_all_there_is_and_goes_on(server: Served) -> N
                 lines.append(change)
                 if change["type"] == "synced":
                     await server.call("DELETE", WEB)
-                if change["type"] == "workload" and change["action"] == "delete":
+                if change["type"] == "event" and change["object"]["reason"] == "deleted":
                     break
         synced = next(i for i, c in enumerate(lines) if c["type"] == "synced")
         assert {"node", "workload"} <= {c["type"] for c in lines[:synced]}
-        assert any(c["type"] == "event" and c["object"]["reason"] == "deleted" for c in lines[synced:])
+        assert any(c["type"] == "workload" and c["action"] == "delete" for c in lines[synced:])
 
 
 async def test_a_watch_resumes_after_a_revision(server: Served) -> None:
@@ -311,8 +318,6 @@ async def test_nothing_is_written_while_nothing_happens(server: Served) -> None:
 
 
 async def test_a_poisoned_record_stops_nothing_else(server: Served) -> None:
-    from control_plane.store.protocol import Put, Txn
-
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.store.commit(Txn((), (Put(keys.WORKLOADS + "default/service/bad", b"{garbage"),)))
         await server.store.commit(Txn((), (Put(keys.NODES + "n9", b'{"facts": 5}'),)))
@@ -335,10 +340,7 @@ async def test_a_bad_query_is_refused_in_words(server: Served) -> None:
 
 
 async def test_a_large_body_is_refused(server: Served) -> None:
-    body = {"documents": [manifest(env={"A": "x" * (4 * 2**20)})]}
-    async with aiohttp.ClientSession() as http:
-        try:
-            async with http.post(server.url + "/v1/apply", json=body, headers=server.admin) as answer:
-                assert answer.status == 413
-        except aiohttp.ClientError:
-            pass  # the server may close while the body is still on its way
+    body = io.BytesIO(b'{"documents": ["' + b"x" * (4 * 2**20) + b'"]}')
+    async with server.http.post(server.url + "/v1/apply", data=body, headers=server.admin) as answer:
+        assert answer.status == 413
+        assert (await answer.json(content_type=None))["status"] == 413
