@@ -91,7 +91,7 @@ def _parse_timestamp(value: object) -> object:
     return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else value
 
 
-def _render_timestamp(seconds: float) -> str:
+def render_timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -107,5 +107,5 @@ Flag = Annotated[bool, Field(strict=True)]  # true or false, and neither "yes" n
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 Timestamp = Annotated[
-    float, BeforeValidator(_parse_timestamp), PlainSerializer(_render_timestamp, return_type=str, when_used="json")
+    float, BeforeValidator(_parse_timestamp), PlainSerializer(render_timestamp, return_type=str, when_used="json")
 ]  # seconds since the epoch here, RFC 3339 outside

@@ -1,9 +1,9 @@
 """What a user asks to run: Service, Daemon and Job, each a manifest of its own kind."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from manifests.base import Count, Duration, Labels, Model, Name, Timestamp
 from manifests.constraints import parse_attribute, parse_constraint
@@ -49,6 +49,12 @@ class UpdateSpec(Model):
 
     max_surge: Count = 1
     max_unavailable: Count = 0
+
+    @model_validator(mode="after")
+    def _can_progress(self) -> Self:
+        if self.max_surge == 0 and self.max_unavailable == 0:
+            raise ValueError("maxSurge and maxUnavailable can't both be 0: no version could ever replace another")
+        return self
 
 
 class WorkloadSpec(ContainerSpec):

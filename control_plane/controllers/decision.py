@@ -1,0 +1,138 @@
+"""What all reconcilers share: what they see of an allocation, and what they decide, as data. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from foundation.backoff import Backoff
+from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
+from manifests.constraints import parse_constraint
+from manifests.workloads import WorkloadRecord, WorkloadSpec
+from scheduler.model import Ask, Eligibility, PortAsk, vector_of
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An allocation, what its node says of it, and what is known of the node."""
+
+    allocation: Allocation
+    status: AllocationStatus | None
+    node: Eligibility | None  # None: there is no such node any more
+    ended_for_s: float = 0.0  # how long this leader has known its end
+
+    @property
+    def id(self) -> str:
+        return self.allocation.id
+
+    @property
+    def phase(self) -> Phase:
+        return self.status.phase if self.status else Phase.PENDING
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status is not None and self.status.is_terminal
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.allocation.desired is Desired.RUN
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        return not self.has_ended and self.node in (None, Eligibility.LOST)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status is not None and self.status.is_ready and self.node is not Eligibility.LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    allocation: Allocation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """Whose slot a new allocation takes over, and how many of this slot have failed in a row."""
+
+    replaces: str
+    reschedules: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Stops come before placements, in one revision or earlier ones; removals only touch what has ended."""
+
+    stops: tuple[Stop, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    successions: Mapping[int, Succession] = field(default_factory=dict)  # by index
+    removals: tuple[Allocation, ...] = ()
+    messages: tuple[str, ...] = ()
+    is_complete: bool = False
+    is_failed: bool = False
+    again_after_s: float | None = None  # look again then, even if nothing changes
+
+
+def removals_of(seen: Iterable[Seen]) -> tuple[Allocation, ...]:
+    """Return the allocations that are neither wanted nor running anywhere: their records may go."""
+    return tuple(s.allocation for s in seen if not s.is_wanted and (s.has_ended or s.node is None))
+
+
+def retire(seen: Sequence[Seen], reason: str) -> Decision:
+    """Decide for allocations whose workload is gone: stop them all, and remove what has ended."""
+    stops = tuple(Stop(s.allocation, reason) for s in seen if s.is_wanted)
+    return Decision(stops=stops, removals=removals_of(seen))
+
+
+def ask_of(
+    record: WorkloadRecord,
+    indexes: Sequence[int],
+    *,
+    avoid: frozenset[str] = frozenset(),
+    only_node: str | None = None,
+) -> Ask:
+    """Return the ask for allocations of the workload's present version."""
+    spec: WorkloadSpec = record.workload.spec
+    return Ask(
+        workload=record.ref,
+        version=record.version,
+        indexes=tuple(indexes),
+        reserved=vector_of(spec.resources),
+        ports=_ports_of(spec),
+        constraints=tuple(parse_constraint(c) for c in spec.placement.constraints),
+        spread=spec.placement.spread,
+        max_per_node=spec.placement.max_per_node,
+        avoid=avoid,
+        only_node=only_node,
+    )
+
+
+def _ports_of(spec: WorkloadSpec) -> tuple[PortAsk, ...]:
+    """With host networking every port is the node's; else only the published ones are."""
+    if spec.network == "host":
+        return tuple(PortAsk(p.name, p.container, p.container, p.protocol) for p in spec.ports)
+    return tuple(
+        PortAsk(p.name, p.container, None if p.publish == "auto" else p.publish, p.protocol)
+        for p in spec.ports
+        if p.publish is not None
+    )
+
+
+def reschedule_delay_s(seen: Seen, record: WorkloadRecord) -> float:
+    """Return how long to wait before a failed allocation is tried elsewhere; a newer version may be the cure: none."""
+    if seen.allocation.version != record.version:
+        return 0.0
+    reschedule = record.workload.spec.reschedule
+    return Backoff(reschedule.backoff_s, reschedule.max_backoff_s).delay_s(seen.allocation.reschedules + 1)
+
+
+def lost_reason(seen: Seen) -> str:
+    return f"node {seen.allocation.node} was {'deleted' if seen.node is None else 'lost'}"
+
+
+def failed_reason(seen: Seen) -> str:
+    ending = seen.status.last_ending if seen.status else None
+    return f"it failed on node {seen.allocation.node}" + (f": {ending.message or ending.reason}" if ending else "")
+
+
+def soonest(delays: Iterable[float]) -> float | None:
+    return min(delays, default=None)

@@ -1,0 +1,86 @@
+"""What the leader must look at again: workloads marked by changes, by timers, or all of them now and then."""
+
+import asyncio
+import contextlib
+
+from control_plane import keys
+from control_plane.controllers.snapshot import workload_ids
+from control_plane.state import Batch, ClusterState, ObjectChange
+from foundation.clock import Clock
+from manifests.allocations import Allocation, AllocationStatus
+
+RESYNC_S = 30.0  # so that a lost event costs time and not truth
+
+
+class DirtySet:
+    """Marks without order of urgency but in order of age; a workload is in it once, however often it is marked."""
+
+    def __init__(self, state: ClusterState, clock: Clock) -> None:
+        self._state, self._clock = state, clock
+        self._marked: dict[str, None] = {}
+        self._timers: dict[str, float] = {}
+        self._resync_at = clock.now_s() + RESYNC_S
+        self._woken = asyncio.Event()
+        self.blocked: set[str] = set()  # looked at again whenever something may have become free
+        self.mark_all()
+
+    def mark(self, workload: str) -> None:
+        self._marked.setdefault(workload)
+        self._woken.set()
+
+    def mark_all(self) -> None:
+        for workload in sorted(workload_ids(self._state)):
+            self.mark(workload)
+
+    def mark_after(self, workload: str, delay_s: float | None) -> None:
+        """Mark it once that time has passed; None: no timer. The latest call counts."""
+        self._timers.pop(workload, None)
+        if delay_s is not None:
+            self._timers[workload] = self._clock.now_s() + delay_s
+
+    def on_batch(self, batch: Batch) -> None:
+        """Mark what a batch of changes concerns."""
+        for change in batch.changes:
+            match change.table:
+                case "workload" | "version":
+                    self.mark("/".join(change.id.split("/")[:3]))
+                case "allocation" | "status":
+                    self._mark_allocation(change)
+                case "node" | "intent":
+                    self.mark_all()
+
+    def _mark_allocation(self, change: ObjectChange) -> None:
+        known = change.new or change.old
+        if isinstance(known, Allocation | AllocationStatus):
+            self.mark(keys.id_of_ref(known.workload))
+        freed = change.new is None or (isinstance(change.new, AllocationStatus) and change.new.is_terminal)
+        if freed:
+            for workload in sorted(self.blocked):
+                self.mark(workload)
+
+    async def take(self) -> list[str]:
+        """Wait until something is marked, or due by a timer, and return it all, oldest first."""
+        while not self._marked:
+            due_s = min([self._resync_at, *self._timers.values()]) - self._clock.now_s()
+            if due_s > 0:
+                self._woken.clear()
+                await _wait(self._woken, due_s)
+            self._fire_timers()
+        taken = list(self._marked)
+        self._marked.clear()
+        return taken
+
+    def _fire_timers(self) -> None:
+        now = self._clock.now_s()
+        for workload in [w for w, due in self._timers.items() if due <= now]:
+            del self._timers[workload]
+            self.mark(workload)
+        if self._resync_at <= now:
+            self._resync_at = now + RESYNC_S
+            self.mark_all()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

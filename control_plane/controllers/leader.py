@@ -1,0 +1,227 @@
+"""What a server does while it leads: look at what changed, decide, place, and commit under the fence. Over and over.
+
+All deciding is pure and elsewhere; here it meets the cache, the store and the clock. Nothing is kept that a new leader
+couldn't find again: only how long ago an end was seen, and what was blocked in the last pass.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from control_plane import keys
+from control_plane.controllers.daemons import reconcile_daemon
+from control_plane.controllers.decision import Decision, retire
+from control_plane.controllers.dirty import DirtySet
+from control_plane.controllers.jobs import reconcile_job
+from control_plane.controllers.orphans import OrphanWatch
+from control_plane.controllers.services import reconcile_service
+from control_plane.controllers.snapshot import seen_of, snapshot_of
+from control_plane.controllers.writes import (
+    Unit,
+    placement_unit,
+    removal_unit,
+    status_unit,
+    stop_unit,
+    transactions,
+)
+from control_plane.state import Batch, ClusterState
+from control_plane.store.protocol import CreatedAt, Delete, Store, Txn
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.allocations import AllocationStatus
+from manifests.errors import ConflictError
+from manifests.status import WorkloadStatus
+from manifests.workloads import Daemon, Job, Service
+from scheduler.model import NodeView, Placement, Plan, Snapshot
+from scheduler.place import place
+
+log = Log(__name__)
+
+PASS_GAP_S = 0.01  # a burst of events makes few passes
+CONFLICT_PAUSE_S = 0.05
+KEPT_VERSIONS = 10
+MOST_PER_PASS = 500  # placements of one workload, so that a burst delays nobody by more than one pass
+
+
+class Leader:
+    """Leads the cluster under one fence, from `lead` until cancelled or deposed."""
+
+    def __init__(self, store: Store, state: ClusterState, clock: Clock, *, lost_after_s: float) -> None:
+        self._store, self._state, self._clock = store, state, clock
+        self._lost_after_s = lost_after_s
+        self._ended_at: dict[str, float] = {}  # when this leader first saw that an allocation had ended
+
+    async def lead(self, fence: CreatedAt) -> None:
+        self._ended_at.clear()
+        dirty = DirtySet(self._state, self._clock)
+        orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
+        unsubscribe = self._state.subscribe(lambda batch: self._on_batch(dirty, batch))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(orphans.run(fence), name="orphan-watch")
+                await self._passes(fence, dirty)
+                raise _DeposedError
+        except* _DeposedError:
+            log.warning("was deposed", revision=fence.revision)
+        finally:
+            unsubscribe()
+
+    def _on_batch(self, dirty: DirtySet, batch: Batch) -> None:
+        dirty.on_batch(batch)
+        for change in batch.changes:
+            if change.table == "status":
+                self._note_end(change.id, change.new)
+
+    def _note_end(self, allocation: str, status: object) -> None:
+        if isinstance(status, AllocationStatus) and status.is_terminal:
+            self._ended_at.setdefault(allocation, self._clock.now_s())
+        else:
+            self._ended_at.pop(allocation, None)
+
+    def _ended_for_s(self, allocation: str) -> float:
+        status = self._state.statuses.get(allocation)
+        if status is None or not status.is_terminal:
+            return 0.0
+        now = self._clock.now_s()
+        return now - self._ended_at.setdefault(allocation, now)
+
+    async def _passes(self, fence: CreatedAt, dirty: DirtySet) -> None:
+        """Make passes until deposed."""
+        while True:
+            workloads = await dirty.take()
+            try:
+                await self._pass(fence, dirty, workloads)
+                pause_s = PASS_GAP_S
+            except ConflictError:
+                for workload in workloads:
+                    dirty.mark(workload)
+                pause_s = CONFLICT_PAUSE_S
+            await self._clock.sleep(pause_s)
+            leader = self._state.leader.stored("")
+            if leader is not None and leader.created_at > fence.revision:
+                return
+
+    async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
+        snapshot = snapshot_of(self._state)
+        decisions = {w: self._decide(w, snapshot.nodes, is_blocked=w in dirty.blocked) for w in workloads}
+        asks = [ask for decision in decisions.values() for ask in decision.asks]
+        plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
+        blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
+        dirty.blocked = (dirty.blocked - decisions.keys()) | blocked
+        for workload, decision in decisions.items():
+            dirty.mark_after(workload, decision.again_after_s)
+        for workload, count in Counter(keys.id_of_ref(p.workload) for p in plan.placements).items():
+            if count > MOST_PER_PASS:
+                dirty.mark(workload)
+        await self._commit(fence, self._units(decisions, plan, snapshot.revision))
+
+    def _decide(self, workload: str, nodes: Sequence[NodeView], *, is_blocked: bool) -> Decision:
+        """Return what to do about one workload. One that can't be decided about never stops the others."""
+        record = self._state.workloads.get(workload)
+        seen = seen_of(self._state, workload, self._ended_for_s)
+        if record is None:
+            return retire(seen, "the workload was deleted")
+        former = [s for s in seen if s.allocation.workload.uid != record.uid]
+        seen = [s for s in seen if s.allocation.workload.uid == record.uid]
+        try:
+            match record.workload:
+                case Service():
+                    decision = reconcile_service(record, seen, was_blocked=is_blocked)
+                case Daemon():
+                    decision = reconcile_daemon(record, seen, nodes)
+                case Job():
+                    decision = reconcile_job(record, seen)
+        except Exception as error:
+            log.error("a workload could not be reconciled", workload=workload, exc_info=error)
+            return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
+        if not former:
+            return decision
+        retired = retire(former, "the workload was deleted, and applied anew")
+        return replace(
+            decision, stops=(*retired.stops, *decision.stops), removals=(*retired.removals, *decision.removals)
+        )
+
+    def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
+        """Return all writes, stops first: they free what placements may need next."""
+        units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
+        units += [removal_unit(a) for d in decisions.values() for a in d.removals]
+        for placement in _first_of_each(plan.placements):
+            succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
+            unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
+            units.append(unit)
+        for workload, decision in decisions.items():
+            units += self._status_units(workload, decision, plan)
+        return units
+
+    def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
+        record = self._state.workloads.get(workload)
+        if record is None:
+            return self._last_units(workload)
+        status = WorkloadStatus(
+            ref=record.ref,
+            generation=record.generation,
+            blocked=tuple(b.blocked for b in plan.blocked if keys.id_of_ref(b.workload) == workload),
+            messages=decision.messages,
+            is_complete=decision.is_complete,
+            is_failed=decision.is_failed,
+        )
+        units = []
+        if status != self._state.workload_statuses.get(workload):
+            units.append(status_unit(self._state, workload, status))
+        used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
+        old = [v for v in self._versions_of(workload) if int(v.rpartition("/")[2]) <= record.version - KEPT_VERSIONS]
+        return units + [Unit((Delete(keys.VERSIONS + v),)) for v in old if int(v.rpartition("/")[2]) not in used]
+
+    def _last_units(self, workload: str) -> list[Unit]:
+        """Return what removes the rest of a deleted workload, once no allocation of it is left."""
+        if self._state.allocations_of(workload):
+            return []
+        rest = [Unit((Delete(keys.VERSIONS + v),)) for v in self._versions_of(workload)]
+        if workload in self._state.workload_statuses:
+            rest.append(Unit((Delete(keys.WORKLOAD_STATUSES + workload),)))
+        return rest
+
+    def _versions_of(self, workload: str) -> list[str]:
+        return [v for v in self._state.versions.ids() if v.startswith(workload + "/")]
+
+    async def _commit(self, fence: CreatedAt, units: list[Unit]) -> None:
+        """Commit everything, and wait until the cache has it: the next pass must see what this one did."""
+        revision = self._state.revision
+        try:
+            for txn in transactions(fence, units):
+                revision = await self._store.commit(txn)
+                _log_writes(txn, revision)
+        finally:
+            await self._state.wait_for(revision)
+
+
+def _first_of_each(placements: Sequence[Placement]) -> list[Placement]:
+    """Return at most MOST_PER_PASS placements of each workload."""
+    seen: Counter[str] = Counter()
+    first = []
+    for placement in placements:
+        workload = keys.id_of_ref(placement.workload)
+        seen[workload] += 1
+        if seen[workload] <= MOST_PER_PASS:
+            first.append(placement)
+    return first
+
+
+class _DeposedError(Exception):
+    """Another server leads."""
+
+
+def _without_stopped(snapshot: Snapshot, decisions: Iterable[Decision]) -> Snapshot:
+    """Return the snapshot in which what is being stopped still holds its resources, but is no longer wanted."""
+    stopped = {stop.allocation.id for d in decisions for stop in d.stops}
+    if not stopped:
+        return snapshot
+    allocations = tuple(replace(a, is_wanted=False) if a.id in stopped else a for a in snapshot.allocations)
+    return replace(snapshot, allocations=allocations)
+
+
+def _log_writes(txn: Txn, revision: int) -> None:
+    allocations = sum(write.key.startswith(keys.ALLOCATIONS) for write in txn.writes)
+    if allocations:
+        log.info("allocations changed", count=allocations, revision=revision)

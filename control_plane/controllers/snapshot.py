@@ -1,0 +1,71 @@
+"""Turns the watch cache into what the pure parts look at: the scheduler's snapshot, and what a reconciler sees."""
+
+from collections.abc import Callable, Mapping
+
+from control_plane.controllers.decision import Seen
+from control_plane.state import ClusterState
+from manifests.allocations import Allocation, Desired
+from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from scheduler.model import Eligibility, NodeView, PlacedAllocation, Snapshot, vector_of
+
+
+def snapshot_of(state: ClusterState) -> Snapshot:
+    """Return the cluster as the scheduler sees it, at the cache's revision, in an order that is always the same."""
+    nodes = tuple(node_view(state, name) for name in sorted(state.nodes.ids()))
+    holding = sorted((a for a in state.allocations.values() if holds_resources(state, a)), key=lambda a: a.id)
+    return Snapshot(state.revision, nodes, tuple(_placed(a) for a in holding))
+
+
+def holds_resources(state: ClusterState, allocation: Allocation) -> bool:
+    """Say whether its reservation counts: until its node has said that it ended."""
+    status = state.statuses.get(allocation.id)
+    return status is None or not status.is_terminal
+
+
+def node_view(state: ClusterState, name: str) -> NodeView:
+    status, intent = state.nodes.get(name), state.intents.get(name)
+    assert status is not None
+    return NodeView(
+        name=name,
+        eligibility=eligibility_of(status, intent),
+        labels=labels_of(status, intent),
+        attributes=status.facts.attributes,
+        allocatable=vector_of(status.facts.allocatable),
+    )
+
+
+def eligibility_of(status: NodeStatus, intent: NodeIntent | None) -> Eligibility:
+    if status.liveness is Liveness.LOST:
+        return Eligibility.LOST
+    if intent and intent.is_draining:
+        return Eligibility.DRAINING
+    return Eligibility.CORDONED if intent and intent.is_cordoned else Eligibility.READY
+
+
+def labels_of(status: NodeStatus, intent: NodeIntent | None) -> Mapping[str, str]:
+    """Return the node's labels: those that its agent was started with, and over them those that operators set."""
+    return {**status.facts.labels, **(intent.labels if intent else {})}
+
+
+def seen_of(state: ClusterState, workload: str, ended_for_s: Callable[[str], float]) -> list[Seen]:
+    """Return all allocations of the workload of that id, of whichever life of it."""
+    return [
+        Seen(a, state.statuses.get(a.id), _node_of(state, a.node), ended_for_s(a.id))
+        for a in state.allocations_of(workload)
+    ]
+
+
+def _node_of(state: ClusterState, name: str) -> Eligibility | None:
+    status = state.nodes.get(name)
+    return eligibility_of(status, state.intents.get(name)) if status else None
+
+
+def _placed(a: Allocation) -> PlacedAllocation:
+    is_wanted = a.desired is Desired.RUN
+    return PlacedAllocation(a.id, a.workload, a.version, a.index, a.node, vector_of(a.reserved), a.ports, is_wanted)
+
+
+def workload_ids(state: ClusterState) -> set[str]:
+    """Return the ids of all workloads, and of those that are gone but have something left."""
+    left_over = {version.rpartition("/")[0] for version in state.versions.ids()}
+    return {*state.workloads.ids(), *state.workloads_with_allocations(), *state.workload_statuses.ids(), *left_over}

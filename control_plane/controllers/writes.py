@@ -1,0 +1,96 @@
+"""Turns decisions and a plan into fenced transactions, none larger than the store takes.
+
+A placement also compares what it rests on: the workload's record, and the node's intent and status. So nothing is
+placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from control_plane import keys
+from control_plane.controllers.decision import Stop, Succession
+from control_plane.state import ClusterState
+from control_plane.store.protocol import MOST_BYTES, MOST_OPERATIONS, Compare, CreatedAt, Delete, ModifiedAt, Put, Txn
+from manifests.allocations import Allocation, Desired, allocation_id
+from manifests.containers import Resources
+from manifests.status import WorkloadStatus
+from scheduler.model import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Writes that belong together, and what must still hold for them."""
+
+    writes: tuple[Put | Delete, ...]
+    compares: tuple[Compare, ...] = ()
+
+
+def stop_unit(stop: Stop) -> Unit:
+    stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, "stop_reason": stop.reason})
+    return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),))
+
+
+def removal_unit(allocation: Allocation) -> Unit:
+    observed = keys.STATUSES + keys.placed_id(allocation.node, allocation.id)
+    return Unit((Delete(_desired_key(allocation)), Delete(observed)))
+
+
+def placement_unit(
+    state: ClusterState, placement: Placement, succession: Succession | None, *, revision: int, wall_s: float
+) -> Unit:
+    allocation = Allocation(
+        id=allocation_id(placement.workload, placement.index, revision),
+        workload=placement.workload,
+        version=placement.version,
+        index=placement.index,
+        node=placement.node,
+        reserved=Resources.of(
+            cpu_m=placement.reserved.cpu_m,
+            memory_bytes=placement.reserved.memory_bytes,
+            pids=placement.reserved.pids,
+        ),
+        ports=placement.ports,
+        why=placement.why,
+        created_s=wall_s,
+        replaces=succession.replaces if succession else None,
+        reschedules=succession.reschedules if succession else 0,
+    )
+    workload = keys.id_of_ref(placement.workload)
+    compares = (
+        ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
+        ModifiedAt(keys.NODE_INTENTS + placement.node, state.intents.modified_at(placement.node)),
+        ModifiedAt(keys.NODES + placement.node, state.nodes.modified_at(placement.node)),
+    )
+    return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), compares)
+
+
+def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> Unit:
+    compare = ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload))
+    return Unit((Put(keys.WORKLOAD_STATUSES + workload, status.to_bytes()),), (compare,))
+
+
+def transactions(fence: CreatedAt, units: Iterable[Unit]) -> Iterator[Txn]:
+    """Yield transactions that hold the units in order, each with the fence, as few as the store's limits let."""
+    compares: dict[Compare, None] = {fence: None}
+    writes: list[Put | Delete] = []
+    size = 0
+    for unit in units:
+        compared = len(compares) + sum(c not in compares for c in unit.compares)
+        is_full = compared > MOST_OPERATIONS or len(writes) + len(unit.writes) > MOST_OPERATIONS
+        if writes and (is_full or size + _size_of(unit) > MOST_BYTES):
+            yield Txn(tuple(compares), tuple(writes))
+            compares, writes, size = {fence: None}, [], 0
+        compares.update(dict.fromkeys(unit.compares))
+        writes.extend(unit.writes)
+        size += _size_of(unit)
+    if writes:
+        yield Txn(tuple(compares), tuple(writes))
+
+
+def _size_of(unit: Unit) -> int:
+    keys_size = sum(len(part.key) for part in (*unit.writes, *unit.compares))
+    return keys_size + sum(len(write.value) for write in unit.writes if isinstance(write, Put))
+
+
+def _desired_key(allocation: Allocation) -> str:
+    return keys.ALLOCATIONS + keys.placed_id(allocation.node, allocation.id)

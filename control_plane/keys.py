@@ -1,0 +1,43 @@
+"""Where each thing lives in the store. Each key has one kind of writer, named in the comments."""
+
+from manifests.workloads import Kind, Metadata, WorkloadRef
+
+ROOT = "/wherry/"
+
+CLUSTER = "/wherry/desired/cluster"  # the first server
+WORKLOADS = "/wherry/desired/workloads/"  # users
+VERSIONS = "/wherry/desired/versions/"  # users; deleted by the leader
+ALLOCATIONS = "/wherry/desired/allocations/"  # the leader
+NODE_INTENTS = "/wherry/desired/nodes/"  # users
+TOKENS = "/wherry/desired/tokens/"  # servers
+NODES = "/wherry/observed/nodes/"  # the server that holds the node's session, or the leader once that server is gone
+STATUSES = "/wherry/observed/allocations/"  # the server that holds the node's session; deleted with the desired one
+WORKLOAD_STATUSES = "/wherry/observed/workloads/"  # the leader
+SERVERS = "/wherry/servers/"  # each server its own, on its lease
+LEADER = "/wherry/leader"  # the election
+
+
+def workload_id(namespace: str, kind: str, name: str) -> str:
+    """Return what workload keys end with: `default/service/web`."""
+    return f"{namespace}/{kind.lower()}/{name}"
+
+
+def id_of_ref(ref: WorkloadRef) -> str:
+    return workload_id(ref.namespace, ref.kind, ref.name)
+
+
+def id_of_metadata(kind: str, metadata: Metadata) -> str:
+    return workload_id(metadata.namespace, kind, metadata.name)
+
+
+def version_id(workload: str, version: int) -> str:
+    """Return what version keys end with; eight digits keep them in order."""
+    return f"{workload}/{version:08d}"
+
+
+def placed_id(node: str, allocation: str) -> str:
+    """Return what the keys of an allocation end with, desired and observed."""
+    return f"{node}/{allocation}"
+
+
+KINDS: dict[str, Kind] = {kind.lower(): kind for kind in Kind}

@@ -1,0 +1,202 @@
+"""Serves one agent's connection from its Hello to its end: frames in, frames out.
+
+Three tasks: one reads and acknowledges heartbeats, one sends assignments as they change, one stores statuses.
+"""
+
+import asyncio
+import contextlib
+
+from control_plane import keys
+from control_plane.log_streams import LogStreams
+from control_plane.session_writes import StatusWriter
+from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
+from control_plane.state import Batch, ClusterState
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.allocations import Allocation, AllocationStatus
+from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
+from manifests.session import (
+    Assigned,
+    Assignments,
+    FromAgent,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    LogsEnded,
+    Refused,
+    Statuses,
+    StatusesAck,
+)
+
+log = Log(__name__)
+
+HELLO_TIMEOUT_S = 10.0
+RETRY_S = 0.5
+
+
+class SessionHandler:
+    """Makes what every connection needs; `serve` handles one."""
+
+    def __init__(self, state: ClusterState, registry: SessionRegistry, writer: StatusWriter, clock: Clock) -> None:
+        self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
+        self._served: dict[str, ServedSession] = {}
+
+    def of_node(self, node: str) -> "ServedSession | None":
+        """Return the node's session if it is served here now."""
+        return self._served.get(node)
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve until the connection ends or the session is over."""
+        try:
+            hello = await self._hello(connection)
+            session = await self._registry.register(hello, connection)
+        except WherryError as error:
+            log.warning("agent refused", why=f"{error.what}: {error.why}")
+            with contextlib.suppress(UnavailableError):
+                await connection.send(Refused(what=error.what, why=error.why, fix=error.fix))
+            return
+        served = ServedSession(session, connection, self._state, self._registry, self._writer, self._clock)
+        self._served[session.node] = served
+        try:
+            await served.run(hello)
+        finally:
+            self._registry.disconnected(session)
+            served.logs.end_all(f"node {session.node} lost its connection")
+            if self._served.get(session.node) is served:
+                del self._served[session.node]
+
+    @staticmethod
+    async def _hello(connection: Connection) -> Hello:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                frame = await connection.receive()
+        except TimeoutError:
+            frame = None
+        if not isinstance(frame, Hello):
+            raise InvalidError("the session began without a hello", fix="Run the same version of Wherry on both.")
+        return frame
+
+
+class ServedSession:
+    """One agent that is connected now."""
+
+    def __init__(
+        self,
+        session: LiveSession,
+        connection: Connection,
+        state: ClusterState,
+        registry: SessionRegistry,
+        writer: StatusWriter,
+        clock: Clock,
+    ) -> None:
+        self.session, self.connection, self.logs = session, connection, LogStreams()
+        self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
+        self._changed: set[str] = set()  # allocations of which the agent must hear
+        self._has_changed = asyncio.Event()
+        self._statuses: dict[str, AllocationStatus] = {}  # the newest of each that is not stored yet
+        self._sequence = 0  # of the last Statuses that came
+        self._has_statuses = asyncio.Event()
+
+    async def run(self, hello: Hello) -> None:
+        unsubscribe = self._state.subscribe(self._on_batch)
+        self._take_statuses(hello.statuses, 0)
+        try:
+            await self.connection.send(self._registry.welcome(self.session))
+            async with asyncio.TaskGroup() as tasks:
+                others = [
+                    tasks.create_task(self._send_assignments(), name=f"assignments-{self.session.node}"),
+                    tasks.create_task(self._store_statuses(), name=f"statuses-{self.session.node}"),
+                ]
+                await self._read()
+                for task in others:
+                    task.cancel()
+        except* UnavailableError:
+            log.info("agent disconnected", node=self.session.node, session=self.session.number)
+        except* ConflictError as group:
+            log.info("session ended", node=self.session.node, why=str(group.exceptions[0]))
+        finally:
+            unsubscribe()
+
+    async def _read(self) -> None:
+        """Take frames until the connection is closed."""
+        while (frame := await self.connection.receive()) is not None:
+            self._registry.heard(self.session)
+            await self._handle(frame)
+        log.info("agent disconnected", node=self.session.node, session=self.session.number)
+
+    async def _handle(self, frame: FromAgent | LogData) -> None:
+        match frame:
+            case Heartbeat(sequence=sequence):
+                await self.connection.send(HeartbeatAck(sequence=sequence))
+            case Statuses():
+                self._take_statuses(frame.statuses, frame.sequence)
+            case LogData():
+                self.logs.feed(frame.stream, frame.data)
+            case LogsEnded():
+                self.logs.end(frame.stream, frame.error)
+            case Hello():
+                raise ConflictError("the agent said hello twice")
+
+    def _take_statuses(self, statuses: tuple[AllocationStatus, ...], sequence: int) -> None:
+        self._statuses.update((s.id, s) for s in statuses)
+        self._sequence = max(self._sequence, sequence)
+        self._has_statuses.set()
+
+    async def _store_statuses(self) -> None:
+        """Store what came, newest of each, and acknowledge it; what can't be stored now is tried again."""
+        acknowledged = 0
+        while True:
+            await self._has_statuses.wait()
+            self._has_statuses.clear()
+            statuses, sequence = dict(self._statuses), self._sequence
+            try:
+                await self._writer.write(self.session, statuses.values())
+            except UnavailableError:
+                await self._clock.sleep(RETRY_S)
+                self._has_statuses.set()
+                continue
+            for allocation, status in statuses.items():
+                if self._statuses.get(allocation) is status:
+                    del self._statuses[allocation]
+            if sequence > acknowledged:
+                acknowledged = sequence
+                await self.connection.send(StatusesAck(sequence=sequence))
+
+    def _on_batch(self, batch: Batch) -> None:
+        for change in batch.changes:
+            if change.table == "allocation":
+                known = change.new or change.old
+                if isinstance(known, Allocation) and known.node == self.session.node:
+                    self._changed.add(change.id)
+                    self._has_changed.set()
+
+    async def _send_assignments(self) -> None:
+        """Send everything once, then what changes, always as of the cache's present revision."""
+        self._changed.clear()
+        await self.connection.send(self._assignments(None))
+        while True:
+            await self._has_changed.wait()
+            self._has_changed.clear()
+            changed, self._changed = self._changed, set()
+            if changed:
+                await self.connection.send(self._assignments(changed))
+
+    def _assignments(self, changed: set[str] | None) -> Assignments:
+        node = self.session.node
+        wanted = self._state.allocations_on(node)
+        if changed is not None:
+            wanted = [a for a in wanted if a.id in changed]
+        present = {a.id for a in wanted}
+        return Assignments(
+            revision=self._state.revision,
+            is_full=changed is None,
+            assigned=tuple(assigned for a in wanted if (assigned := self._assigned(a))),
+            withdrawn=tuple(sorted(changed - present)) if changed else (),
+        )
+
+    def _assigned(self, allocation: Allocation) -> Assigned | None:
+        version = self._state.versions.get(keys.version_id(keys.id_of_ref(allocation.workload), allocation.version))
+        if version is None:
+            log.error("an allocation's version is missing", allocation=allocation.id, version=allocation.version)
+            return None
+        return Assigned(allocation=allocation, workload=version.workload)

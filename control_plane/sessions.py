@@ -1,0 +1,221 @@
+"""Agents' sessions on this server: registration, heartbeats, assignments out, statuses in, and who has fallen silent.
+
+It knows frames, the cache and the store, and nothing of HTTP: a `Connection` brings and takes frames. Heartbeats live
+in memory. The store is written when a session opens, when a status changes, and when a node is lost.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from control_plane import keys
+from control_plane.controllers.orphans import STALLED_S, lost_status
+from control_plane.state import ClusterState
+from control_plane.store.protocol import ModifiedAt, Put, Revision, Store, Txn
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.errors import ConflictError, UnavailableError
+from manifests.nodes import Liveness, NodeStatus
+from manifests.session import PROTOCOL, FromAgent, FromServer, Hello, Welcome
+
+log = Log(__name__)
+
+CHECK_EVERY_S = 0.25
+REGISTER_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LogData:
+    """A binary frame: what a container wrote, for one stream."""
+
+    stream: int
+    data: bytes
+
+
+class Connection(Protocol):
+    """One agent's connection, whatever carries it."""
+
+    async def send(self, frame: FromServer) -> None:
+        """Raises UnavailableError once the connection is closed."""
+        ...
+
+    async def receive(self) -> FromAgent | LogData | None:
+        """Return the next frame, or None once the connection is closed."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class LiveSession:
+    """A node's session on this server. It stays here, silent, after its connection broke, until lost or replaced."""
+
+    node: str
+    agent_id: str
+    number: int
+    registered_at: Revision  # the node's status was written there; only while it stands may this session write
+    heard_at_s: float
+    connection: Connection | None
+
+
+class SessionRegistry:
+    """The sessions that this server holds or last held, by node."""
+
+    def __init__(
+        self,
+        store: Store,
+        state: ClusterState,
+        clock: Clock,
+        *,
+        server_id: str,
+        heartbeat_s: float,
+        lost_after_s: float,
+    ) -> None:
+        self._store, self._state, self._clock = store, state, clock
+        self._server_id, self.heartbeat_s, self.lost_after_s = server_id, heartbeat_s, lost_after_s
+        self._sessions: dict[str, LiveSession] = {}
+
+    def of_node(self, node: str) -> LiveSession | None:
+        """Return the node's session if it is connected here."""
+        session = self._sessions.get(node)
+        return session if session and session.connection else None
+
+    def welcome(self, session: LiveSession) -> Welcome:
+        cluster = self._state.cluster.get("")
+        return Welcome(
+            cluster=cluster.id if cluster else "",
+            server=self._server_id,
+            session=session.number,
+            heartbeat_s=self.heartbeat_s,
+            lost_after_s=self.lost_after_s,
+        )
+
+    async def register(self, hello: Hello, connection: Connection) -> LiveSession:
+        """Write that the node is here, and return its session. Raises ConflictError or UnavailableError in words."""
+        self._check_hello(hello)
+        await self._state.wait_for(hello.applied_revision)
+        name = hello.facts.name
+        for _ in range(REGISTER_TRIES):
+            self._check_identity(hello)
+            old = self._state.nodes.get(name)
+            status = NodeStatus(
+                facts=hello.facts,
+                liveness=Liveness.READY,
+                server=self._server_id,
+                session=old.session + 1 if old else 1,
+                changed_s=self._clock.wall_s(),
+            )
+            unchanged = ModifiedAt(keys.NODES + name, self._state.nodes.modified_at(name))
+            try:
+                revision = await self._store.commit(Txn((unchanged,), (Put(keys.NODES + name, status.to_bytes()),)))
+            except ConflictError:
+                await self._clock.sleep(0.05)
+                continue
+            await self._state.wait_for(revision)
+            return await self._adopt(hello, status, revision, connection)
+        raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
+
+    async def _adopt(self, hello: Hello, status: NodeStatus, revision: Revision, connection: Connection) -> LiveSession:
+        former = self._sessions.get(hello.facts.name)
+        session = LiveSession(
+            hello.facts.name, hello.facts.agent_id, status.session, revision, self._clock.now_s(), connection
+        )
+        self._sessions[session.node] = session
+        log.info("node registered", node=session.node, session=session.number, revision=revision)
+        if former and former.connection:
+            await former.connection.close()
+        return session
+
+    def _check_hello(self, hello: Hello) -> None:
+        cluster = self._state.cluster.get("")
+        if hello.protocol != PROTOCOL:
+            raise ConflictError(
+                f"node {hello.facts.name} speaks session protocol {hello.protocol}, and this server {PROTOCOL}",
+                fix="Run the same version of Wherry on both.",
+            )
+        if cluster and hello.cluster not in ("", cluster.id):
+            raise ConflictError(
+                f"node {hello.facts.name} belongs to another cluster",
+                why=f"it joined cluster {hello.cluster}, and this is {cluster.id}",
+                fix="To move it, stop its agent, remove its containers and its data folder, and join it anew.",
+            )
+
+    def _check_identity(self, hello: Hello) -> None:
+        """Refuse a second agent that calls itself by the name of one that is alive."""
+        name, agent_id = hello.facts.name, hello.facts.agent_id
+        here = self._sessions.get(name)
+        if here is not None and here.agent_id != agent_id and self._is_fresh(here):
+            raise self._twin(name, agent_id, here.agent_id)
+        known = self._state.nodes.get(name)
+        elsewhere = known and known.server != self._server_id and known.server in self._state.servers
+        if known and elsewhere and known.liveness is Liveness.READY and known.facts.agent_id != agent_id:
+            raise self._twin(name, agent_id, known.facts.agent_id)
+
+    @staticmethod
+    def _twin(name: str, newcomer: str, known: str) -> ConflictError:
+        return ConflictError(
+            f"another agent is node {name} already",
+            why=f"agent {known} holds that name and is alive; this one is agent {newcomer}",
+            fix="Give this one another --name; if it was cloned, remove its data folder first.",
+        )
+
+    def _is_fresh(self, session: LiveSession) -> bool:
+        return self._clock.now_s() - session.heard_at_s < self.lost_after_s
+
+    def heard(self, session: LiveSession) -> None:
+        session.heard_at_s = self._clock.now_s()
+
+    def disconnected(self, session: LiveSession) -> None:
+        """The connection is gone; the node may come back in time, here or elsewhere."""
+        session.connection = None
+
+    def is_current(self, session: LiveSession) -> bool:
+        return self._sessions.get(session.node) is session
+
+    async def watch_silence(self) -> None:
+        """Mark nodes lost that have been silent for too long, until cancelled."""
+        checked_at = self._clock.now_s()
+        while True:
+            await self._clock.sleep(CHECK_EVERY_S)
+            now = self._clock.now_s()
+            if now - checked_at > STALLED_S:
+                self._forgive(now - checked_at)
+            checked_at = now
+            for session in [s for s in self._sessions.values() if not self._is_fresh(s)]:
+                await self._lose(session)
+
+    def _forgive(self, stalled_s: float) -> None:
+        """This server slept: what it didn't hear meanwhile is no one's silence."""
+        log.warning("this server stalled, and judges no node by that time", seconds=round(stalled_s, 1))
+        for session in self._sessions.values():
+            session.heard_at_s += stalled_s
+
+    async def _lose(self, session: LiveSession) -> None:
+        status = self._state.nodes.get(session.node)
+        if status is None or status.session != session.number or status.liveness is Liveness.LOST:
+            self._drop(session)
+            return
+        silent_s = self._clock.now_s() - session.heard_at_s
+        lost = lost_status(status, f"silent for {silent_s:.0f}s", self._clock.wall_s())
+        unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)
+        try:
+            put = Put(keys.NODES + session.node, lost.to_bytes())
+            revision = await self._store.commit(Txn((unchanged,), (put,)))
+            log.warning("node lost", node=session.node, revision=revision, why=lost.message)
+        except ConflictError:
+            log.info("node had moved on", node=session.node)
+        except UnavailableError:
+            return  # nobody is lost while the store can't be told; the next look tries again
+        connection = session.connection
+        self._drop(session)
+        if connection:
+            await connection.close()
+
+    def _drop(self, session: LiveSession) -> None:
+        if self.is_current(session):
+            del self._sessions[session.node]
+
+    async def close(self) -> None:
+        """Send all agents elsewhere."""
+        for session in list(self._sessions.values()):
+            if session.connection:
+                await session.connection.close()

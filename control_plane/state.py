@@ -1,0 +1,231 @@
+"""The watch cache: the whole cluster in memory, as of one store revision, and word of what changes.
+
+It knows keys and records, nothing of leaders, sessions or HTTP. Readers look at its tables between awaits, where they
+are consistent; subscribers are called with each batch of changes right after it was applied.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from control_plane import keys
+from control_plane.records import ClusterRecord, LeaderRecord, ServerRecord, TokenRecord
+from control_plane.store.protocol import Change, Entry, Revision, Store
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.allocations import Allocation, AllocationStatus
+from manifests.base import Model
+from manifests.errors import CompactedError, UnavailableError
+from manifests.nodes import NodeIntent, NodeStatus
+from manifests.status import WorkloadStatus
+from manifests.workloads import VersionRecord, WorkloadRecord
+
+log = Log(__name__)
+T = TypeVar("T", bound=Model)
+
+WAIT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[T]):
+    """A record and where the store has it."""
+
+    value: T
+    key: str
+    created_at: Revision
+    modified_at: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectChange:
+    """One record before and after; None where there is none."""
+
+    table: str
+    id: str
+    old: Model | None
+    new: Model | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    revision: Revision
+    changes: tuple[ObjectChange, ...]
+    is_first: bool = False  # all that there was when this server began to look: no news
+
+
+Subscriber: TypeAlias = Callable[[Batch], None]
+
+
+class Table(Generic[T]):
+    """The records under one prefix, by what follows it in their keys."""
+
+    def __init__(self, name: str, prefix: str, model: type[T], id_of: Callable[[str], str] | None = None) -> None:
+        self.name, self.prefix, self.model = name, prefix, model
+        self._id_of = id_of or (lambda rest: rest)
+        self._records: dict[str, Stored[T]] = {}
+
+    def get(self, record_id: str) -> T | None:
+        stored = self._records.get(record_id)
+        return stored.value if stored else None
+
+    def stored(self, record_id: str) -> Stored[T] | None:
+        return self._records.get(record_id)
+
+    def modified_at(self, record_id: str) -> Revision:
+        """Return the revision to compare with when writing it: 0 if there is none."""
+        stored = self._records.get(record_id)
+        return stored.modified_at if stored else Revision(0)
+
+    def values(self) -> Iterator[T]:
+        return (stored.value for stored in self._records.values())
+
+    def ids(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def stored_keys(self) -> list[str]:
+        return [stored.key for stored in self._records.values()]
+
+    def has(self, entry: Entry) -> bool:
+        stored = self._records.get(self._id_of(entry.key.removeprefix(self.prefix)))
+        return stored is not None and stored.modified_at == entry.mod_revision
+
+    def __contains__(self, record_id: object) -> bool:
+        return record_id in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def apply(self, key: str, entry: Entry | None) -> ObjectChange:
+        record_id = self._id_of(key.removeprefix(self.prefix))
+        old = self._records.pop(record_id, None)
+        new = None
+        if entry is not None:
+            value = self.model.read(entry.value)
+            new = self._records[record_id] = Stored(value, key, entry.create_revision, entry.mod_revision)
+        return ObjectChange(self.name, record_id, old.value if old else None, new.value if new else None)
+
+
+def _last_part(rest: str) -> str:
+    return rest.rpartition("/")[2]
+
+
+class ClusterState:
+    """All tables at `revision`. `follow` keeps them true; `wait_for` waits until they are new enough."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self.cluster = Table("cluster", keys.CLUSTER, ClusterRecord)
+        self.workloads = Table("workload", keys.WORKLOADS, WorkloadRecord)
+        self.versions = Table("version", keys.VERSIONS, VersionRecord)
+        self.allocations = Table("allocation", keys.ALLOCATIONS, Allocation, _last_part)
+        self.statuses = Table("status", keys.STATUSES, AllocationStatus, _last_part)
+        self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
+        self.nodes = Table("node", keys.NODES, NodeStatus)
+        self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
+        self.servers = Table("server", keys.SERVERS, ServerRecord)
+        self.tokens = Table("token", keys.TOKENS, TokenRecord)
+        self.leader = Table("leader", keys.LEADER, LeaderRecord)
+        self._tables: tuple[Table[Model], ...] = tuple(t for t in vars(self).values() if isinstance(t, Table))
+        self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_node: defaultdict[str, set[str]] = defaultdict(set)
+        self.revision = Revision(0)
+        self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
+        self._subscribers: list[Subscriber] = []
+        self._moved = asyncio.Condition()
+
+    def allocations_of(self, workload: str) -> list[Allocation]:
+        """Return the allocations of the workload of that id, by index, newest last within one index."""
+        found = (self.allocations.get(a) for a in self._by_workload.get(workload, ()))
+        return sorted((a for a in found if a), key=lambda a: (a.index, a.created_s, a.id))
+
+    def allocations_on(self, node: str) -> list[Allocation]:
+        found = (self.allocations.get(a) for a in sorted(self._by_node.get(node, ())))
+        return [a for a in found if a]
+
+    def workloads_with_allocations(self) -> Iterator[str]:
+        return (workload for workload, ids in self._by_workload.items() if ids)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Have it called with each batch, without awaiting, until the returned function is called."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    async def wait_for(self, revision: int, *, timeout_s: float = WAIT_TIMEOUT_S) -> None:
+        """Return once this state is at least that new. Raises UnavailableError if it stays behind."""
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(lambda: self.revision >= revision)
+        except TimeoutError:
+            raise UnavailableError(
+                "this server is behind the store",
+                why=f"it has seen revision {self.revision}, and revision {revision} is needed",
+                fix="Try again, or ask another server.",
+            ) from None
+
+    async def load(self) -> None:
+        """Read everything at one revision, then tell subscribers what differs from before."""
+        entries: dict[str, Entry] = {}
+        page = await self._store.list_prefix(keys.ROOT)
+        entries.update((e.key, e) for e in page.entries)
+        while page.next_key is not None:
+            page = await self._store.list_prefix(keys.ROOT, at=page.revision, start=page.next_key)
+            entries.update((e.key, e) for e in page.entries)
+        gone = [key for table in self._tables for key in table.stored_keys() if key not in entries]
+        changes = [Change(key, None, page.revision) for key in gone]
+        changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if not self._has(e)]
+        await self._apply(changes, page.revision, is_first=self.revision == 0)
+
+    async def follow(self) -> None:
+        """Keep up with the store for ever. Call `load` first."""
+        while True:
+            try:
+                async for batch in self._store.watch(keys.ROOT, after=self.revision):
+                    await self._apply(batch.changes, batch.revision)
+            except CompactedError:
+                log.warning("history was compacted away, listing again", revision=self.revision)
+                await self.load()
+            except UnavailableError as error:
+                log.warning("the store can't be watched", why=error.why or error.what)
+                await self._clock.sleep(1.0)
+
+    async def _apply(self, changes: Sequence[Change], revision: Revision, *, is_first: bool = False) -> None:
+        done: list[ObjectChange] = []
+        for change in changes:
+            table = self._table_of(change.key)
+            if table is None:
+                continue
+            try:
+                applied = table.apply(change.key, change.entry)
+            except ValidationError as error:
+                self.quarantined[change.key] = str(error)
+                log.error("a record could not be read and is left out", key=change.key, why=str(error)[:200])
+                continue
+            self.quarantined.pop(change.key, None)
+            self._index(applied)
+            done.append(applied)
+        self.revision = max(self.revision, revision)
+        if done:
+            batch = Batch(self.revision, tuple(done), is_first)
+            for subscriber in list(self._subscribers):
+                subscriber(batch)
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _has(self, entry: Entry) -> bool:
+        table = self._table_of(entry.key)
+        return table is not None and table.has(entry)
+
+    def _table_of(self, key: str) -> Table[Model] | None:
+        return next((t for t in self._tables if key.startswith(t.prefix)), None)
+
+    def _index(self, change: ObjectChange) -> None:
+        if isinstance(change.old, Allocation):
+            self._by_workload[keys.id_of_ref(change.old.workload)].discard(change.id)
+            self._by_node[change.old.node].discard(change.id)
+        if isinstance(change.new, Allocation):
+            self._by_workload[keys.id_of_ref(change.new.workload)].add(change.id)
+            self._by_node[change.new.node].add(change.id)

@@ -1,0 +1,211 @@
+"""What the API shows of nodes, workloads and allocations: JSON made of records, with counts, states and sentences."""
+
+from collections import Counter
+from typing import Any, TypeAlias
+
+from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
+from control_plane.state import ClusterState
+from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
+from manifests.base import render_timestamp
+from manifests.nodes import NodeStatus
+from manifests.quantities import render_bytes, render_cpu
+from manifests.reasons import Blocked
+from manifests.status import WorkloadStatus
+from manifests.workloads import DaemonSpec, JobSpec, ServiceSpec, WorkloadRecord
+from scheduler.model import NOTHING, Eligibility, Vector, vector_of
+
+View: TypeAlias = dict[str, Any]
+
+
+def node(state: ClusterState, name: str) -> View | None:
+    status = state.nodes.get(name)
+    if status is None:
+        return None
+    intent = state.intents.get(name)
+    holding = [a for a in state.allocations_on(name) if holds_resources(state, a)]
+    reserved = sum((vector_of(a.reserved) for a in holding), NOTHING)
+    facts = status.facts
+    return {
+        "name": name,
+        "state": _node_state(status, eligibility_of(status, intent), is_empty=not holding),
+        "liveness": status.liveness,
+        "cordoned": bool(intent and (intent.is_cordoned or intent.is_draining)),
+        "draining": bool(intent and intent.is_draining),
+        "labels": dict(labels_of(status, intent)),
+        "attributes": facts.attributes,
+        "address": facts.address,
+        "capacity": facts.capacity.to_json(),
+        "allocatable": facts.allocatable.to_json(),
+        "reserved": amounts(reserved),
+        "allocations": len(holding),
+        "agentVersion": facts.agent_version,
+        "server": status.server,
+        "message": status.message,
+        "changedAt": render_timestamp(status.changed_s),
+    }
+
+
+def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:
+    if eligibility is Eligibility.DRAINING and is_empty:
+        return "drained"
+    if eligibility is Eligibility.READY and status.message:
+        return "degraded"
+    return eligibility.value
+
+
+def amounts(vector: Vector) -> View:
+    """Return amounts as people write them; 0 is an amount here."""
+    return {
+        "cpu": render_cpu(vector.cpu_m),
+        "memory": render_bytes(vector.memory_bytes),
+        "pids": vector.pids,
+    }
+
+
+def workload(state: ClusterState, workload_id: str) -> View | None:
+    stored = state.workloads.stored(workload_id)
+    if stored is None:
+        return None
+    record = stored.value
+    said = state.workload_statuses.get(workload_id)
+    said = said if said and said.ref.uid == record.uid else None
+    counts = _counts(state, workload_id, record)
+    return {
+        "namespace": record.ref.namespace,
+        "kind": record.workload.kind,
+        "name": record.ref.name,
+        "uid": record.uid,
+        "version": record.version,
+        "generation": record.generation,
+        "createdAt": render_timestamp(record.created_s),
+        "revision": stored.modified_at,
+        "manifest": record.workload.model_dump(mode="json", exclude_none=True),
+        "state": _workload_state(record, said, counts),
+        "counts": counts,
+        "blocked": [_blocked(b) for b in said.blocked] if said else [],
+        "messages": list(said.messages) if said else [],
+    }
+
+
+def _blocked(blocked: Blocked) -> View:
+    rejections = [{"node": r.node, "code": r.code, "needed": r.needed, "found": r.found} for r in blocked.rejections]
+    return {
+        "version": blocked.version,
+        "count": blocked.count,
+        "rejections": rejections,
+        "sentence": blocked.sentence(),
+        "details": [r.sentence() for r in blocked.rejections],
+    }
+
+
+def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> View:
+    counted: Counter[str] = Counter()
+    wanted = 0
+    for allocation in state.allocations_of(workload_id):
+        if allocation.desired is Desired.STOP or allocation.workload.uid != record.uid:
+            continue
+        wanted += 1
+        status = state.statuses.get(allocation.id)
+        phase = status.phase if status else Phase.PENDING
+        reach = not _is_out_of_reach(state, allocation, status)
+        counted["running"] += reach and phase is Phase.RUNNING
+        counted["ready"] += bool(reach and status and status.is_ready)
+        counted["updated"] += allocation.version == record.version
+        counted["succeeded"] += phase is Phase.SUCCEEDED
+        counted["failed"] += phase is Phase.FAILED
+        counted["restarting"] += phase is Phase.BACKOFF
+    spec = record.workload.spec
+    match spec:
+        case ServiceSpec():
+            desired = spec.replicas
+        case JobSpec():
+            desired = spec.completions
+        case DaemonSpec():
+            said = state.workload_statuses.get(workload_id)
+            desired = wanted + sum(b.count for b in said.blocked) if said else wanted
+    names = ("running", "ready", "updated", "succeeded", "failed", "restarting")
+    return {"desired": desired, **{name: counted[name] for name in names}}
+
+
+def _workload_state(record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:
+    if said is None or said.generation != record.generation:
+        return "progressing"
+    if said.is_failed:
+        return "failed"
+    if said.is_complete:
+        return "complete"
+    if said.blocked:
+        return "blocked"
+    if counts["failed"] or counts["restarting"]:
+        return "degraded"
+    serving = counts["ready"] + counts["succeeded"]
+    is_whole = serving >= counts["desired"] and counts["updated"] >= counts["desired"] and not said.messages
+    if isinstance(record.workload.spec, JobSpec):
+        return "progressing"
+    return "healthy" if is_whole else "progressing"
+
+
+def allocation(state: ClusterState, allocation_id: str) -> View | None:
+    stored = state.allocations.stored(allocation_id)
+    if stored is None:
+        return None
+    a, status = stored.value, state.statuses.get(allocation_id)
+    known = state.nodes.get(a.node)
+    return {
+        "id": a.id,
+        "namespace": a.workload.namespace,
+        "kind": a.workload.kind,
+        "name": a.workload.name,
+        "version": a.version,
+        "index": a.index,
+        "node": a.node,
+        "nodeState": eligibility_of(known, state.intents.get(a.node)) if known else "deleted",
+        "desired": a.desired,
+        "stopReason": a.stop_reason,
+        "createdAt": render_timestamp(a.created_s),
+        "reserved": a.reserved.to_json(),
+        "ports": [p.to_json() for p in a.ports],
+        "why": _why(a),
+        "whySentence": a.why.sentence(),
+        "replaces": a.replaces,
+        "reschedules": a.reschedules,
+        "revision": stored.modified_at,
+        **_observed(state, a, status),
+    }
+
+
+def _why(a: Allocation) -> View:
+    shown = a.model_dump(mode="json", include={"why"})["why"]
+    shown["details"] = [r.sentence() for r in a.why.rejections]
+    return dict(shown)
+
+
+def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | None) -> View:
+    if status is None:
+        status = AllocationStatus(
+            id=a.id, node=a.node, workload=a.workload, version=a.version, index=a.index, phase=Phase.PENDING
+        )
+    shown = status.model_dump(
+        mode="json",
+        include={
+            "phase",
+            "health",
+            "attempt",
+            "message",
+            "last_ending",
+            "started_s",
+            "next_attempt_s",
+            "container_id",
+            "address",
+        },
+    )
+    shown["restarts"] = status.attempt - 1
+    if _is_out_of_reach(state, a, status):
+        shown["phase"], shown["message"] = "unknown", f"node {a.node} is lost: it was last seen {status.phase}"
+    return shown
+
+
+def _is_out_of_reach(state: ClusterState, a: Allocation, status: AllocationStatus | None) -> bool:
+    known = state.nodes.get(a.node)
+    is_there = known is not None and eligibility_of(known, None) is not Eligibility.LOST
+    return not is_there and not (status is not None and status.is_terminal)
