@@ -25,6 +25,8 @@ def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
         return finish(tracked, Phase.SUCCEEDED, ending)
     if tracked.must_end:
         return finish(tracked, Phase.STOPPED, ending)
+    if ending.reason == "timeout":
+        return finish(tracked, Phase.FAILED, ending)
     if restart_policy_of(tracked.kind, tracked.spec) is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
         return finish(tracked, Phase.FAILED, ending, "it isn't restarted, since restart.policy is never")
     return _restart_later(tracked, ending, moment)

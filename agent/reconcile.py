@@ -120,7 +120,7 @@ def _step_starting(tracked: Tracked, moment: Moment) -> _Step:
 
 
 def _arrive(tracked: Tracked, moment: Moment) -> _Step:
-    """The container runs: say so, and let go of all but the last of the earlier ones, whose logs are worth most."""
+    """The container runs: say so, and let go of all but the last of the earlier ones."""
     container = tracked.container
     assert container is not None
     health = Health.UNKNOWN if tracked.spec.health.readiness else Health.HEALTHY
@@ -165,8 +165,9 @@ def _step_backoff(tracked: Tracked, moment: Moment) -> _Step:
     if moment.now_s < tracked.due_s:
         return None
     gone = () if tracked.container is None else (tracked.container.id,)
-    earlier = (*tracked.earlier, *gone)
-    return replace(tracked, status=next_attempt(tracked.status), container=None, earlier=earlier), None
+    old = tracked.earlier if gone else ()  # the last one's logs are worth most: only that is kept
+    changed = replace(tracked, status=next_attempt(tracked.status), container=None, earlier=gone or tracked.earlier)
+    return changed, Discard(old) if old else None
 
 
 def _stop(tracked: Tracked) -> _Step:
