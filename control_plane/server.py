@@ -149,16 +149,21 @@ async def _listening(options: ServerOptions, context: Context) -> AsyncIterator[
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, handler_cancellation=True)
     await runner.setup()
     try:
-        await web.TCPSite(runner, options.host, options.port, ssl_context=_tls(options)).start()
+        await _bind(runner, options)
         yield
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(runner: web.AppRunner, options: ServerOptions) -> None:
+    try:
+        await web.TCPSite(runner, options.host, options.port, ssl_context=_tls(options)).start()
     except OSError as error:
         raise UsageError(
             f"can't listen on {options.host}:{options.port}",
             why=os.strerror(error.errno) if error.errno else str(error),
             fix="Stop what listens there, or choose another port.",
         ) from error
-    finally:
-        await runner.cleanup()
 
 
 def _tls(options: ServerOptions) -> ssl.SSLContext | None:
