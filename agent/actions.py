@@ -194,4 +194,6 @@ class Actions:
         delay_s = RETRY.delay_s(tracked.tries + 1, self._rng)
         if tracked.tries == 0:
             _log.warning("work was put off", allocation=tracked.id, work=work, why=str(error))
-        self.node.delay(tracked.id, work, delay_s=delay_s, message=f"{error.what}: {error.why}" if error.why else error.what)
+        self.node.delay(
+            tracked.id, work, delay_s=delay_s, message=f"{error.what}: {error.why}" if error.why else error.what
+        )

@@ -15,7 +15,15 @@ from manifests.workloads import Kind, restart_policy_of
 
 _LOST_EXIT_CODE = 255  # what managers give when they don't know the real one
 _NEVER_RAN = frozenset({"imageFailed", "startFailed"})
-_SIGNALS = {129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
+_SIGNALS = {
+    129: "SIGHUP",
+    130: "SIGINT",
+    131: "SIGQUIT",
+    134: "SIGABRT",
+    137: "SIGKILL",
+    139: "SIGSEGV",
+    143: "SIGTERM",
+}
 
 
 def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:

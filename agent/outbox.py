@@ -43,9 +43,7 @@ class Outbox:
         statuses = _taken(self._statuses, MOST_IN_FRAME)
         forgotten = _taken(self._forgotten, MOST_IN_FRAME)
         self._sequence += 1
-        self._sent = Statuses(
-            sequence=self._sequence, statuses=tuple(statuses.values()), forgotten=tuple(forgotten)
-        )
+        self._sent = Statuses(sequence=self._sequence, statuses=tuple(statuses.values()), forgotten=tuple(forgotten))
         return self._sent
 
     async def wait_for_work(self) -> None:

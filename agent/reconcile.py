@@ -75,7 +75,11 @@ def next_look_s(tracked: Tracked, now_s: float) -> float | None:
     """Return when time alone will ask for something, if ever."""
     if tracked.status.is_terminal and tracked.retry_s <= now_s:
         return None
-    times = [tracked.retry_s, tracked.due_s if tracked.status.phase is Phase.BACKOFF else 0.0, tracked.deadline_s or 0.0]
+    times = [
+        tracked.retry_s,
+        tracked.due_s if tracked.status.phase is Phase.BACKOFF else 0.0,
+        tracked.deadline_s or 0.0,
+    ]
     return min((at for at in times if at > now_s), default=None)
 
 

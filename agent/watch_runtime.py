@@ -1,11 +1,10 @@
 """Watches the container manager: its events are hints to look, a full list now and then is the truth.
 
-A manager that doesn't answer says nothing about containers: they are left as they were last seen, and it is asked again.
+A manager that doesn't answer says nothing about containers: they stay as last seen, and it is asked again.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
 
 from agent.driver import ContainerId, Driver
 from agent.node import Node
@@ -30,7 +29,6 @@ class RuntimeWatch:
         ownership: Ownership,
         *,
         name: str,
-        cluster: Callable[[], str],
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -38,7 +36,6 @@ class RuntimeWatch:
         self._node = node
         self._ownership = ownership
         self._labels = {NODE: name}
-        self._cluster = cluster  # it isn't known before the first session of all
         self._clock = clock
         self._rng = rng
         self._hints: dict[ContainerId, None] = {}
@@ -113,9 +110,8 @@ class RuntimeWatch:
             self._note_away(str(error))
             return False
         self._note_back()
-        cluster = self._cluster()
         owned = [(identity, c) for c in found if (identity := self._ownership.owned(c.labels)) is not None]
-        self._node.see_all([pair for pair in owned if pair[0].cluster == cluster], before)
+        self._node.see_all(owned, before)
         return True
 
     def _note_away(self, reason: str) -> None:
