@@ -14,6 +14,14 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_./]{0,126}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.:]{0,126}[A-Za-z0-9])?)?")
 
 
+class FieldError(ValueError):
+    """A rule over several fields that doesn't hold, raised by a model's validator at the field that is to be mended."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class Model(BaseModel):
     """A frozen record. Unknown fields are errors where people write them; `read` lets a newer peer's pass."""
 
@@ -57,13 +65,14 @@ def _checked_label_key(key: str) -> str:
 
 def _checked_label_value(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"a label's value is text: write '{str(value).lower()}' in quotes")
+        shown = str(value).lower() if isinstance(value, bool) else str(value)[:80]
+        raise ValueError(f"a label's value is text: put {shown} in quotes")
     if not _LABEL_VALUE.fullmatch(str(value)):
         raise ValueError(f"'{str(value)[:80]}' is not a label value: use up to 128 letters, digits, '-', '_', '.', ':'")
     return str(value)
 
 
-def _checked_text(text: str) -> str:
+def checked_text(text: str) -> str:
     """Refuse control characters, and those which reorder text on a screen, so that what is shown is what is meant."""
     bad = next(
         (
@@ -86,7 +95,7 @@ def render_timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Text = Annotated[str, AfterValidator(_checked_text)]
+Text = Annotated[str, AfterValidator(checked_text)]
 Name = Annotated[str, AfterValidator(_checked_name)]
 LabelKey = Annotated[str, AfterValidator(_checked_label_key)]
 LabelValue = Annotated[str, BeforeValidator(_checked_label_value)]
@@ -94,6 +103,7 @@ Labels = dict[LabelKey, LabelValue]
 Cpu = Annotated[int, BeforeValidator(parse_cpu), PlainSerializer(render_cpu, return_type=str)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(render_bytes, return_type=str)]
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(render_duration, return_type=str)]
+Flag = Annotated[bool, Field(strict=True)]  # true or false, and neither "yes" nor 1
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 Timestamp = Annotated[

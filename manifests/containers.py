@@ -1,11 +1,12 @@
 """How one container runs: image, command, resources, ports, health checks, restarts and stop."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from manifests.base import Bytes, Cpu, Duration, Model, Name, Port, Text
+from manifests.base import Bytes, Cpu, Duration, FieldError, Flag, Model, Name, Port, Text, checked_text
 
 DEFAULT_CPU_M = 100
 DEFAULT_MEMORY_BYTES = 64 * 2**20
@@ -15,12 +16,20 @@ LEAST_MEMORY_BYTES = 6 * 2**20  # the least that container managers accept
 
 def _env_text(value: object) -> object:
     if isinstance(value, bool | float):
-        raise ValueError(f"an environment variable is text: put '{str(value).lower()}' in quotes")
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        raise ValueError(f"an environment variable is text: put {shown} in quotes")
     return str(value) if isinstance(value, int) else value
 
 
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,254}\z")]
-EnvValue = Annotated[str, BeforeValidator(_env_text)]
+EnvName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,254}\z",
+        description="the name of an environment variable: up to 255 letters, digits, '_', '.' and '-', no digit first",
+    ),
+]
+EnvValue = Annotated[str, BeforeValidator(_env_text), AfterValidator(checked_text)]
+PORT_OF_A_CHECK = "the name or the number of a container port"
 Pids = Annotated[int, Field(strict=True, ge=1, le=4_194_304)]
 
 
@@ -45,21 +54,23 @@ class PortSpec(Model):
 
     name: Name = "main"
     container: Port
-    publish: Port | Literal["auto"] | None = None
+    publish: Port | Literal["auto"] | None = Field(None, description="a host port from 1 to 65535, or auto")
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
 class HttpCheck(Model):
     """Healthy when a GET answers with a status from 200 to 399. Redirects aren't followed."""
 
-    port: Port | Name
-    path: Annotated[str, Field(pattern=r"^/[!-~]{0,1023}\z")] = "/"
+    port: Port | Name = Field(description=PORT_OF_A_CHECK)
+    path: Annotated[
+        str, Field(pattern=r"^/[!-~]{0,1023}\z", description="a path that begins with / and has no spaces")
+    ] = "/"
 
 
 class TcpCheck(Model):
     """Healthy when a connection is accepted."""
 
-    port: Port | Name
+    port: Port | Name = Field(description=PORT_OF_A_CHECK)
 
 
 class ExecCheck(Model):
@@ -117,7 +128,9 @@ class RestartSpec(Model):
 class StopSpec(Model):
     """The signal that asks it to end, and how long it may take before SIGKILL."""
 
-    signal: Annotated[str, Field(pattern=r"^SIG[A-Z0-9+]{1,12}\z")] = "SIGTERM"
+    signal: Annotated[
+        str, Field(pattern=r"^SIG[A-Z0-9+]{1,12}\z", description="a signal's name, such as SIGTERM or SIGINT")
+    ] = "SIGTERM"
     grace_s: Duration = Field(10.0, alias="grace", le=3600)
 
 
@@ -130,14 +143,24 @@ class PullPolicyName(StrEnum):
 class ContainerSpec(Model):
     """The fields of a container, written directly in a workload's `spec`."""
 
-    image: Annotated[Text, Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./:@]*\z")]
+    image: Annotated[
+        Text,
+        Field(
+            min_length=1,
+            max_length=512,
+            pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./:@]*\z",
+            description="the name of an image, such as docker.io/library/nginx:1.27",
+        ),
+    ]
     pull: PullPolicyName = PullPolicyName.IF_MISSING
     command: tuple[Text, ...] = ()
     args: tuple[Text, ...] = ()
     env: dict[EnvName, EnvValue] = Field(default_factory=dict)
     working_dir: Text = ""
-    user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{0,64}\z")] = ""
-    read_only_root: bool = False
+    user: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_.:-]{0,64}\z", description="a user or user:group, by name or number")
+    ] = ""
+    read_only_root: Flag = False
     network: Literal["bridge", "host"] = "bridge"
     resources: Resources = Resources()
     limits: LimitsSpec = LimitsSpec()
@@ -148,7 +171,7 @@ class ContainerSpec(Model):
 
     def limit(self) -> Resources:
         """Return what the cgroup enforces: the limits, and the reservation where there is none."""
-        given = self.limits.model_dump(exclude_none=True, by_alias=False)
+        given = {name: value for name, value in self.limits if value is not None}
         return self.resources.model_copy(update=given)
 
     def port_number(self, port: int | str) -> int:
@@ -160,24 +183,29 @@ class ContainerSpec(Model):
         for name in ("cpu_m", "memory_bytes", "pids"):
             limit, reserved = getattr(self.limits, name), getattr(self.resources, name)
             if limit is not None and limit < reserved:
-                raise ValueError(
-                    f"limits.{name.split('_')[0]} is below the reservation in resources: raise one or lower the other"
+                raise FieldError(
+                    ("limits", name.split("_")[0]),
+                    "is below the reservation in resources: raise this one or lower the other",
                 )
         if self.limit().memory_bytes < LEAST_MEMORY_BYTES:
-            raise ValueError("resources.memory is below 6Mi, the least that container managers accept")
+            raise FieldError(("resources", "memory"), "is below 6Mi, the least that container managers accept")
         return self
 
     @model_validator(mode="after")
     def _ports_are_distinct(self) -> Self:
         names = [p.name for p in self.ports]
         containers = [f"{p.container}/{p.protocol}" for p in self.ports]
-        published = [f"{p.publish}/{p.protocol}" for p in self.ports if isinstance(p.publish, int)]
-        for what, values in (("name", names), ("container port", containers), ("published port", published)):
-            twice = next((v for v in values if values.count(v) > 1), None)
-            if twice is not None:
-                raise ValueError(f"two ports have the {what} '{twice}': give each its own")
-        if self.network == "host" and any(p.publish is not None for p in self.ports):
-            raise ValueError("publish has no meaning with network: host, where each container port is a host port")
+        published = [f"{p.publish}/{p.protocol}" if isinstance(p.publish, int) else None for p in self.ports]
+        _refuse_twice("name", "name", names)
+        _refuse_twice("container", "container port", containers)
+        _refuse_twice("publish", "published port", published)
+        if self.network == "host":
+            at = next((i for i, p in enumerate(self.ports) if p.publish is not None), None)
+            if at is not None:
+                raise FieldError(
+                    ("ports", at, "publish"),
+                    "has no meaning with network: host, where each container port is a host port; leave it out",
+                )
         return self
 
     @model_validator(mode="after")
@@ -186,7 +214,17 @@ class ContainerSpec(Model):
         for role in ("readiness", "liveness"):
             check: CheckSpec | None = getattr(self.health, role)
             probe = (check.http or check.tcp) if check else None
-            if probe and isinstance(probe.port, str) and probe.port not in known:
+            if check and probe and isinstance(probe.port, str) and probe.port not in known:
                 have = ", ".join(sorted(known)) or "none"
-                raise ValueError(f"health.{role} names the port '{probe.port}', but the ports here are: {have}")
+                raise FieldError(
+                    ("health", role, "http" if check.http else "tcp", "port"),
+                    f"names the port '{probe.port}', but the ports here are: {have}",
+                )
         return self
+
+
+def _refuse_twice(field: str, what: str, values: Sequence[str | None]) -> None:
+    """Raise at the second port that has the same value as an earlier one."""
+    for at, value in enumerate(values):
+        if value is not None and value in values[:at]:
+            raise FieldError(("ports", at, field), f"two ports have the {what} '{value}': give each its own")

@@ -15,7 +15,10 @@
 Code matches on classes, never on messages. `why` and `fix` are for people.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+from manifests.problems import Problem
 
 
 class WherryError(Exception):
@@ -36,7 +39,13 @@ class WherryError(Exception):
 
 
 class InvalidError(WherryError):
+    """What is asked for breaks a rule. `problems` has each fault of a manifest with its place."""
+
     http_status = 422
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", problems: Sequence[Problem] = ()) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.problems = tuple(problems)
 
 
 class UsageError(WherryError):

@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 
 MOST_DIGITS = 18
-_AMOUNT = re.compile(r"(\d{1,18})(?:\.(\d{1,18}))?([A-Za-z]*)")
+_AMOUNT = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}))?([A-Za-z]{0,8})")
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
     "Ki": 2**10,
     "Mi": 2**20,
@@ -16,9 +16,11 @@ _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15
     "Ti": 2**40,
     "Pi": 2**50,
 }
-_DURATION_PART = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|s|m|h|d)")
+_DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(ms|s|m|h|d)")
+_BARE_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,3})?")
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _MOST = 10**MOST_DIGITS
+_MOST_SECONDS = 36_500 * 86_400  # a century: as a float it is exact to the millisecond
 
 
 def parse_cpu(value: object) -> int:
@@ -29,7 +31,9 @@ def parse_cpu(value: object) -> int:
     """
     whole, fraction, suffix = _split(value, "a cpu amount", "250m or 1.5")
     if suffix not in ("", "m"):
-        raise ValueError(f"'{value}' is not a cpu amount: '{suffix}' is no unit of cpu; write for example 250m or 1.5")
+        raise ValueError(
+            f"'{_shown(value)}' is not a cpu amount: '{suffix}' is no unit of cpu; write for example 250m or 1.5"
+        )
     millicores = Decimal(f"{whole}.{fraction or '0'}") * (1 if suffix == "m" else 1000)
     return _whole_amount(value, millicores, "a cpu amount finer than 1m can't be kept", least="1m")
 
@@ -53,7 +57,7 @@ def parse_bytes(value: object) -> int:
     if suffix not in _SUFFIXES:
         near = next((s for s in _SUFFIXES if s and s.lower() == suffix.lower().rstrip("b")), "Mi")
         raise ValueError(
-            f"'{value}' is not an amount of memory: '{suffix}' is no unit; did you mean {whole}{near}? "
+            f"'{_shown(value)}' is not an amount of memory: '{suffix}' is no unit; did you mean {whole}{near}? "
             f"Units are k M G T P (thousands) and Ki Mi Gi Ti Pi (1024s)"
         )
     amount = Decimal(f"{whole}.{fraction or '0'}") * _SUFFIXES[suffix]
@@ -88,10 +92,12 @@ def parse_duration(value: object) -> float:
         total += Decimal(match[1]) * _SECONDS[match[2]]
         position = match.end()
     if not text or position != len(text):
-        hint = f"; did you mean {value}s?" if isinstance(value, int | float) or text.isdigit() else ""
-        raise ValueError(f"'{value}' is not a duration: write for example 10s, 1m30s or 500ms{hint}")
-    if total >= _MOST:
-        raise ValueError(f"'{value}' is too long a duration")
+        hint = f"; did you mean {value}s?" if _BARE_NUMBER.fullmatch(str(value)) else ""
+        raise ValueError(f"'{_shown(value)}' is not a duration: write for example 10s, 1m30s or 500ms{hint}")
+    if total > _MOST_SECONDS:
+        raise ValueError(f"'{_shown(value)}' is too long a duration: the most is 36500d")
+    if total * 1000 != (total * 1000).to_integral_value():
+        raise ValueError(f"'{_shown(value)}' is too fine a duration: the finest is 1ms")
     return float(total)
 
 
@@ -112,20 +118,25 @@ def render_duration(seconds: float) -> str:
 
 def _split(value: object, what: str, example: str) -> tuple[str, str | None, str]:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"'{value}' is not {what}: write for example {example}")
+        raise ValueError(f"'{_shown(value)}' is not {what}: write for example {example}")
     match = _AMOUNT.fullmatch(str(value))
     if match is None:
         raise ValueError(
-            f"'{value}' is not {what}: write for example {example} (at most {MOST_DIGITS} digits, no exponent)"
+            f"'{_shown(value)}' is not {what}: write for example {example} (at most {MOST_DIGITS} digits, no exponent)"
         )
     return match[1], match[2], match[3]
 
 
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
 def _whole_amount(value: object, amount: Decimal, why: str, *, least: str) -> int:
     if amount < 1:
-        raise ValueError(f"'{value}' is too small: the least is {least}")
+        raise ValueError(f"'{_shown(value)}' is too small: the least is {least}")
     if amount != amount.to_integral_value():
-        raise ValueError(f"'{value}' is too fine: {why}")
+        raise ValueError(f"'{_shown(value)}' is too fine: {why}")
     if amount >= _MOST:
-        raise ValueError(f"'{value}' is too large: the most is {MOST_DIGITS} digits")
+        raise ValueError(f"'{_shown(value)}' is too large: the most is {MOST_DIGITS} digits")
     return int(amount)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from control_plane import keys
 from control_plane.controllers.decision import Stop, Succession
 from control_plane.state import ClusterState
-from control_plane.store.protocol import MOST_OPERATIONS, Compare, CreatedAt, Delete, ModifiedAt, Put, Txn
+from control_plane.store.protocol import MOST_BYTES, MOST_OPERATIONS, Compare, CreatedAt, Delete, ModifiedAt, Put, Txn
 from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.containers import Resources
 from manifests.status import WorkloadStatus
@@ -70,18 +70,26 @@ def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> U
 
 
 def transactions(fence: CreatedAt, units: Iterable[Unit]) -> Iterator[Txn]:
-    """Yield transactions that hold the units in order, each with the fence, as few as the store's limit lets."""
+    """Yield transactions that hold the units in order, each with the fence, as few as the store's limits let."""
     compares: dict[Compare, None] = {fence: None}
     writes: list[Put | Delete] = []
+    size = 0
     for unit in units:
-        grown = len(compares) + sum(c not in compares for c in unit.compares)
-        if writes and (grown > MOST_OPERATIONS or len(writes) + len(unit.writes) > MOST_OPERATIONS):
+        compared = len(compares) + sum(c not in compares for c in unit.compares)
+        is_full = compared > MOST_OPERATIONS or len(writes) + len(unit.writes) > MOST_OPERATIONS
+        if writes and (is_full or size + _size_of(unit) > MOST_BYTES):
             yield Txn(tuple(compares), tuple(writes))
-            compares, writes = {fence: None}, []
+            compares, writes, size = {fence: None}, [], 0
         compares.update(dict.fromkeys(unit.compares))
         writes.extend(unit.writes)
+        size += _size_of(unit)
     if writes:
         yield Txn(tuple(compares), tuple(writes))
+
+
+def _size_of(unit: Unit) -> int:
+    keys_size = sum(len(part.key) for part in (*unit.writes, *unit.compares))
+    return keys_size + sum(len(write.value) for write in unit.writes if isinstance(write, Put))
 
 
 def _desired_key(allocation: Allocation) -> str:

@@ -1,6 +1,7 @@
 """The Store: ordered keys under one revision. Every implementation passes tests/conformance/test_store.py.
 
-Nothing here knows etcd or SQLite, and nothing above this folder does. Keys are text, values bytes (JSON by convention).
+Nothing here knows etcd or SQLite, and nothing above this folder does. Keys are text that begins with "/", values are
+bytes (JSON by convention).
 The revision is the store's logical clock: each committed transaction that changes anything makes the next one.
 """
 
@@ -12,7 +13,8 @@ Revision = NewType("Revision", int)
 LeaseId = NewType("LeaseId", int)
 
 ABSENT = Revision(0)  # the revision of a key that doesn't exist, for compares
-MOST_OPERATIONS = 128  # of one transaction, compares and writes each: etcd's default cap (--max-txn-ops)
+MOST_OPERATIONS = 127  # of one transaction, compares and writes each: etcd's default cap less the store's own mark
+MOST_BYTES = 1_400_000  # of one transaction's keys and values: etcd's default cap (--max-request-bytes) less overhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Txn:
-    """All `writes`, if all `compares` hold. At most MOST_OPERATIONS of each; a key is written once."""
+    """All `writes`, if all `compares` hold. At most MOST_OPERATIONS of each and MOST_BYTES; a key is written once."""
 
     compares: Sequence[Compare]
     writes: Sequence[Put | Delete]
@@ -128,9 +130,11 @@ class Store(Protocol):
     async def commit(self, txn: Txn) -> Revision:
         """Apply the transaction, all or nothing, durably, and return its revision.
 
-        Raises ConflictError if a compare fails, UnavailableError if the store can't be reached in time. A write whose
-        outcome was unknown is resolved by reading back, so an UnavailableError may only rarely hide a success; callers
-        compare revisions, so that trying again is safe.
+        The revision is the current one if nothing changes (no writes, or only deletes of what isn't there).
+        Raises ConflictError if a compare fails or the lease of a Put is gone, InvalidError if the transaction is too
+        large, UnavailableError if the store can't be reached in time. A write whose outcome was unknown is resolved by
+        reading back, so an UnavailableError may only rarely hide a success; callers compare revisions, so that trying
+        again is safe.
         """
         ...
 
@@ -151,5 +155,5 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """End watches and renewals and free what is held. Leases are left to expire."""
+        """End watches and renewals and free what is held. Leases are left to expire. Safe to call twice."""
         ...

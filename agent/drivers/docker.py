@@ -1,0 +1,228 @@
+"""The docker driver: containers of one dockerd, through its API. See agent.driver for what each method promises."""
+
+import asyncio
+import os
+import signal as signals
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+from agent.driver import Container, ContainerId, ContainerSpec, DriverInfo, ExecResult, ImageError, LogChunk, PullPolicy
+from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
+from agent.drivers.docker_codec import Json, to_container, to_create_body
+from agent.drivers.docker_words import start_failure
+from foundation.clock import Clock, SystemClock
+from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError, WherryError
+
+MOST_INSPECTS = 16  # at once, of one list
+MOST_OUTPUT_BYTES = 4096
+KILL_WAIT_S = 10.0
+_HINTS = ["start", "die", "oom", "pause", "unpause", "destroy"]  # not exec_*: health checks make three of them each
+_EXEC_POLL_S = 0.02
+
+
+class DockerDriver:
+    """Implements agent.driver.Driver. One for each dockerd; `close` it."""
+
+    def __init__(
+        self,
+        socket: str | Path = DEFAULT_SOCKET,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        pull_idle_s: float = PULL_IDLE_S,
+        clock: Clock | None = None,
+    ) -> None:
+        self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
+        self._clock = clock or SystemClock()
+        self._pulls: dict[str, _Pull] = {}
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def info(self) -> DriverInfo:
+        version, info = await self._api.version(), await self._api.info()
+        attributes = {
+            "api.version": str(version["ApiVersion"]),
+            "cgroup.version": str(info.get("CgroupVersion", "1")),
+            "cgroup.driver": str(info["CgroupDriver"]),
+            "runtimes": ",".join(sorted(info["Runtimes"])),
+            "storage": str(info["Driver"]),
+            "live-restore": str(info["LiveRestoreEnabled"]).lower(),
+        }
+        return DriverInfo("docker", str(version["Version"]), attributes)
+
+    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+        """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed, and fails with
+        it: to run a copy that may be stale, unasked, would be the worse surprise.
+        """
+        present = await self._api.has_image(image)
+        if present and (policy is not PullPolicy.ALWAYS or "@" in image):
+            return
+        if policy is PullPolicy.NEVER:
+            raise ImageError(
+                f"image {image} is not on this node",
+                why="the policy `never` forbids to pull it",
+                fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
+            )
+        await self._pull_once(image)
+
+    async def _pull_once(self, image: str) -> None:
+        """Pull, or share the pull that goes on. If who pulls is cancelled, the next in line takes over."""
+        pull = self._pulls.setdefault(image, _Pull())
+        async with pull.lock:
+            if not pull.done:
+                try:
+                    await self._api.pull(image)
+                except (DriverError, UnavailableError) as failure:
+                    pull.failure = failure
+                pull.done = True
+                del self._pulls[image]  # who asks from now on begins afresh
+        if pull.failure is not None:  # one instance each: a raise adds to an error's traceback
+            raise type(pull.failure)(pull.failure.what, why=pull.failure.why, fix=pull.failure.fix) from pull.failure
+
+    async def create(self, spec: ContainerSpec) -> ContainerId:
+        body = to_create_body(spec)
+        try:
+            return ContainerId(await self._api.create(spec.name, body))
+        except ConflictError:
+            return await self._adopt(spec)
+        except NotFoundError as missing:
+            raise ImageError(
+                f"cannot create container {spec.name}",
+                why=missing.why,
+                fix="The image was removed since it was pulled: ensure it again.",
+            ) from missing
+
+    async def _adopt(self, spec: ContainerSpec) -> ContainerId:
+        """Return the container that has the name already. Its image may have added labels: ours need only be there."""
+        holder = await self.inspect(ContainerId(spec.name))
+        if holder is None:
+            raise UnavailableError(
+                f"cannot create container {spec.name} now",
+                why="one of that name is just being removed",
+                fix="Try again.",
+            )
+        differing = sorted(name for name, value in spec.labels.items() if holder.labels.get(name) != value)
+        if differing:
+            raise DriverError(
+                f"cannot create container {spec.name}",
+                why=f"container {holder.id[:12]} has that name and other labels ({', '.join(differing)})",
+                fix=f"It is not this allocation's. If it is no one's, remove it: `docker rm -f {spec.name}`.",
+            )
+        return holder.id
+
+    async def start(self, container: ContainerId) -> None:
+        try:
+            await self._api.start(container)
+        except UnavailableError:
+            raise
+        except (NotFoundError, ConflictError, DriverError) as refused:
+            found = await self.inspect(container)  # 404 also stands for a command that isn't there
+            if found is None:
+                raise
+            raise start_failure(found.name, refused.why) from refused
+
+    async def stop(self, container: ContainerId, *, signal: str, grace_s: float) -> None:
+        """Stop it by signal, wait, SIGKILL: the API's own stop takes neither a signal nor parts of a second in 1.41."""
+        with suppress(NotFoundError, ConflictError):  # gone, or not running
+            if grace_s > 0:
+                await self._api.kill(container, signal)
+                if await self._api.wait(container, timeout_s=grace_s):
+                    return
+            await self._api.kill(container, "SIGKILL")
+            if not await self._api.wait(container, timeout_s=KILL_WAIT_S):
+                raise DriverError(
+                    f"cannot stop container {container[:12]}",
+                    why=f"it still runs {KILL_WAIT_S:g} s after SIGKILL",
+                    fix="Its process hangs in the kernel, mostly on a disk or a network mount: look at `dmesg`.",
+                )
+
+    async def remove(self, container: ContainerId) -> None:
+        with suppress(NotFoundError, ConflictError):  # gone, or another call is removing it
+            await self._api.remove(container)
+
+    async def inspect(self, container: ContainerId) -> Container | None:
+        try:
+            return to_container(await self._api.inspect(container))
+        except NotFoundError:
+            return None
+
+    async def list_containers(self, labels: Mapping[str, str]) -> Sequence[Container]:
+        ids = [ContainerId(found) for found in await self._api.list_ids(labels)]
+        places = asyncio.Semaphore(MOST_INSPECTS)
+
+        async def look(container: ContainerId) -> Container | None:
+            async with places:
+                return await self.inspect(container)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                looks = [tasks.create_task(look(found), name=f"inspect-{found[:12]}") for found in ids]
+        except ExceptionGroup as group:
+            raise _first(group) from group
+        return [container for done in looks if (container := done.result()) is not None]
+
+    def events(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerId, None]:
+        """Yield hints from the moment of this call on, even if the first is only asked for later."""
+        return self._events(labels, since_s=self._clock.wall_s())
+
+    async def _events(self, labels: Mapping[str, str], since_s: float) -> AsyncGenerator[ContainerId, None]:
+        async with aclosing(self._api.events(labels, _HINTS, since_s)) as events:
+            async for event in events:
+                yield ContainerId(event["Actor"]["ID"])
+
+    def logs(self, container: ContainerId, *, follow: bool, tail: int | None) -> AsyncGenerator[LogChunk, None]:
+        return self._api.logs(container, follow=follow, tail=tail)
+
+    async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
+        """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""
+        execution, output = "", bytearray()
+        try:
+            async with asyncio.timeout(timeout_s):
+                execution = await self._api.exec_create(container, list(command))
+                async with aclosing(self._api.exec_output(execution)) as chunks:
+                    async for chunk in chunks:
+                        output += chunk.data[: MOST_OUTPUT_BYTES - len(output)]
+                while (ended := await self._api.exec_inspect(execution))["Running"]:
+                    await self._clock.sleep(_EXEC_POLL_S)  # the output closes a moment before
+        except TimeoutError as late:
+            if execution:
+                _kill_session(await self._api.exec_inspect(execution))
+            raise TimedOutError(
+                f"{command[0]} in container {container[:12]} did not end within {timeout_s:g} s",
+                why=f"it had written {len(output)} bytes",
+                fix="Raise the check's `timeout`, or make the command faster.",
+            ) from late
+        return ExecResult(int(ended["ExitCode"]), bytes(output))
+
+
+class _Pull:
+    """One pull of one image, which concurrent callers share."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.done = False
+        self.failure: DriverError | UnavailableError | None = None
+
+
+def _kill_session(execution: Json) -> None:
+    """Kill a command that was left running in a container: the API has no call for it.
+
+    The runtime makes it the leader of a session of its own, so that its process group holds its children too.
+    """
+    pid = int(execution["Pid"])
+    if not execution["Running"] or pid <= 1:
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getsid(pid) == pid:
+            os.killpg(pid, signals.SIGKILL)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group, one of ours if there is one."""
+    leaves = [
+        leaf
+        for part in group.exceptions
+        for leaf in ([_first(part)] if isinstance(part, BaseExceptionGroup) else [part])
+    ]
+    return next((leaf for leaf in leaves if isinstance(leaf, WherryError)), leaves[0])

@@ -1,0 +1,190 @@
+"""Between the driver's words and the Docker Engine's JSON: pure, no I/O. Used by agent.drivers.docker alone."""
+
+import re
+import struct
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
+from manifests.errors import DriverError, InvalidError
+
+Json: TypeAlias = dict[str, Any]
+
+LOG_FILE_SIZE = "10m"  # a container's logs take three such files at most
+LOG_FILES = "3"
+_CPU_PERIOD_US = 100_000
+_LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores
+
+_STATES = {
+    "created": ContainerState.CREATED,
+    "running": ContainerState.RUNNING,
+    "paused": ContainerState.RUNNING,
+    "restarting": ContainerState.RUNNING,
+    "removing": ContainerState.EXITED,
+    "exited": ContainerState.EXITED,
+    "dead": ContainerState.EXITED,
+}
+
+
+def to_create_body(spec: ContainerSpec) -> Json:
+    """Return the body of `POST /containers/create`. Raises InvalidError when a limit is missing."""
+    body: Json = {
+        "Image": spec.image,
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "Labels": dict(spec.labels),
+        "StopSignal": spec.stop_signal,
+        "Healthcheck": {"Test": ["NONE"]},  # health is the agent's: an image's own check would only cost an exec each
+        "HostConfig": _host_config(spec),
+    }
+    optional: Json = {
+        "Entrypoint": list(spec.command),
+        "Cmd": list(spec.args),
+        "WorkingDir": spec.working_dir,
+        "User": spec.user,
+        "Hostname": spec.hostname,
+    }
+    body |= {field: value for field, value in optional.items() if value}
+    if not spec.host_network:
+        body["ExposedPorts"] = {f"{port.container_port}/{port.protocol}": {} for port in spec.ports}
+    return body
+
+
+def _host_config(spec: ContainerSpec) -> Json:
+    config: Json = {
+        **_limits(spec.limits, spec.name),
+        "NetworkMode": "host" if spec.host_network else "bridge",
+        "ReadonlyRootfs": spec.read_only_root,
+        "RestartPolicy": {"Name": "no"},  # restarts are the agent's, which counts them and backs off
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_SIZE, "max-file": LOG_FILES}},
+        "SecurityOpt": ["no-new-privileges"],
+        "CapDrop": ["NET_RAW"],  # it forges packets of other containers on the bridge
+    }
+    if spec.cgroup_parent:
+        config["CgroupParent"] = spec.cgroup_parent
+    if not spec.host_network:
+        bindings: dict[str, list[Json]] = {}
+        for port in spec.ports:
+            bound = {"HostIp": port.host_address, "HostPort": str(port.host_port)}
+            bindings.setdefault(f"{port.container_port}/{port.protocol}", []).append(bound)
+        config["PortBindings"] = bindings
+    return config
+
+
+def _limits(limits: Limits, name: str) -> Json:
+    """Return the cgroup's limits. To Docker a 0 means no limit at all, so a 0 is refused here.
+
+    The quota is given in microseconds because Docker refuses NanoCpus beyond the machine's count of CPUs.
+    """
+    if min(limits.cpu_m, limits.memory_bytes, limits.pids) < 1:
+        raise InvalidError(
+            f"cannot create container {name}",
+            why=f"a limit is missing: cpu {limits.cpu_m}m, memory {limits.memory_bytes} bytes, pids {limits.pids}",
+            fix="Give cpu, memory and pids a value above 0 under `resources` or `limits`.",
+        )
+    return {
+        "CpuPeriod": _CPU_PERIOD_US,
+        "CpuQuota": max(_LEAST_CPU_QUOTA_US, limits.cpu_m * _CPU_PERIOD_US // 1000),
+        "Memory": limits.memory_bytes,
+        "MemorySwap": limits.memory_bytes,  # memory and swap together
+        "PidsLimit": limits.pids,
+    }
+
+
+def to_container(inspected: Json) -> Container:
+    """Return the container that `GET /containers/{id}/json` describes."""
+    state, config = inspected["State"], inspected["Config"]
+    phase = _STATES.get(state["Status"], ContainerState.EXITED)
+    started_s = to_seconds(state["StartedAt"])
+    if phase is ContainerState.EXITED and not started_s:
+        phase = ContainerState.CREATED  # it is being removed and never ran: its exit code means nothing
+    return Container(
+        id=ContainerId(inspected["Id"]),
+        name=inspected["Name"].removeprefix("/"),
+        labels=config["Labels"] or {},
+        image=config["Image"],
+        state=phase,
+        pid=state["Pid"] if phase is ContainerState.RUNNING else 0,
+        exit_code=state["ExitCode"] if phase is ContainerState.EXITED else None,
+        oom_killed=state["OOMKilled"],
+        error=state["Error"],
+        started_s=started_s,
+        # Docker keeps the end of the run before while a restarted container runs.
+        finished_s=to_seconds(state["FinishedAt"]) if phase is ContainerState.EXITED else 0.0,
+        address=_address(inspected["NetworkSettings"]),
+    )
+
+
+def _address(settings: Json) -> str:
+    networks: Mapping[str, Json] = settings.get("Networks") or {}
+    return next((str(network["IPAddress"]) for network in networks.values() if network.get("IPAddress")), "")
+
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+
+def to_seconds(text: str) -> float:
+    """Return an RFC 3339 time as seconds since the epoch, 0.0 for Go's zero time.
+
+    >>> to_seconds("1970-01-01T00:01:00.250000001Z"), to_seconds("0001-01-01T00:00:00Z")
+    (60.250000001, 0.0)
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or text.startswith("0001-"):
+        return 0.0
+    whole, fraction, zone = match.groups()
+    return datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp() + float(fraction or 0)
+
+
+def with_tag(image: str) -> str:
+    """Return the reference with a tag or a digest: without one, Docker would pull every tag of the repository.
+
+    >>> with_tag("nginx"), with_tag("host:5000/web"), with_tag("web:1"), with_tag("web@sha256:abc")
+    ('nginx:latest', 'host:5000/web:latest', 'web:1', 'web@sha256:abc')
+    """
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+_HEADER = struct.Struct(">BxxxI")
+_STREAMS = {0: "stdout", 1: "stdout", 2: "stderr", 3: "stderr"}  # 3 is dockerd's own complaint
+
+
+class Frames:
+    """Takes apart Docker's multiplexed output: 8 bytes of header (stream, length), then that many bytes.
+
+    Chunks may be cut anywhere. Payload is passed on as it comes, so that a huge frame is never held whole.
+    """
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._stream = ""
+        self._left = 0
+
+    def feed(self, data: bytes) -> list[LogChunk]:
+        """Return what the bytes complete, in order."""
+        chunks: list[LogChunk] = []
+        data, at = self._header + data, 0
+        self._header = b""
+        while at < len(data):
+            if self._left:
+                piece = data[at : at + self._left]
+                self._left -= len(piece)
+                at += len(piece)
+                chunks.append(LogChunk(self._stream, piece))
+            elif len(data) - at < _HEADER.size:
+                self._header = data[at:]
+                break
+            else:
+                self._begin(*_HEADER.unpack_from(data, at))
+                at += _HEADER.size
+        return chunks
+
+    def _begin(self, kind: int, length: int) -> None:
+        if kind not in _STREAMS:
+            raise DriverError(
+                "cannot read a container's output",
+                why=f"docker sent a frame of the unknown kind {kind}",
+                fix="Was the container created with a terminal by someone else? Read it with `docker logs`.",
+            )
+        self._stream, self._left = _STREAMS[kind], length

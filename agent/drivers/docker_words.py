@@ -1,0 +1,125 @@
+"""Docker's messages in words that say what to do. Pure; texts are for people only, a miss costs clarity only."""
+
+import re
+from dataclasses import dataclass
+
+from agent.driver import ImageError, StartError
+from manifests.errors import UnavailableError, WherryError
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What to say when Docker's text matches; `{}` takes the groups of the pattern."""
+
+    pattern: re.Pattern[str]
+    what: str
+    fix: str
+
+
+def _rule(pattern: str, what: str, fix: str) -> _Rule:
+    return _Rule(re.compile(pattern, re.DOTALL), what, fix)
+
+
+_START_RULES = (
+    _rule(
+        r"(?:Bind for|listen \w+) (\[[^\]]*\]|[^\s\[:]*|[0-9a-fA-F:]+):(\d+)(?: failed: port is already allocated|.*already in use)",
+        "port {1} of {0} is taken on this node",
+        "Publish another port, let Wherry choose one with `publish: auto`, or stop what holds the port "
+        "(`ss -ltnp 'sport = :{1}'` names it).",
+    ),
+    _rule(
+        r"listen \w+ (\[[^\]]*\]|[^\s\[:]*):(\d+).*cannot assign requested address",
+        "port {1} can't be published on {0}, which is no address of this node",
+        "Check the address on which the node publishes (`ip address` lists what it has).",
+    ),
+    _rule(
+        r'exec: "([^"]*)": (?:executable file not found|stat [^:]*: no such file|no such file)',
+        "the image has no executable {0}",
+        "Check `command` against the image; a shell's built-in needs `command: [sh, -c, ...]`.",
+    ),
+    _rule(
+        r"exec (\S+): no such file or directory",
+        "{0} can't run in this image",
+        "Its interpreter or loader is missing in the image: check the first line of a script, or the image's libc.",
+    ),
+    _rule(
+        r"exec (\S+): exec format error",
+        "{0} is not a program for this machine",
+        "Use an image for this node's architecture; a script needs a first line such as `#!/bin/sh`.",
+    ),
+    _rule(
+        r'exec: "?([^":]*)"?: permission denied',
+        "{0} is not executable in the image",
+        "Check `command`, the file's mode in the image, and `user`.",
+    ),
+    _rule(
+        r"unable to find (user|group) ([^:]*): no matching entries",
+        "the image has no {0} {1}",
+        "Set `user` to one of the image's /etc/passwd, or to numbers (`1000:1000`).",
+    ),
+    _rule(
+        r'chdir to cwd \("([^"]*)"\)',
+        "the working directory {0} can't be entered",
+        "Check `workingDir` against the image, and that `user` may enter it.",
+    ),
+    _rule(
+        r"(memory\.[\w.]+|pids\.max|cpu\.[\w.]+)[^:]*: (?:invalid argument|device or resource busy)",
+        "the kernel refused a limit ({0})",
+        "Check `resources` and `limits` against what the node's cgroup allows.",
+    ),
+)
+
+# Docker's own connection to containerd broke: nothing is known of the container, and the container isn't to blame.
+_MANAGER_AWAY = re.compile(
+    r"context canceled|context deadline exceeded|transport is closing|connection error|error while dialing"
+    r"|ttrpc: closed|containerd.sock: connect|is shutting down|server is not available",
+    re.IGNORECASE,
+)
+
+
+def start_failure(name: str, text: str) -> WherryError:
+    """Return the error for a container that Docker couldn't start, with Docker's text as the reason.
+
+    StartError, but UnavailableError when the text says that Docker itself was in trouble.
+    """
+    if _MANAGER_AWAY.search(text):
+        return UnavailableError(
+            f"cannot start container {name} now", why=text, fix="Docker or containerd is restarting: try again."
+        )
+    for rule in _START_RULES:
+        if match := rule.pattern.search(text):
+            groups = [group or "any address" for group in match.groups()]
+            return StartError(
+                f"cannot start container {name}: {rule.what.format(*groups)}", why=text, fix=rule.fix.format(*groups)
+            )
+    return StartError(
+        f"cannot start container {name}", why=text, fix="See docker's own words above, and its log on the node."
+    )
+
+
+_PULL_RULES = (
+    _rule(
+        r"no basic auth credentials|unauthorized|authentication required|denied",
+        "",
+        "Check the name; a private repository needs credentials on the node.",
+    ),
+    _rule(
+        r"manifest unknown|not found|does not exist",
+        "",
+        "Check the repository and the tag: the registry has no such image.",
+    ),
+    _rule(
+        r"no such host|connection refused|timeout|i/o|unreachable|deadline|dial tcp|lookup",
+        "",
+        "The node can't reach the registry: check its network, DNS and proxy, or load the image with `docker load`.",
+    ),
+    _rule(r"no space left", "", "The node's disk is full: remove unused images with `docker image prune`."),
+    _rule(r"x509|certificate|HTTP response to HTTPS", "", "The node doesn't trust the registry's certificate."),
+    _rule(r"invalid reference", "", "Write the image as host/name:tag or host/name@sha256:digest, in lower case."),
+)
+
+
+def pull_failure(image: str, text: str) -> ImageError:
+    """Return the error for an image that Docker couldn't pull, with Docker's text as the reason."""
+    fix = next((rule.fix for rule in _PULL_RULES if rule.pattern.search(text)), "See docker's own words above.")
+    return ImageError(f"cannot pull image {image}", why=text, fix=fix)

@@ -1,0 +1,100 @@
+"""Allocations: where they are and how, and what their containers write."""
+
+from aiohttp import ClientError, web
+
+from control_plane import views
+from control_plane.api.bodies import flag, whole_number
+from control_plane.api.context import Context, context_of
+from control_plane.session_handler import ServedSession
+from manifests.allocations import Allocation
+from manifests.errors import NotFoundError, UnavailableError
+from manifests.session import CloseStream, OpenLogs
+
+FORWARDED = "X-Wherry-Forwarded"  # set by a server that asks on: the next one must answer by itself
+MOST_TAIL = 1_000_000
+
+
+async def list_allocations(request: web.Request) -> web.Response:
+    state = context_of(request).state
+    found = [a for a in state.allocations.values() if _matches(request, a)]
+    found.sort(key=lambda a: (a.workload.namespace, a.workload.kind, a.workload.name, a.index, a.created_s))
+    items = [views.allocation(state, a.id) for a in found]
+    return web.json_response({"revision": state.revision, "items": items})
+
+
+def _matches(request: web.Request, a: Allocation) -> bool:
+    query, ref = request.query, a.workload
+    found = {"namespace": ref.namespace, "kind": ref.kind.lower(), "name": ref.name, "node": a.node}
+    return all(query[name].lower() == value for name, value in found.items() if name in query)
+
+
+async def show(request: web.Request) -> web.Response:
+    view = views.allocation(context_of(request).state, request.match_info["id"])
+    if view is None:
+        raise _unknown(request)
+    return web.json_response(view)
+
+
+def _unknown(request: web.Request) -> NotFoundError:
+    return NotFoundError(f"there is no allocation {request.match_info['id'][:80]}")
+
+
+async def logs(request: web.Request) -> web.StreamResponse:
+    """Stream what an allocation's container wrote, from its node over the node's own session, whoever holds that."""
+    context = context_of(request)
+    allocation = context.state.allocations.get(request.match_info["id"])
+    if allocation is None:
+        raise _unknown(request)
+    tail = whole_number(request, "tail", most=MOST_TAIL)
+    served = context.sessions.of_node(allocation.node)
+    if served is None:
+        return await _ask_on(request, context, allocation)
+    number = served.logs.open()
+    ask = OpenLogs(stream=number, allocation=allocation.id, follow=flag(request, "follow"), tail=tail)
+    try:
+        await served.connection.send(ask)
+        return await _pass_on(request, served, number)
+    finally:
+        served.logs.close(number)
+
+
+async def _pass_on(request: web.Request, served: ServedSession, number: int) -> web.StreamResponse:
+    """Send the stream's bytes as they come. An error before the first byte is a proper answer; later it cuts off."""
+    chunks = served.logs.read(number)
+    first = await anext(chunks, b"")
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    await response.prepare(request)
+    try:
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
+    except (UnavailableError, ConnectionError):
+        if request.transport:
+            request.transport.abort()  # the reader must see that this is not the end
+        return response
+    finally:
+        await served.connection.send(CloseStream(stream=number))
+    await response.write_eof()
+    return response
+
+
+async def _ask_on(request: web.Request, context: Context, allocation: Allocation) -> web.StreamResponse:
+    """Ask the server that holds the node's session, with the caller's own token."""
+    status = context.state.nodes.get(allocation.node)
+    server = context.state.servers.get(status.server) if status else None
+    if server is None or server.id == context.server.id or FORWARDED in request.headers:
+        raise UnavailableError(
+            f"the logs of {allocation.id} are on node {allocation.node}, which is not connected",
+            fix=f"Look at `wherry describe node {allocation.node}`; the logs are there again when the node is back.",
+        )
+    headers = {"Authorization": request.headers["Authorization"], FORWARDED: context.server.name}
+    try:
+        async with context.peers.get(server.url + request.path_qs, headers=headers) as answer:
+            response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+    except ClientError as error:
+        raise UnavailableError(f"server {server.name} can't be asked for the logs", why=str(error)) from error

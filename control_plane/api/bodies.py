@@ -1,0 +1,73 @@
+"""Reads what callers send: JSON bodies, manifests within them, and parameters of the query. All bounded and checked."""
+
+import json
+from typing import Any
+
+from aiohttp import web
+
+from control_plane import keys
+from control_plane.store.protocol import Revision
+from manifests.documents import invalid, read_document
+from manifests.errors import UsageError
+from manifests.problems import Problem
+from manifests.workloads import Workload
+
+MOST_BODY_BYTES = 3 * 2**20
+
+
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """Return the body's object. Raises UsageError if it is anything else."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise UsageError("the body is not JSON", fix="Send a JSON object.") from None
+    if not isinstance(body, dict):
+        raise UsageError("the body is not a JSON object", fix='Send for example {"replicas": 3}.')
+    return body
+
+
+def workloads_of(documents: object) -> list[Workload]:
+    """Return the manifests as models. Raises InvalidError with every problem of every document."""
+    if not isinstance(documents, list) or not documents:
+        raise UsageError("there is nothing to apply", fix='Send {"documents": [MANIFEST, ...]}.')
+    workloads: dict[str, Workload] = {}
+    problems: list[Problem] = []
+    for number, document in enumerate(documents):
+        read = read_document(document)
+        if isinstance(read, list):
+            problems += [fault.problem(number) for fault in read]
+            continue
+        key = keys.id_of_metadata(read.kind, read.metadata)
+        if key in workloads:
+            problems.append(Problem(number, "metadata.name", f"{key} is there twice"))
+        workloads[key] = read
+    if problems:
+        raise invalid(problems, f"document {problems[0].document + 1}" if len(documents) > 1 else "")
+    return list(workloads.values())
+
+
+def expected_revision(request: web.Request) -> Revision | None:
+    """Return the revision in If-Match, if there is one."""
+    text = request.headers.get("If-Match", "").strip().strip('"')
+    if not text or text == "*":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise UsageError(f"If-Match: {text[:40]} is not a revision", fix="Send the revision that you read.")
+    return Revision(int(text))
+
+
+def whole_number(request: web.Request, name: str, *, most: int) -> int | None:
+    """Return a parameter of the query, from 0 on, or None if it isn't there."""
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
+        raise UsageError(f"{name}={text[:40]} is not a whole number up to {most}")
+    return int(text)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0", ""):
+        raise UsageError(f"{name}={text[:40]} is neither true nor false")
+    return text in ("true", "1", "")

@@ -1,0 +1,34 @@
+"""What the handlers of the API need, put into the application once."""
+
+from dataclasses import dataclass
+
+from aiohttp import ClientSession, web
+
+from control_plane.changes import ChangeFeed
+from control_plane.desired import DesiredWriter
+from control_plane.events import EventLog
+from control_plane.membership import Membership
+from control_plane.records import ServerRecord
+from control_plane.session_handler import SessionHandler
+from control_plane.state import ClusterState
+from foundation.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    state: ClusterState
+    desired: DesiredWriter
+    events: EventLog
+    changes: ChangeFeed
+    sessions: SessionHandler
+    membership: Membership
+    server: ServerRecord
+    clock: Clock
+    peers: ClientSession  # for what only another server can answer
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+
+
+def context_of(request: web.Request) -> Context:
+    return request.app[CONTEXT]

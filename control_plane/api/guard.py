@@ -1,0 +1,99 @@
+"""Stands before every handler: who may call it, and what an error looks like from outside."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+from control_plane.api.context import context_of
+from control_plane.bootstrap import hash_of
+from control_plane.records import Role
+from control_plane.state import ClusterState
+from foundation.logs import Log
+from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, WherryError
+
+log = Log(__name__)
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ROLES: web.AppKey[dict[Handler, frozenset[Role] | None]] = web.AppKey("roles", dict)  # None: anyone, without a token
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let the call pass if its token may make it, and turn errors into problem details."""
+    try:
+        if isinstance(request.match_info.http_exception, web.HTTPException):
+            raise _no_route(request)
+        _authorize(request)
+        return await handler(request)
+    except WherryError as error:
+        return problem(error)
+    except web.HTTPException:
+        raise
+    except (ConnectionResetError, ConnectionError):
+        raise
+    except Exception as error:
+        log.error("a request failed", method=request.method, path=request.path, exc_info=error)
+        return problem(WherryError("the server failed", why="this is a bug in Wherry", fix="Its log has the details."))
+
+
+async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(SECURITY_HEADERS)
+
+
+def problem(error: WherryError) -> web.Response:
+    """Return RFC 9457 problem details."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.what,
+        "status": error.http_status,
+        "detail": error.why,
+        "fix": error.fix,
+    }
+    problems = getattr(error, "problems", ())
+    if problems:
+        body["problems"] = [{"document": p.document, "path": p.path, "message": p.message} for p in problems]
+    headers = {"Retry-After": "1"} if error.http_status == 503 else None
+    return web.json_response(body, status=error.http_status, content_type="application/problem+json", headers=headers)
+
+
+def _no_route(request: web.Request) -> WherryError:
+    return NotFoundError(
+        f"there is no {request.method} {request.path}", fix="GET /v1/health tells the version; see docs/api.md."
+    )
+
+
+def _authorize(request: web.Request) -> None:
+    """Raise unless the route is open to anyone or the bearer token has one of its roles. Deny is the default."""
+    roles = request.app[ROLES].get(request.match_info.handler, frozenset())
+    if roles is None:
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise UnauthorizedError(
+            "this needs a token",
+            why="the call carries no bearer token",
+            fix="The command line finds its own on a server's host; elsewhere set WHERRY_TOKEN.",
+        )
+    role = _role_of(context_of(request).state, token.strip())
+    if role is None:
+        raise UnauthorizedError("the token is not known here", fix="Look whether it is for this cluster.")
+    if role not in roles:
+        raise ForbiddenError(f"a {role} token may not do this", fix="Use an admin token.")
+
+
+def _role_of(state: ClusterState, token: str) -> Role | None:
+    sha256 = hash_of(token)
+    return next((t.role for t in state.tokens.values() if hmac.compare_digest(t.sha256, sha256)), None)

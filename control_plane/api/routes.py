@@ -1,0 +1,52 @@
+"""Every route, its handler, and who may call it: what isn't named here doesn't exist, and without roles nobody may."""
+
+from aiohttp import web
+
+from control_plane.api import allocations, cluster, nodes, pages, session, watch, workloads
+from control_plane.api.bodies import MOST_BODY_BYTES
+from control_plane.api.context import CONTEXT, Context
+from control_plane.api.guard import ROLES, Handler, add_security_headers, guard
+from control_plane.records import Role
+
+ANYONE: frozenset[Role] | None = None
+ADMIN = frozenset({Role.ADMIN})
+NODE = frozenset({Role.NODE})
+
+_WORKLOAD = "/v1/workloads/{namespace}/{kind}/{name}"
+
+TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
+    ("GET", "/v1/health", cluster.health, ANYONE),
+    ("GET", "/v1/cluster", cluster.show, ADMIN),
+    ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
+    ("GET", "/v1/nodes/{name}", nodes.show, ADMIN),
+    ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
+    ("POST", "/v1/nodes/{name}/uncordon", nodes.uncordon, ADMIN),
+    ("POST", "/v1/nodes/{name}/drain", nodes.drain, ADMIN),
+    ("DELETE", "/v1/nodes/{name}", nodes.delete, ADMIN),
+    ("GET", "/v1/workloads", workloads.list_workloads, ADMIN),
+    ("GET", _WORKLOAD, workloads.show, ADMIN),
+    ("PUT", _WORKLOAD, workloads.put, ADMIN),
+    ("DELETE", _WORKLOAD, workloads.delete, ADMIN),
+    ("POST", _WORKLOAD + "/scale", workloads.scale, ADMIN),
+    ("POST", "/v1/apply", workloads.apply, ADMIN),
+    ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
+    ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
+    ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
+    ("GET", "/v1/events", watch.list_events, ADMIN),
+    ("GET", "/v1/watch", watch.watch, ADMIN),
+    ("GET", "/v1/session", session.serve, NODE),
+    ("GET", "/", pages.index, ANYONE),
+    ("GET", "/app.js", pages.script, ANYONE),
+    ("GET", "/style.css", pages.style, ANYONE),
+)
+
+
+def make_app(context: Context) -> web.Application:
+    app = web.Application(middlewares=[guard], client_max_size=MOST_BODY_BYTES)
+    app[CONTEXT] = context
+    app[ROLES] = {}
+    for method, path, handler, roles in TABLE:
+        route = app.router.add_route(method, path, handler)
+        app[ROLES][route.handler] = roles
+    app.on_response_prepare.append(add_security_headers)
+    return app

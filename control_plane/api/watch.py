@@ -1,0 +1,121 @@
+"""What happens, as it happens: one stream of changed views and events, from a revision or from all there is."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+from aiohttp import web
+
+from control_plane import keys, views
+from control_plane.api.bodies import whole_number
+from control_plane.api.context import Context, context_of
+from control_plane.changes import Subscription, View, ViewKey
+from control_plane.events import Event
+from manifests.base import render_timestamp
+from manifests.errors import UsageError
+
+PROGRESS_EVERY_S = 10.0
+TYPES = frozenset({"node", "workload", "allocation", "event"})
+MOST_EVENTS = 2000
+
+
+async def list_events(request: web.Request) -> web.Response:
+    context = context_of(request)
+    limit = whole_number(request, "limit", most=MOST_EVENTS)
+    items = [event_view(e) for e in context.events.newest(MOST_EVENTS if limit is None else limit)]
+    return web.json_response({"revision": context.state.revision, "items": items})
+
+
+def event_view(event: Event) -> View:
+    return {
+        "revision": event.revision,
+        "at": render_timestamp(event.at_s),
+        "subject": event.subject,
+        "reason": event.reason,
+        "message": event.message,
+        "workload": event.workload,
+    }
+
+
+async def watch(request: web.Request) -> web.StreamResponse:
+    """Stream changes until the caller goes away."""
+    context = context_of(request)
+    types = _types_of(request)
+    after = whole_number(request, "after", most=10**18)
+    if after is not None:
+        await context.state.wait_for(after)
+    subscription, unsubscribe = context.changes.subscribe(after)
+    try:
+        if after is None:
+            subscription.touch(_all_keys(context))
+        is_sse = "text/event-stream" in request.headers.get("Accept", "")
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream" if is_sse else "application/x-ndjson"}
+        )
+        await response.prepare(request)
+        async for changes in _changes(context, subscription, types, is_first=after is None):
+            await response.write(b"".join(_line(change, is_sse=is_sse) for change in changes))
+    finally:
+        unsubscribe()
+    return response
+
+
+def _types_of(request: web.Request) -> frozenset[str]:
+    if "types" not in request.query:
+        return TYPES
+    types = frozenset(request.query["types"].split(","))
+    if unknown := sorted(types - TYPES):
+        raise UsageError(f"there is no type {unknown[0][:40]}", why=f"the types are: {', '.join(sorted(TYPES))}")
+    return types
+
+
+def _all_keys(context: Context) -> Iterator[ViewKey]:
+    state = context.state
+    yield from (("node", i) for i in sorted(state.nodes.ids()))
+    yield from (("workload", i) for i in sorted(state.workloads.ids()))
+    yield from (("allocation", i) for i in sorted(state.allocations.ids()))
+
+
+async def _changes(
+    context: Context, subscription: Subscription, types: frozenset[str], *, is_first: bool
+) -> AsyncIterator[list[View]]:
+    """Yield changes as they come, `synced` after the first lot of a stream that began with everything."""
+    while True:
+        touched, events = subscription.take()
+        revision = context.state.revision
+        changes = [_change(context, key, revision) for key in touched if key[0] in types]
+        if "event" in types:
+            changes += [
+                {"type": "event", "action": "put", "revision": e.revision, "object": event_view(e)} for e in events
+            ]
+        if is_first:
+            changes.append({"type": "synced", "revision": revision})
+            is_first = False
+        if changes:
+            yield changes
+        try:
+            async with asyncio.timeout(PROGRESS_EVERY_S):
+                await subscription.woken.wait()
+        except TimeoutError:
+            yield [{"type": "progress", "revision": context.state.revision}]
+
+
+def _change(context: Context, key: ViewKey, revision: int) -> View:
+    type_, object_id = key
+    show = {"node": views.node, "workload": views.workload, "allocation": views.allocation}[type_]
+    view = show(context.state, object_id)
+    if view is not None:
+        return {"type": type_, "action": "put", "revision": revision, "object": view}
+    return {"type": type_, "action": "delete", "revision": revision, "object": _name(type_, object_id)}
+
+
+def _name(type_: str, object_id: str) -> View:
+    if type_ == "workload":
+        namespace, kind, name = object_id.split("/")
+        return {"namespace": namespace, "kind": keys.KINDS[kind], "name": name}
+    return {"id" if type_ == "allocation" else "name": object_id}
+
+
+def _line(change: View, *, is_sse: bool) -> bytes:
+    text = json.dumps(change, separators=(",", ":"))
+    return (f"data: {text}\n\n" if is_sse else f"{text}\n").encode()

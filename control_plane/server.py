@@ -1,0 +1,195 @@
+"""`wherry server`: puts the store, the cache, the election, the sessions and the API together, and takes them down."""
+
+import asyncio
+import ipaddress
+import os
+import random
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from control_plane.api.context import Context
+from control_plane.api.routes import make_app
+from control_plane.bootstrap import ensure_cluster, ensure_token_file, register_token, write_client_file
+from control_plane.changes import ChangeFeed
+from control_plane.controllers.leader import Leader
+from control_plane.desired import DesiredWriter
+from control_plane.events import EventLog
+from control_plane.membership import Membership
+from control_plane.records import Role, ServerRecord
+from control_plane.session_handler import SessionHandler
+from control_plane.session_writes import StatusWriter
+from control_plane.sessions import SessionRegistry
+from control_plane.state import ClusterState
+from control_plane.store.open import open_store
+from control_plane.store.protocol import Store
+from foundation.clock import Clock, SystemClock
+from foundation.logs import Log, set_up_logs
+from manifests.errors import InvalidError, UsageError
+
+log = Log(__name__)
+
+SHUTDOWN_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    store: str  # sqlite:PATH or etcd:URL,URL
+    host: str = "127.0.0.1"
+    port: int = 7400
+    data_dir: Path = Path("/var/lib/wherry/server")
+    name: str = ""
+    insecure: bool = False  # listen beyond loopback without TLS
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    admin_token_file: Path | None = None
+    join_token_file: Path | None = None
+    heartbeat_s: float = 1.0
+    lost_after_s: float = 5.0
+    log_level: str = "info"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}"
+
+
+async def run_server(options: ServerOptions) -> None:
+    """Serve until SIGTERM or SIGINT, then hand everything over and end cleanly."""
+    set_up_logs(level=options.log_level, daemon=f"server/{options.name}")
+    _check(options)
+    options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    rng = random.SystemRandom()
+    store = await open_store(options.store, clock=clock, rng=rng)
+    try:
+        await serve(options, store, clock, rng, stop)
+    finally:
+        await store.close()
+    log.info("server stopped", server=options.name)
+
+
+async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.Random, stop: asyncio.Event) -> None:
+    """Run one server on an open store until `stop` is set."""
+    await ensure_cluster(store, clock, rng)
+    admin_file = options.admin_token_file or options.data_dir / "admin.token"
+    admin = ensure_token_file(admin_file, Role.ADMIN)
+    join = ensure_token_file(options.join_token_file or options.data_dir / "join.token", Role.NODE)
+    await register_token(store, admin, Role.ADMIN, clock)
+    await register_token(store, join, Role.NODE, clock)
+    state = ClusterState(store, clock)
+    record = ServerRecord(
+        id=f"{options.name}-{rng.getrandbits(32):08x}",
+        name=options.name,
+        url=options.url,
+        version=version("wherry"),
+        started_s=clock.wall_s(),
+    )
+    registry = SessionRegistry(
+        store,
+        state,
+        clock,
+        server_id=record.id,
+        heartbeat_s=options.heartbeat_s,
+        lost_after_s=options.lost_after_s,
+    )
+    membership = Membership(store, state, record, clock, rng)
+    leader = Leader(store, state, clock, lost_after_s=options.lost_after_s)
+    events = EventLog(state, clock)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
+        context = Context(
+            state=state,
+            desired=DesiredWriter(store, state, clock, rng),
+            events=events,
+            changes=ChangeFeed(state, events),
+            sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
+            membership=membership,
+            server=record,
+            clock=clock,
+            peers=peers,
+        )
+        await state.load()
+        async with _listening(options, context):
+            ca_file = str(options.tls_cert) if options.tls_cert else None
+            write_client_file(options.data_dir / "client.json", url=options.url, token=admin, ca_file=ca_file)
+            log.info("server ready", server=options.name, url=options.url, store=options.store.split(":")[0])
+            await _run_until(stop, state, registry, membership, leader)
+            await registry.close()
+
+
+async def _run_until(
+    stop: asyncio.Event, state: ClusterState, registry: SessionRegistry, membership: Membership, leader: Leader
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(state.follow(), name="follow-store"),
+            tasks.create_task(registry.watch_silence(), name="watch-silence"),
+            tasks.create_task(membership.run(leader.lead), name="membership"),
+        ]
+        await stop.wait()
+        for task in running:
+            task.cancel()
+
+
+@asynccontextmanager
+async def _listening(options: ServerOptions, context: Context) -> AsyncIterator[None]:
+    """Keep the API's socket open for as long as the block runs. Raises UsageError if the address can't be had."""
+    app = make_app(context)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await _bind(runner, options)
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _bind(runner: web.AppRunner, options: ServerOptions) -> None:
+    try:
+        await web.TCPSite(runner, options.host, options.port, ssl_context=_tls(options)).start()
+    except OSError as error:
+        raise UsageError(
+            f"can't listen on {options.host}:{options.port}",
+            why=os.strerror(error.errno) if error.errno else str(error),
+            fix="Stop what listens there, or choose another port.",
+        ) from error
+
+
+def _tls(options: ServerOptions) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:
+        raise InvalidError(f"the certificate {options.tls_cert} can't be used", why=str(error)) from error
+    return context
+
+
+def _check(options: ServerOptions) -> None:
+    """Refuse to carry tokens over a network in the clear, unless told to."""
+    if options.tls_cert is None and not options.insecure and not _is_loopback(options.host):
+        raise UsageError(
+            f"listening on {options.host} needs TLS",
+            why="tokens and environment values would cross the network in the clear",
+            fix="Give --tls-cert and --tls-key, or --insecure if you trust that network.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

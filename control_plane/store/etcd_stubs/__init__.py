@@ -1,0 +1,1 @@
+"""Generated messages of etcd's protocol (script/generate-stubs). Only the etcd modules of the store import them."""

@@ -1,0 +1,86 @@
+"""One document, already parsed, to a workload: the same rules for YAML files and for JSON bodies."""
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from manifests.errors import InvalidError
+from manifests.problems import Fault, Problem, counted, faults_of, found, listing, nearest
+from manifests.workloads import API_VERSION, MODELS, Workload
+
+_KINDS = ", ".join(MODELS)
+_OTHER_KINDS = {
+    "CronJob": "there is no CronJob in this version: write a Job, and apply it anew under another name when it is due",
+    "Config": "there is no Config in this version: put the values in the workload's env, or the file in its image",
+    "Secret": "there is no Secret in this version: give the workload its secrets by other means, not in a manifest",
+    "Deployment": "a Deployment is called Service here",
+    "ReplicaSet": "a ReplicaSet is called Service here",
+    "StatefulSet": "there is no StatefulSet: a Service has replicas, but no volumes or names of their own",
+    "DaemonSet": "a DaemonSet is called Daemon here",
+    "Pod": "there is no Pod: write a Service with replicas: 1, or a Job",
+    "Ingress": "there is no Ingress: publish a port of the workload with ports: [{container: 80, publish: auto}]",
+    "Namespace": "a namespace needs no manifest of its own: name it in metadata.namespace",
+} | {
+    "ConfigMap": "there is no ConfigMap in this version: put the values in the workload's env, or the file in its image"
+}
+
+
+def workload_of(data: object, *, document: int = 0) -> Workload:
+    """Return the workload that a JSON document describes. Raises InvalidError with all its problems."""
+    read = read_document(data)
+    if isinstance(read, list):
+        raise invalid([fault.problem(document) for fault in read])
+    return read
+
+
+def read_document(data: object) -> Workload | list[Fault]:
+    """Return the workload, or everything that is wrong with the document."""
+    if not isinstance(data, Mapping):
+        hint = ": separate several manifests with lines of ---" if isinstance(data, list) else ""
+        return [Fault((), f"a manifest is a map of fields that begins with apiVersion; found {found(data)}{hint}")]
+    head = _head_faults(data)
+    model = MODELS.get(kind) if isinstance(kind := data.get("kind"), str) else None
+    if model is None:
+        return head
+    try:
+        # by_name=False: the names that the code uses inside (cpu_m) are no part of the language
+        workload = model.model_validate(data, by_name=False, by_alias=True)
+    except ValidationError as error:
+        named = {fault.path for fault in head}
+        return [*head, *(f for f in faults_of(error, model) if f.path not in named)]
+    return head or workload
+
+
+def invalid(problems: list[Problem], where: str = "") -> InvalidError:
+    """Return the error that carries all these problems."""
+    place = where or "the manifest"
+    return InvalidError(f"{counted(problems)} in {place}", why=listing(problems), problems=problems)
+
+
+def _head_faults(data: Mapping[str, object]) -> list[Fault]:
+    """Return what is wrong with the fields that every kind has."""
+    faults = []
+    if "apiVersion" not in data:
+        faults.append(Fault(("apiVersion",), f"is missing: write apiVersion: {API_VERSION}"))
+    elif data["apiVersion"] != API_VERSION:
+        faults.append(Fault(("apiVersion",), f"must be {API_VERSION}; found {found(data['apiVersion'])}"))
+    if "kind" not in data:
+        faults.append(Fault(("kind",), f"is missing: write one of {_KINDS}"))
+    elif data["kind"] not in list(MODELS):
+        faults.append(Fault(("kind",), _unknown_kind(data["kind"])))
+    if "spec" in data and data["spec"] is None:
+        faults.append(Fault(("spec",), "has no fields: write at least the image below it, indented"))
+    metadata = data.get("metadata")
+    if metadata is None:
+        faults.append(Fault(("metadata",), "is missing: write metadata: {name: NAME}"))
+    elif isinstance(metadata, Mapping) and "name" not in metadata:
+        faults.append(Fault(("metadata", "name"), "is missing: every workload has a name"))
+    return faults
+
+
+def _unknown_kind(kind: object) -> str:
+    if isinstance(kind, str) and kind in _OTHER_KINDS:
+        return f"{_OTHER_KINDS[kind]}; the kinds are {_KINDS}"
+    near = nearest(kind, list(MODELS)) if isinstance(kind, str) else None
+    hint = f"; did you mean '{near}'?" if near else ""
+    return f"must be one of {_KINDS}; found {found(kind)}{hint}"

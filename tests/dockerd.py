@@ -1,0 +1,242 @@
+"""A real dockerd for a test, in a network namespace of its own, which leaves nothing behind.
+
+    async with dockerd(tmp_path) as daemon:
+        driver = DockerDriver(daemon.socket)
+
+Nothing touches the root network namespace: dockerd's bridge and iptables rules live and die with its own.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agent.drivers.docker_api import DockerApi
+from tests.images import load_busybox
+
+READY_S = 60.0
+END_S = 15.0
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+class DockerdProcess:
+    """One dockerd and the containerd that it starts. Methods block; call them by `asyncio.to_thread` where that hurts.
+
+    `netns` names the namespace to enter; without one it makes, and in the end deletes, its own. `bip` None: no bridge.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        netns: str | None = None,
+        bip: str | None = "172.30.0.1/24",
+        cgroup_parent: str | None = None,
+    ) -> None:
+        self.id = f"wd-{secrets.token_hex(4)}"
+        self.netns = netns or self.id
+        self.cgroup_parent = cgroup_parent or f"/{self.id}"
+        self.log = folder / f"{self.id}.log"
+        # Sockets lie below these: a Unix socket's path holds 107 bytes, and pytest's folders have long names.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.id}-", dir="/tmp"))
+        self.socket = self.folder / "docker.sock"
+        self._exec_root = self.folder / "exec"
+        self._pidfile = self.folder / "pid"
+        self._bip = bip
+        self._own_netns = netns is None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, also after `kill`, and return when it answers."""
+        if self._own_netns and not Path("/run/netns", self.netns).exists():
+            _run("ip", "netns", "add", self.netns)
+            _run("ip", "-n", self.netns, "link", "set", "lo", "up")
+        # Both would make the next start refuse, or wait 40 s for a process that is gone.
+        self._pidfile.unlink(missing_ok=True)
+        self._containerd_pidfile.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self.netns}", "dockerd", *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _until(self._answers, READY_S, f"dockerd did not answer; see {self.log}")
+
+    def kill(self) -> None:
+        """SIGKILL it. Its containerd dies with it, its containers live on."""
+        containerd = self._containerd_pid()
+        self._process_end(signal.SIGKILL)
+        if containerd:
+            _until(lambda: not _alive(containerd), END_S, "containerd outlived its dockerd")
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it again on the same data."""
+        self.kill()
+        self.start()
+
+    async def remove_containers(self) -> None:
+        api = DockerApi(self.socket, timeout_s=END_S)
+        try:
+            for container in await api.list_ids({}):
+                await api.remove(container)
+        finally:
+            await api.close()
+
+    def stop(self) -> None:
+        """End it and all that it started, whatever state it is in, and delete every trace."""
+        shims = [Path(p.read_text().removeprefix("unix://")) for p in self._exec_root.rglob("address") if p.is_file()]
+        if self._process is not None and self._process.poll() is None:
+            self.resume()
+            try:
+                self._process_end(signal.SIGTERM)
+            except subprocess.TimeoutExpired:
+                self._process_end(signal.SIGKILL)
+        deadline = time.monotonic() + END_S
+        while (left := set(self._left_processes())) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        for shim in shims:
+            shim.unlink(missing_ok=True)
+        self._unmount()
+        if self._own_netns:
+            subprocess.run(["ip", "netns", "del", self.netns], check=False, capture_output=True)
+        elif self._bip:
+            subprocess.run(["ip", "-n", self.netns, "link", "del", "docker0"], check=False, capture_output=True)
+        for cgroup in _CGROUPS.glob(f"*/{self.cgroup_parent.strip('/')}"):
+            _remove_cgroup(cgroup)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not left, f"processes {sorted(left)} of {self.id} could not be killed"
+
+    def _arguments(self) -> list[str]:
+        config = self.folder / "daemon.json"
+        config.write_text(json.dumps({"live-restore": True, "deprecated-key-path": str(self.folder / "key.json")}))
+        network = ["--bip", self._bip] if self._bip else ["--bridge", "none"]
+        return [
+            *("--data-root", str(self.folder / "data"), "--exec-root", str(self._exec_root)),
+            *("--pidfile", str(self._pidfile), "--host", f"unix://{self.socket}", "--config-file", str(config)),
+            *("--cgroup-parent", self.cgroup_parent, "--log-level", "warn", *network),
+        ]
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"dockerd ended: {self.log.read_text()[-2000:]}")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            try:
+                connection.connect(str(self.socket))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+                return b" 200 " in connection.recv(64)
+            except OSError:
+                return False
+
+    def _process_end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(END_S)
+
+    @property
+    def _containerd_pidfile(self) -> Path:
+        return self._exec_root / "containerd" / "containerd.pid"
+
+    def _containerd_pid(self) -> int:
+        try:
+            return int(self._containerd_pidfile.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _left_processes(self) -> Iterator[int]:
+        """Yield what still runs: containers by their cgroup, containerd and shims by the folder that they name."""
+        mark = str(self._exec_root).encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _alive(int(entry.name)) and mark in _read(entry / "cmdline"):
+                yield int(entry.name)
+        for cgroup in _CGROUPS.glob(f"*/{self.cgroup_parent.strip('/')}"):
+            for processes in cgroup.rglob("cgroup.procs"):
+                yield from (pid for pid in map(int, _read(processes).split()) if _alive(pid))
+
+    def _unmount(self) -> None:
+        points = [line.split(b" ")[1].decode() for line in _read(Path("/proc/self/mounts")).splitlines()]
+        for point in reversed([point for point in points if point.startswith(f"{self.folder}/")]):
+            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+
+
+@asynccontextmanager
+async def dockerd(
+    folder: Path, *, netns: str | None = None, bip: str | None = "172.30.0.1/24", cgroup_parent: str | None = None
+) -> AsyncIterator[DockerdProcess]:
+    """Run a dockerd, its log in `folder`, with the image agent.drivers.local_image.BUSYBOX_IMAGE."""
+    daemon = DockerdProcess(folder, netns=netns, bip=bip, cgroup_parent=cgroup_parent)
+    try:
+        await asyncio.to_thread(daemon.start)
+        await load_busybox(daemon.socket)
+        yield daemon
+    finally:
+        try:
+            with contextlib.suppress(Exception):  # it may be dead or hung: `stop` needs no answer from it
+                await daemon.remove_containers()
+        finally:
+            daemon.stop()
+
+
+def _until(holds: object, seconds: float, failure: str) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(failure)
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    """Return whether the process runs. A zombie doesn't, and may stay for long where pid 1 is slow to reap."""
+    stat = _read(Path(f"/proc/{pid}/stat"))
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _remove_cgroup(cgroup: Path) -> None:
+    """Remove it and those below; the kernel needs a moment after the last process has died."""
+    folders = [*sorted(path for path in cgroup.rglob("*") if path.is_dir()), cgroup] if cgroup.is_dir() else []
+    for folder in sorted(folders, reverse=True):
+        deadline = time.monotonic() + 3
+        while folder.exists() and time.monotonic() < deadline:
+            try:
+                folder.rmdir()
+            except OSError:
+                time.sleep(0.02)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)

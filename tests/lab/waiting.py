@@ -1,0 +1,41 @@
+"""Waiting on a condition with a deadline, in place of sleeping and hoping."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import aiohttp
+
+from tests.lab.api import ApiError
+
+State = TypeVar("State")
+EVERY_S = 0.05
+# A daemon that isn't up yet is a state to wait through, not a failure.
+NOT_YET = (aiohttp.ClientError, ApiError, OSError, TimeoutError)
+
+
+async def wait_until(
+    read: Callable[[], Awaitable[State]],
+    deadline_s: float,
+    describe: str,
+    done: Callable[[State], object] = bool,
+) -> State:
+    """Return the first state for which `done` holds; AssertionError with the last one when none came in time.
+
+    `describe` says what should hold: `await wait_until(lambda: containers(host), 10, "2 run", lambda c: len(c) == 2)`.
+    """
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + deadline_s
+    last: object = "nothing was read"
+    while (left_s := end_s - loop.time()) > 0:
+        try:
+            async with asyncio.timeout(left_s):
+                state = await read()
+            last = state
+            if done(state):
+                return state
+        except NOT_YET as error:
+            if not (isinstance(error, TimeoutError) and loop.time() >= end_s):  # keep the last real state instead
+                last = error
+        await asyncio.sleep(min(EVERY_S, max(0.0, end_s - loop.time())))
+    raise AssertionError(f"not within {deadline_s} s: {describe}\nlast state: {last!r}")

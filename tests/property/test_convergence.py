@@ -1,0 +1,219 @@
+"""Any history of changes and faults, then quiet: reconcile and place bring every workload to rest, safe at each step.
+
+The model stands for store, nodes and agents at once: it applies what the pure parts decide, and lets chosen things happen
+in between. It checks after every step that no node is over-committed (S1) and no slot is doubled (S2).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_plane.controllers.daemons import reconcile_daemon
+from control_plane.controllers.decision import Decision, Seen
+from control_plane.controllers.jobs import reconcile_job
+from control_plane.controllers.services import reconcile_service
+from manifests.allocations import TERMINAL, Allocation, Desired, Phase, allocation_id
+from manifests.containers import Resources
+from manifests.workloads import Daemon, Job, ServiceSpec, WorkloadRecord
+from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
+from scheduler.place import place
+from tests.builders import record, status
+
+ROOM = Vector(400, 2**29, 1000)  # four of the default reservation by cpu
+
+
+@dataclass
+class World:
+    """One workload on some nodes."""
+
+    record: WorkloadRecord
+    nodes: dict[str, Eligibility]
+    allocations: dict[str, Allocation] = field(default_factory=dict)
+    phases: dict[str, Phase] = field(default_factory=dict)
+    revision: int = 1
+    was_blocked: bool = False
+    ran_twice: bool = False
+    succeeded: set[int] = field(default_factory=set)
+
+    def seen(self) -> list[Seen]:
+        return [
+            Seen(a, self._status(a), self.nodes.get(a.node), ended_for_s=1e6)
+            for a in sorted(self.allocations.values(), key=lambda a: a.id)
+        ]
+
+    def _status(self, a: Allocation):  # type: ignore[no-untyped-def]
+        phase = self.phases.get(a.id)
+        return status(a, phase) if phase else None
+
+    def views(self) -> list[NodeView]:
+        return [NodeView(name, e, {}, {}, ROOM) for name, e in sorted(self.nodes.items())]
+
+    def decide(self) -> Decision:
+        seen = self.seen()
+        match self.record.workload:
+            case Job():
+                return reconcile_job(self.record, seen)
+            case Daemon():
+                return reconcile_daemon(self.record, seen, self.views())
+            case _:
+                return reconcile_service(self.record, seen, was_blocked=self.was_blocked)
+
+    def one_pass(self) -> bool:
+        """Decide, place and apply; return whether anything changed."""
+        decision = self.decide()
+        plan = place(decision.asks, self._snapshot(decision), seed=self.revision)
+        self.was_blocked = bool(plan.blocked)
+        self._apply(decision, plan)
+        self.check()
+        return bool(decision.stops or decision.removals or plan.placements)
+
+    def _snapshot(self, decision: Decision) -> Snapshot:
+        stopped = {s.allocation.id for s in decision.stops}
+        placed = tuple(
+            PlacedAllocation(
+                a.id,
+                a.workload,
+                a.version,
+                a.index,
+                a.node,
+                vector_of(a.reserved),
+                a.ports,
+                a.desired is Desired.RUN and a.id not in stopped,
+            )
+            for a in self.allocations.values()
+            if self.phases.get(a.id) not in TERMINAL
+        )
+        return Snapshot(self.revision, tuple(self.views()), placed)
+
+    def _apply(self, decision: Decision, plan: Plan) -> None:
+        for stop in decision.stops:
+            a = stop.allocation
+            self.allocations[a.id] = a.model_copy(update={"desired": Desired.STOP})
+        for removed in decision.removals:
+            del self.allocations[removed.id]
+            self.phases.pop(removed.id, None)
+        for p in plan.placements:
+            new = Allocation(
+                id=allocation_id(p.workload, p.index, self.revision),
+                workload=p.workload,
+                version=p.version,
+                index=p.index,
+                node=p.node,
+                reserved=Resources(),
+                why=p.why,
+                created_s=0.0,
+            )
+            self.ran_twice |= p.index in self.succeeded
+            self.allocations[new.id] = new
+        self.revision += 1
+
+    def check(self) -> None:
+        wanted = [a for a in self.allocations.values() if a.desired is Desired.RUN]
+        slots = Counter(a.index for a in wanted)
+        assert all(count == 1 for count in slots.values()), "a slot is doubled"
+        for name in self.nodes:
+            here = [a for a in self.allocations.values() if a.node == name and self.phases.get(a.id) not in TERMINAL]
+            used = sum((vector_of(a.reserved) for a in here), NOTHING)
+            assert used.fits(ROOM), "a node is over-committed"
+        spec = self.record.workload.spec
+        if isinstance(spec, ServiceSpec):
+            new = [a for a in wanted if self.phases.get(a.id) not in TERMINAL and a.version == self.record.version]
+            assert len(new) <= spec.replicas + spec.update.max_surge or self.revision < 3
+
+    def agents_act(self, *, failing: bool = False) -> None:
+        """Every node in reach does what it is told, all at once."""
+        for a in self.allocations.values():
+            if self.nodes.get(a.node) in (None, Eligibility.LOST) or self.phases.get(a.id) in TERMINAL:
+                continue
+            if a.desired is Desired.STOP:
+                self.phases[a.id] = Phase.STOPPED
+            elif failing:
+                self.phases[a.id] = Phase.FAILED
+            elif isinstance(self.record.workload, Job) and self.phases.get(a.id) is Phase.RUNNING:
+                self.phases[a.id] = Phase.SUCCEEDED
+                self.succeeded.add(a.index)
+            else:
+                self.phases[a.id] = Phase.RUNNING
+
+
+def happen(world: World, event: tuple[str, int]) -> None:
+    name, number = event
+    node = sorted(world.nodes)[number % len(world.nodes)]
+    match name:
+        case "act":
+            world.agents_act()
+        case "fail" if not isinstance(world.record.workload, Job):
+            world.agents_act(failing=True)
+        case "lose":
+            world.nodes[node] = Eligibility.LOST
+        case "drain":
+            world.nodes[node] = Eligibility.DRAINING
+        case "cordon":
+            world.nodes[node] = Eligibility.CORDONED
+        case "back":
+            world.nodes[node] = Eligibility.READY
+        case "change" if not isinstance(world.record.workload, Job):
+            world.record = world.record.model_copy(update={"version": world.record.version + 1})
+        case "scale":
+            world.record = _scaled(world.record, number)
+
+
+def _scaled(of: WorkloadRecord, number: int) -> WorkloadRecord:
+    spec = of.workload.spec
+    if not isinstance(spec, ServiceSpec):
+        return of
+    changed = of.workload.model_copy(update={"spec": spec.model_copy(update={"replicas": number % 7})})
+    return of.model_copy(update={"workload": changed})
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["act", "act", "fail", "lose", "drain", "cordon", "back", "change", "scale"]),
+        st.integers(0, 20),
+    ),
+    max_size=25,
+)
+RECORDS = st.one_of(
+    st.builds(lambda n: record(replicas=n), st.integers(0, 6)),
+    st.builds(lambda n: record(replicas=n, update={"maxSurge": 0, "maxUnavailable": 1}), st.integers(0, 6)),
+    st.builds(lambda n, p: record("Job", completions=n, parallelism=p), st.integers(1, 6), st.integers(1, 4)),
+    st.just(record("Daemon")),
+)
+
+
+@given(RECORDS, EVENTS, st.integers(2, 4))
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_it_comes_to_rest_as_desired(of: WorkloadRecord, events: list[tuple[str, int]], size: int) -> None:
+    world = World(of, {f"n{i}": Eligibility.READY for i in range(size)})
+    for event in events:
+        happen(world, event)
+        world.one_pass()
+    world.nodes = dict.fromkeys(world.nodes, Eligibility.READY)
+
+    for _ in range(60):
+        world.agents_act()
+        changed = world.one_pass()
+        if not changed and not (isinstance(world.record.workload, Job) and not world.decide().is_complete):
+            break
+
+    assert not world.one_pass(), "it never comes to rest"
+    assert not world.ran_twice, "a completed index ran again"
+    wanted = [a for a in world.allocations.values() if a.desired is Desired.RUN]
+    match world.record.workload.spec:
+        case ServiceSpec(replicas=replicas):
+            assert len(wanted) == replicas
+            assert all(a.version == world.record.version for a in wanted)
+            assert len(world.allocations) == replicas, "something is left over"
+        case spec if isinstance(world.record.workload, Daemon):
+            assert sorted(a.node for a in wanted) == sorted(world.nodes), spec
+        case _:
+            assert world.decide().is_complete
+
+
+def test_reconciling_twice_changes_nothing_more() -> None:
+    world = World(record(replicas=3), {"n1": Eligibility.READY, "n2": Eligibility.READY})
+    assert world.one_pass()
+    assert not world.one_pass()
+    assert not replace(world).one_pass()
