@@ -40,6 +40,11 @@ class Resources(Model):
     memory_bytes: Bytes = Field(DEFAULT_MEMORY_BYTES, alias="memory")
     pids: Pids = DEFAULT_PIDS
 
+    @classmethod
+    def of(cls, *, cpu_m: int, memory_bytes: int, pids: int) -> "Resources":
+        """Return amounts given in their units. (Validation would read a bare number as cores, as people write them.)"""
+        return Resources.model_construct(cpu_m=cpu_m, memory_bytes=memory_bytes, pids=pids)
+
 
 class LimitsSpec(Model):
     """What the cgroup enforces, where it differs from the reservation."""

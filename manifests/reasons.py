@@ -3,8 +3,11 @@
 Plain dataclasses: the scheduler makes them, records and the API carry them, the command line and the page show them.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from manifests.quantities import parse_bytes, parse_cpu, render_bytes, render_cpu
 
@@ -33,7 +36,23 @@ class Rejection:
     found: str = ""
 
     def sentence(self) -> str:
-        return f"{self.node}: {_DETAIL[self.code].format(needed=self.needed, found=self.found)}"
+        return f"{self.node}: {self.reason()}"
+
+    def reason(self) -> str:
+        return _REASON[self.code].format(needed=self.needed, found=self.found)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """So many nodes more that the same thing rules out, without their names; `found` is the most among them."""
+
+    code: Code
+    needed: str
+    found: str
+    count: int
+
+
+MOST_LISTED = 50  # rejections that are stored by name; the rest are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +63,34 @@ class Blocked:
     count: int
     rejections: tuple[Rejection, ...]
     note: str = ""  # where no node is to blame, e.g. there is none at all
+    unlisted: tuple[Unlisted, ...] = ()  # in a large cluster: the nodes that `rejections` leaves out
+
+    @classmethod
+    def summed_up(cls, version: int, count: int, rejections: Sequence[Rejection]) -> "Blocked":
+        """Return it with at most MOST_LISTED rejections listed, some of every kind if possible, and the rest counted.
+
+        Kinds of which a remedy is likelier come first: amounts before cordoned and lost nodes.
+        """
+        groups = [group for _, group in sorted(_by_kind(rejections).items(), key=lambda item: _order(*item[0]))]
+        turns = sorted((turn, place) for place, group in enumerate(groups) for turn in range(len(group)))
+        kept = Counter(place for _, place in turns[:MOST_LISTED])
+        listed = [r for place, group in enumerate(groups) for r in group[: kept[place]]]
+        rest = [_unlisted(group[kept[place] :]) for place, group in enumerate(groups) if kept[place] < len(group)]
+        return cls(version, count, tuple(listed), unlisted=tuple(rest))
 
     def sentence(self) -> str:
-        """Return one line that sums up: "2 can't be placed: 2 nodes lack memory (needs 512Mi, ...); 1 is cordoned"."""
+        """Return one line that sums up.
+
+        >>> lacks = [Rejection(n, Code.MEMORY, "512Mi", f) for n, f in (("n1", "200Mi"), ("n2", "64Mi"))]
+        >>> Blocked(1, 2, (*lacks, Rejection("n3", Code.CORDONED))).sentence()
+        "2 can't be placed: n1 and n2 lack memory (512Mi needed, at most 200Mi free); n3 is cordoned"
+        """
         if not self.rejections:
             return f"{self.count} can't be placed: {self.note or 'there are no nodes'}"
-        groups: dict[Code, list[Rejection]] = {}
-        for rejection in self.rejections:
-            groups.setdefault(rejection.code, []).append(rejection)
-        parts = [_group_sentence(code, group) for code, group in groups.items()]
+        more = {(u.code, u.needed): u for u in self.unlisted}
+        groups = _by_kind(self.rejections)
+        kinds = dict.fromkeys((*groups, *more))
+        parts = [_group_sentence(code, groups.get((code, n), []), more.get((code, n))) for code, n in kinds]
         return f"{self.count} can't be placed: {'; '.join(parts)}"
 
 
@@ -72,18 +110,25 @@ class Choice:
     parts: tuple[tuple[str, float], ...]  # (name, value), e.g. ("bestFit", 0.61)
     runners_up: tuple[Runner, ...] = ()
     rejections: tuple[Rejection, ...] = ()
+    more: int = 0  # nodes ruled out beside those of `rejections`
 
     def sentence(self) -> str:
+        """Return one line.
+
+        >>> Choice(0.61, (("bestFit", 0.61),), (Runner("n2", 0.4),), (Rejection("n3", Code.LOST),), 4).sentence()
+        'score 0.61 (bestFit 0.61); next n2 0.40; ruled out n3 (is lost) and 4 more'
+        """
         parts = ", ".join(f"{name} {value:.2f}" for name, value in self.parts)
         text = f"score {self.score:.2f} ({parts})"
         if self.runners_up:
             text += "; next " + ", ".join(f"{r.node} {r.score:.2f}" for r in self.runners_up)
         if self.rejections:
-            text += "; ruled out " + ", ".join(r.sentence() for r in self.rejections)
+            ruled_out = [f"{r.node} ({r.reason()})" for r in self.rejections]
+            text += "; ruled out " + _listing([*ruled_out, f"{self.more} more"] if self.more else ruled_out)
         return text
 
 
-_DETAIL = {
+_REASON = {
     Code.CPU: "needs {needed} cpu, has {found} free",
     Code.MEMORY: "needs {needed} memory, has {found} free",
     Code.PIDS: "needs {needed} pids, has {found} free",
@@ -94,37 +139,82 @@ _DETAIL = {
     Code.DRAINING: "is being drained",
     Code.LOST: "is lost",
 }
-_GROUP = {
-    Code.CPU: "lacks cpu (needs {needed}, most free {found})",
-    Code.MEMORY: "lacks memory (needs {needed}, most free {found})",
-    Code.PIDS: "lacks pids (needs {needed}, most free {found})",
-    Code.HOST_PORT: "has host port {needed} taken",
-    Code.CONSTRAINT: "fails {needed}",
-    Code.MAX_PER_NODE: "has maxPerNode ({needed}) reached",
+_OF_ONE = {
+    Code.CPU: "lacks cpu ({needed} needed, {found} free)",
+    Code.MEMORY: "lacks memory ({needed} needed, {found} free)",
+    Code.PIDS: "lacks pids ({needed} needed, {found} free)",
+    Code.HOST_PORT: "has host port {needed} taken by {found}",
+    Code.CONSTRAINT: "fails {needed} (it is {found})",
+    Code.MAX_PER_NODE: "runs {found} already (maxPerNode is {needed})",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
     Code.LOST: "is lost",
 }
+_OF_MANY = {
+    Code.CPU: "lack cpu ({needed} needed, at most {found} free)",
+    Code.MEMORY: "lack memory ({needed} needed, at most {found} free)",
+    Code.PIDS: "lack pids ({needed} needed, at most {found} free)",
+    Code.HOST_PORT: "have host port {needed} taken",
+    Code.CONSTRAINT: "fail {needed}",
+    Code.MAX_PER_NODE: "have reached maxPerNode ({needed})",
+    Code.CORDONED: "are cordoned",
+    Code.DRAINING: "are being drained",
+    Code.LOST: "are lost",
+}
 _MOST_NAMED = 3
+_PLACE_OF = {code: place for place, code in enumerate(Code)}
+_Kind: TypeAlias = tuple[Code, str]  # the code and what was needed: two ports that are taken are two kinds
 
 
-def _group_sentence(code: Code, group: list[Rejection]) -> str:
+def _by_kind(rejections: Iterable[Rejection]) -> dict[_Kind, list[Rejection]]:
+    groups: dict[_Kind, list[Rejection]] = {}
+    for rejection in rejections:
+        groups.setdefault((rejection.code, rejection.needed), []).append(rejection)
+    return groups
+
+
+def _order(code: Code, needed: str) -> tuple[int, str]:
+    return _PLACE_OF[code], needed
+
+
+def _unlisted(group: Sequence[Rejection]) -> Unlisted:
+    code = group[0].code
+    return Unlisted(code, group[0].needed, _most(code, [r.found for r in group]), len(group))
+
+
+def _group_sentence(code: Code, listed: Sequence[Rejection], more: Unlisted | None) -> str:
     """Name the nodes while they are few, else count them."""
-    names = ", ".join(r.node for r in group) if len(group) <= _MOST_NAMED else f"{len(group)} nodes"
-    best = group[0].found if len(group) == 1 else max((r.found for r in group), key=_amount_key)
-    return f"{names}: {_GROUP[code].format(needed=group[0].needed, found=best)}"
+    count = len(listed) + (more.count if more else 0)
+    needed = listed[0].needed if listed else more.needed if more else ""
+    found = _most(code, [r.found for r in listed] + ([more.found] if more else []))
+    named = bool(listed) and not more and count <= _MOST_NAMED
+    names = _listing([r.node for r in listed]) if named else "1 node" if count == 1 else f"{count} nodes"
+    return f"{names} {(_OF_ONE if count == 1 else _OF_MANY)[code].format(needed=needed, found=found)}"
 
 
-def _amount_key(rendered: str) -> tuple[int, str]:
-    """Order rendered amounts by size, and anything else by text."""
-    if rendered.startswith("0"):
-        return 0, rendered
+def _listing(items: Sequence[str]) -> str:
+    """Return the items as English lists them: `a`, `a and b`, `a, b and c`."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _most(code: Code, found: Sequence[str]) -> str:
+    return max(found, key=lambda rendered: (_amount(code, rendered), rendered))
+
+
+def _amount(code: Code, rendered: str) -> int:
+    """Return the size of a rendered amount; 0 for what isn't one."""
     try:
-        return (
-            parse_cpu(rendered) if rendered.endswith("m") or rendered.isdigit() else parse_bytes(rendered)
-        ), rendered
-    except ValueError:
-        return 0, rendered
+        match code:
+            case Code.CPU:
+                return parse_cpu(rendered)
+            case Code.MEMORY:
+                return parse_bytes(rendered)
+            case Code.PIDS | Code.MAX_PER_NODE:
+                return int(rendered)
+            case _:
+                return 0
+    except ValueError:  # "0" is too small for the parsers
+        return 0
 
 
 def render_amount(code: Code, amount: int) -> str:

@@ -29,9 +29,7 @@ def workload(kind: str = "Service", name: str = "web", namespace: str = "default
 
 
 def record(kind: str = "Service", *, version: int = 1, uid: str = "u1", **spec: Any) -> WorkloadRecord:
-    return WorkloadRecord(
-        uid=uid, version=version, generation=version, created_s=0.0, workload=workload(kind, **spec)
-    )
+    return WorkloadRecord(uid=uid, version=version, generation=version, created_s=0.0, workload=workload(kind, **spec))
 
 
 def seen(
@@ -60,7 +58,8 @@ def seen(
         created_s=0.0,
         reschedules=reschedules,
     )
-    return Seen(allocation, phase and status(allocation, phase, ready=ready), node_is, ended_for_s)
+    said = status(allocation, phase, ready=ready) if phase else None
+    return Seen(allocation, said, node_is, ended_for_s)
 
 
 def status(allocation: Allocation, phase: Phase, *, ready: bool = True) -> AllocationStatus:

@@ -22,7 +22,8 @@ def _rule(pattern: str, what: str, fix: str) -> _Rule:
 
 _START_RULES = (
     _rule(
-        r"(?:Bind for|listen \w+) (\[[^\]]*\]|[^\s\[:]*|[0-9a-fA-F:]+):(\d+)(?: failed: port is already allocated|.*already in use)",
+        r"(?:Bind for|listen \w+) (\[[^\]]*\]|[^\s\[:]*|[0-9a-fA-F:]+):(\d+)"
+        r"(?: failed: port is already allocated|.*already in use)",
         "port {1} of {0} is taken on this node",
         "Publish another port, let Wherry choose one with `publish: auto`, or stop what holds the port "
         "(`ss -ltnp 'sport = :{1}'` names it).",

@@ -40,8 +40,14 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except WherryError as error:
         return problem(error)
-    except web.HTTPException:
-        raise
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return web.json_response(
+            {"type": "about:blank", "title": error.reason.lower(), "status": error.status, "detail": error.text or ""},
+            status=error.status,
+            content_type="application/problem+json",
+        )
     except (ConnectionResetError, ConnectionError):
         raise
     except Exception as error:

@@ -44,7 +44,7 @@ def placement_unit(
         version=placement.version,
         index=placement.index,
         node=placement.node,
-        reserved=Resources(
+        reserved=Resources.of(
             cpu_m=placement.reserved.cpu_m,
             memory_bytes=placement.reserved.memory_bytes,
             pids=placement.reserved.pids,

@@ -1,7 +1,7 @@
 """Any history of changes and faults, then quiet: reconcile and place bring every workload to rest, safe at each step.
 
-The model stands for store, nodes and agents at once: it applies what the pure parts decide, and lets chosen things happen
-in between. It checks after every step that no node is over-committed (S1) and no slot is doubled (S2).
+The model stands for store, nodes and agents at once: it applies what the pure parts decide, and lets chosen things
+happen in between. It checks after every step that no node is over-committed and no slot is doubled.
 """
 
 from collections import Counter
@@ -185,7 +185,9 @@ RECORDS = st.one_of(
 
 @given(RECORDS, EVENTS, st.integers(2, 4))
 @settings(max_examples=300, deadline=None)
-def test_whatever_happens_it_comes_to_rest_as_desired(of: WorkloadRecord, events: list[tuple[str, int]], size: int) -> None:
+def test_whatever_happens_it_comes_to_rest_as_desired(
+    of: WorkloadRecord, events: list[tuple[str, int]], size: int
+) -> None:
     world = World(of, {f"n{i}": Eligibility.READY for i in range(size)})
     for event in events:
         happen(world, event)

@@ -1,0 +1,241 @@
+"""A server in this process on the embedded store, and agents without containers that speak the session protocol."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from control_plane.server import ServerOptions, serve
+from control_plane.store.open import open_store
+from control_plane.store.protocol import Store
+from foundation.clock import SystemClock
+from manifests.allocations import AllocationStatus, Desired, Health, Phase, advance
+from manifests.containers import Resources
+from manifests.nodes import NodeFacts
+from manifests.session import (
+    FROM_SERVER,
+    Assigned,
+    Assignments,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    OpenLogs,
+    Refused,
+    Statuses,
+    Welcome,
+)
+from tests.lab.waiting import wait_until
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Served:
+    """A running server, and how to call it."""
+
+    url: str
+    data_dir: Path
+    store: Store
+    http: aiohttp.ClientSession
+    stop: asyncio.Event
+
+    @property
+    def admin(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {(self.data_dir / 'admin.token').read_text().strip()}"}
+
+    @property
+    def join(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {(self.data_dir / 'join.token').read_text().strip()}"}
+
+    async def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        async with self.http.request(method, self.url + path, json=body, headers={**self.admin, **headers}) as answer:
+            return answer.status, await answer.json(content_type=None) if answer.status != 204 else None
+
+    async def get(self, path: str) -> Any:
+        status, body = await self.call("GET", path)
+        assert status == 200, body
+        return body
+
+    async def apply(self, *documents: dict[str, Any]) -> list[dict[str, Any]]:
+        status, body = await self.call("POST", "/v1/apply", {"documents": list(documents)})
+        assert status == 200, body
+        return list(body["results"])
+
+    async def until_state(self, path: str, state: str, deadline_s: float = 10) -> dict[str, Any]:
+        """Wait until a workload or node is in that state, and return it."""
+
+        async def read() -> dict[str, Any]:
+            _, body = await self.call("GET", path)
+            return dict(body)
+
+        return await wait_until(
+            read, deadline_s=deadline_s, describe=f"{path} to be {state}", done=lambda v: v.get("state") == state
+        )
+
+
+@asynccontextmanager
+async def served(
+    data_dir: Path, *, store: str = "", lost_after_s: float = 1.5, **options: Any
+) -> AsyncIterator[Served]:
+    """Run a server until the block ends."""
+    port = free_port()
+    chosen = ServerOptions(
+        store=store or f"sqlite:{data_dir / 'store.db'}",
+        port=port,
+        data_dir=data_dir,
+        name="s1",
+        heartbeat_s=0.3,
+        lost_after_s=lost_after_s,
+    )
+    await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
+    clock, rng, stop = SystemClock(), random.Random(1), asyncio.Event()
+    opened = await open_store(chosen.store, clock=clock, rng=rng)
+    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(serve(chosen, opened, clock, rng, stop), name="server")
+        server = Served(chosen.url, data_dir, opened, http, stop)
+        try:
+            await wait_until(lambda: _answers(server, task), deadline_s=10, describe="the server to answer")
+            yield server
+        finally:
+            stop.set()
+            await task
+            await opened.close()
+
+
+async def _answers(server: Served, task: "asyncio.Task[None]") -> bool:
+    if task.done():
+        task.result()
+    try:
+        async with server.http.get(server.url + "/v1/health") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+def facts(name: str, *, agent_id: str = "", memory: str = "1Gi", cpu: str = "2", **labels: str) -> NodeFacts:
+    room = Resources.model_validate({"cpu": cpu, "memory": memory, "pids": 1000})
+    return NodeFacts(
+        name=name,
+        agent_id=agent_id or f"agent-of-{name}",
+        boot_id="boot",
+        agent_version="0",
+        address="127.0.0.1",
+        labels=labels,
+        capacity=room,
+        allocatable=room,
+    )
+
+
+@dataclass
+class ScriptedAgent:
+    """An agent that says of each allocation what it is told to say: by default that it runs, and stops when asked."""
+
+    server: Served
+    facts: NodeFacts
+    answer: Phase = Phase.RUNNING
+    assigned: dict[str, Assigned] = field(default_factory=dict)
+    statuses: dict[str, AllocationStatus] = field(default_factory=dict)
+    welcome: Welcome | None = None
+    refused: Refused | None = None
+    is_silent: bool = False  # connected, but sends nothing: as if frozen
+    opened_logs: list[OpenLogs] = field(default_factory=list)
+    _sequence: int = 0
+
+    async def run(self) -> None:
+        """Stay connected until the server closes the session."""
+        url = self.server.url + "/v1/session"
+        async with self.server.http.ws_connect(url, headers=self.server.join) as self._socket:
+            await self._send(Hello(facts=self.facts, statuses=tuple(self.statuses.values())))
+            async with asyncio.TaskGroup() as tasks:
+                beats = tasks.create_task(self._beat(), name="beat")
+                async for message in self._socket:
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        await self._take(FROM_SERVER.validate_json(message.data))
+                beats.cancel()
+
+    async def answered(self) -> Welcome | Refused | None:
+        return self.welcome or self.refused
+
+    async def _beat(self) -> None:
+        while True:
+            self._sequence += 1
+            if not self.is_silent:
+                await self._send(Heartbeat(sequence=self._sequence))
+            await asyncio.sleep(0.3)
+
+    async def _send(self, frame: Hello | Heartbeat | Statuses) -> None:
+        await self._socket.send_str(frame.to_bytes().decode())
+
+    async def _take(self, frame: object) -> None:
+        match frame:
+            case Welcome():
+                self.welcome = frame
+            case Refused():
+                self.refused = frame
+            case Assignments():
+                await self._obey(frame)
+            case OpenLogs():
+                self.opened_logs.append(frame)
+                await self._socket.send_bytes(frame.stream.to_bytes(4, "big") + b"\x01hello from the container\n")
+                await self._socket.send_str(f'{{"type": "logsEnded", "stream": {frame.stream}}}')
+            case HeartbeatAck():
+                pass
+
+    async def _obey(self, frame: Assignments) -> None:
+        if frame.is_full:
+            self.assigned.clear()
+        for assigned in frame.assigned:
+            self.assigned[assigned.allocation.id] = assigned
+        for gone in frame.withdrawn:
+            self.assigned.pop(gone, None)
+            self.statuses.pop(gone, None)
+        await self.say()
+
+    async def say(self) -> None:
+        """Tell the server how each assigned allocation is."""
+        for id_, assigned in self.assigned.items():
+            self.statuses[id_] = self._status(assigned, self.statuses.get(id_))
+        if not self.is_silent:
+            self._sequence += 1
+            await self._send(Statuses(sequence=self._sequence, statuses=tuple(self.statuses.values())))
+
+    def _status(self, assigned: Assigned, before: AllocationStatus | None) -> AllocationStatus:
+        a = assigned.allocation
+        if before is not None and before.is_terminal:
+            return before
+        phase = Phase.STOPPED if a.desired is Desired.STOP else self.answer
+        status = AllocationStatus(
+            id=a.id, node=a.node, workload=a.workload, version=a.version, index=a.index, phase=Phase.STARTING
+        )
+        return advance(status, phase, health=Health.HEALTHY if phase is Phase.RUNNING else Health.UNKNOWN)
+
+
+@asynccontextmanager
+async def connected(server: Served, *agents: ScriptedAgent) -> AsyncIterator[None]:
+    """Keep the agents connected for as long as the block runs."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(agent.run(), name=f"agent-{agent.facts.name}") for agent in agents]
+        for agent in agents:
+            await wait_until(agent.answered, deadline_s=5, describe=f"{agent.facts.name} to be welcome")
+        yield
+        for task in running:
+            task.cancel()
+
+
+def manifest(kind: str = "Service", name: str = "web", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "wherry/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {"image": "wherry/busybox:1", "command": ["sleep", "1000"], **spec},
+    }
