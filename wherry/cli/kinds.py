@@ -43,7 +43,9 @@ class Workload(NamedTuple):
         return f"/v1/workloads/{self.namespace}/{self.kind}/{self.name}"
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.name}" if self.namespace == "default" else f"{self.kind}/{self.namespace}/{self.name}"
+        return (
+            f"{self.kind}/{self.name}" if self.namespace == "default" else f"{self.kind}/{self.namespace}/{self.name}"
+        )
 
 
 def kind_of(word: str) -> str:
@@ -54,7 +56,9 @@ def kind_of(word: str) -> str:
     """
     kind = _KIND_OF.get(word.lower())
     if kind is None:
-        raise UsageError(f"there is no kind '{word}'{did_you_mean(word, _KIND_OF)}", fix=f"Kinds are {', '.join(_NAMES)}.")
+        raise UsageError(
+            f"there is no kind '{word}'{did_you_mean(word, _KIND_OF)}", fix=f"Kinds are {', '.join(_NAMES)}."
+        )
     return kind
 
 
@@ -73,7 +77,9 @@ def read_targets(words: Sequence[str]) -> list[Target]:
     for word in words:
         kind, slash, name = word.partition("/")
         if not slash or not name:
-            raise UsageError(f"'{word}' is not KIND/NAME", fix="Write each as service/web, or the kind once: service web.")
+            raise UsageError(
+                f"'{word}' is not KIND/NAME", fix="Write each as service/web, or the kind once: service web."
+            )
         grouped.setdefault(kind_of(kind), []).append(name)
     return [Target(kind, tuple(names)) for kind, names in grouped.items()]
 

@@ -27,10 +27,10 @@ class Scope(NamedTuple):
         """Say whether an item from a watch is meant."""
         if self.kind in WORKLOAD_KINDS and str(item.get("kind", "")).lower() != WORKLOAD_KINDS[self.kind]:
             return False
-        if self.kind not in (NODES, EVENTS) and self.namespace is not None:
-            # What a delete leaves of an allocation is its id alone.
-            if item.get("namespace", self.namespace) != self.namespace:
-                return False
+        has_namespace = self.kind not in (NODES, EVENTS) and self.namespace is not None
+        # What a delete leaves of an allocation is its id alone: then it may be of this namespace.
+        if has_namespace and item.get("namespace", self.namespace) != self.namespace:
+            return False
         return not self.names or name_of(self.kind, item) in self.names
 
 

@@ -23,16 +23,26 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "dev": Command("wherry.cli.dev", "run a whole cluster on this machine", "wherry dev --nodes 3"),
-    "apply": Command("wherry.cli.commands.apply", "make the cluster run what manifests say", "wherry apply -f web.yaml --wait"),
+    "apply": Command(
+        "wherry.cli.commands.apply", "make the cluster run what manifests say", "wherry apply -f web.yaml --wait"
+    ),
     "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),
-    "describe": Command("wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"),
+    "describe": Command(
+        "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
+    ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
-    "node": Command("wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"),
+    "node": Command(
+        "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
+    ),
     "server": Command("wherry.cli.commands.server", "run a control-plane server", "wherry server --store sqlite"),
-    "agent": Command("wherry.cli.commands.agent", "run the agent of this host", "wherry agent --server http://10.0.0.1:7400"),
-    "version": Command("wherry.cli.commands.version", "tell the version of this command and of the server", "wherry version"),
+    "agent": Command(
+        "wherry.cli.commands.agent", "run the agent of this host", "wherry agent --server http://10.0.0.1:7400"
+    ),
+    "version": Command(
+        "wherry.cli.commands.version", "tell the version of this command and of the server", "wherry version"
+    ),
 }
 
 

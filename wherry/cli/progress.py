@@ -20,8 +20,8 @@ class Progress:
     def show(self, shown: Shown, footer: str = "") -> None:
         """Show the state of every subject; the footer, such as the time waited, only on a terminal."""
         if self._is_live:
-            lines = [line for block in shown.values() for line in block]
-            self._redraw([*lines, self._style.paint(footer, "dim")] if footer else lines)
+            block = [line for lines in shown.values() for line in lines]
+            self._redraw(block, footer)
             return
         for subject, lines in shown.items():
             if self._said.get(subject) != lines:
@@ -31,12 +31,14 @@ class Progress:
     def note(self, text: str) -> None:
         """Say something once, above the block."""
         if self._is_live:
-            self._redraw([])
+            self._redraw([], "")
         print(text, file=sys.stderr, flush=True)
 
-    def _redraw(self, lines: Sequence[str]) -> None:
+    def _redraw(self, lines: Sequence[str], footer: str) -> None:
         # A line longer than the terminal would wrap, and the next redraw would start too low.
-        cut = [line if len(line) < self._style.width else line[: self._style.width - 2] + "…" for line in lines]
+        width = self._style.width - 1
+        cut = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+        cut += [self._style.paint(footer[:width], "dim")] if footer else []
         up = f"\x1b[{self._height}A" if self._height else ""
         sys.stderr.write(f"{up}\x1b[J" + "".join(f"{line}\n" for line in cut))
         sys.stderr.flush()

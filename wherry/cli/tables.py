@@ -60,7 +60,9 @@ def exit_of(ending: Item | None) -> str:
 
 def ports_of(item: Item, *, host: str = "") -> str:
     """Return published ports as `8080->80/tcp, ...`."""
-    return ", ".join(f"{host}{p.get('host')}->{p.get('container')}/{p.get('protocol', 'tcp')}" for p in item.get("ports") or [])
+    return ", ".join(
+        f"{host}{p.get('host')}->{p.get('container')}/{p.get('protocol', 'tcp')}" for p in item.get("ports") or []
+    )
 
 
 def memory(amount: object) -> str:
@@ -120,7 +122,12 @@ def _allocation(item: Item, view: View) -> list[object]:
         age(item.get("createdAt"), view.now_s),
     ]
     if view.is_wide:
-        cells += [item.get("version"), item.get("address") or "-", ports_of(item) or "-", exit_of(item.get("lastEnding")) or "-"]
+        cells += [
+            item.get("version"),
+            item.get("address") or "-",
+            ports_of(item) or "-",
+            exit_of(item.get("lastEnding")) or "-",
+        ]
         return [*cells, item.get("whySentence")]
     return cells
 
@@ -157,4 +164,4 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING", "WHY"),
     EVENTS: ("REVISION",),
 }
-_LAST_HEADINGS: Mapping[str, tuple[str, ...]] = {kind: ("MESSAGE",) for kind in _ROWS} | {ALLOCATIONS: ()}
+_LAST_HEADINGS: Mapping[str, tuple[str, ...]] = dict.fromkeys(_ROWS, ("MESSAGE",)) | {ALLOCATIONS: ()}

@@ -31,20 +31,18 @@ CONNECT_TIMEOUT_S = 4.0
 ANSWER_TIMEOUT_S = 30.0
 WATCH_SILENCE_S = 25.0  # a watch says `progress` every 10 s
 _MOST_PROBLEM_BYTES = 1_000_000
-_ERRORS: dict[int, type[WherryError]] = {
-    error.http_status: error
-    for error in (
-        UsageError,
-        UnauthorizedError,
-        ForbiddenError,
-        NotFoundError,
-        ConflictError,
-        CompactedError,
-        DriverError,
-        UnavailableError,
-        TimedOutError,
-    )
-} | {412: ConflictError}
+_ERRORS: Mapping[int, type[WherryError]] = {
+    400: UsageError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: CompactedError,
+    412: ConflictError,
+    502: DriverError,
+    503: UnavailableError,
+    504: TimedOutError,
+}
 
 Query = Mapping[str, str | int | None]
 
@@ -60,12 +58,12 @@ class Problem(NamedTuple):
 class RefusedDocumentsError(InvalidError):
     """The server found the documents of a request wrong, each problem with the document's number."""
 
-    def __init__(self, what: str, *, why: str = "", fix: str = "", problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, what: str, *, why: str, fix: str, refused: Sequence[Problem]) -> None:
         super().__init__(what, why=why, fix=fix)
-        self.problems = tuple(problems)
+        self.refused = tuple(refused)
 
     def __str__(self) -> str:
-        lines = [f"  document {p.document + 1}: {p.path}: {p.message}" for p in self.problems]
+        lines = [f"  document {p.document + 1}: {p.path}: {p.message}" for p in self.refused]
         return "\n".join([super().__str__(), *lines])
 
 
@@ -250,7 +248,9 @@ def _reason(error: Exception) -> str:
         return "it didn't answer in time"
     if isinstance(error, socket.gaierror):
         return "its name can't be resolved"
-    text = getattr(error, "verify_message", "") or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = (
+        getattr(error, "verify_message", "") or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    )
     return str(text)[:1].lower() + str(text)[1:]
 
 
@@ -278,7 +278,7 @@ def _error_of(response: HTTPResponse, target: str, connection: Connection) -> Wh
     if response.status == UnauthorizedError.http_status and not fix:
         fix = _fix_of_token(connection)
     if response.status == InvalidError.http_status:
-        return RefusedDocumentsError(what, why=why, fix=fix, problems=_problems_of(known.get("problems")))
+        return RefusedDocumentsError(what, why=why, fix=fix, refused=_problems_of(known.get("problems")))
     return _ERRORS.get(response.status, WherryError)(what, why=why, fix=fix)
 
 
@@ -290,6 +290,4 @@ def _fix_of_token(connection: Connection) -> str:
 
 def _problems_of(problems: object) -> list[Problem]:
     listed = [p for p in problems if isinstance(p, dict)] if isinstance(problems, list) else []
-    return [
-        Problem(int(p.get("document") or 0), str(p.get("path") or ""), str(p.get("message") or "")) for p in listed
-    ]
+    return [Problem(int(p.get("document") or 0), str(p.get("path") or ""), str(p.get("message") or "")) for p in listed]

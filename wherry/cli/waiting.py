@@ -116,7 +116,10 @@ def trouble_of(allocation: Item) -> str:
 def _said_of(item: Item) -> list[str]:
     lines = list(item.get("messages") or [])
     for blocked in item.get("blocked") or []:
-        lines += [blocked.get("sentence", ""), *(f"  {detail}" for detail in (blocked.get("details") or [])[:MOST_SHOWN])]
+        lines += [
+            blocked.get("sentence", ""),
+            *(f"  {detail}" for detail in (blocked.get("details") or [])[:MOST_SHOWN]),
+        ]
     return lines
 
 

@@ -10,7 +10,14 @@ import time
 from collections.abc import Iterator
 from sys import stdout
 
-from manifests.errors import CompactedError, ForbiddenError, UnauthorizedError, UnavailableError, UsageError, WherryError
+from manifests.errors import (
+    CompactedError,
+    ForbiddenError,
+    UnauthorizedError,
+    UnavailableError,
+    UsageError,
+    WherryError,
+)
 from wherry.cli import lookup
 from wherry.cli.commands.get import empty_sentence, view_of
 from wherry.cli.connection import Connection
@@ -139,4 +146,3 @@ class Waker:
             self._hints.put_nowait(None)
         except queue.Full:
             return  # one hint is as good as many
-

@@ -93,8 +93,8 @@ def _send(
     try:
         answer: dict[str, Any] = transport.post("/v1/apply", body, timeout_s=APPLY_TIMEOUT_S)
     except RefusedDocumentsError as error:
-        if not error.problems:
+        if not error.refused:
             raise
-        lines = [f"  {places[p.document]}: {p.path}: {p.message}" for p in error.problems if p.document < len(places)]
+        lines = [f"  {places[p.document]}: {p.path}: {p.message}" for p in error.refused if p.document < len(places)]
         raise InvalidError("\n".join([error.what, *lines]), fix=error.fix) from None
     return answer

@@ -30,7 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     action = arguments.action
     if action not in ACTIONS:
-        raise UsageError(f"a node can't be told to '{action}'{did_you_mean(action, ACTIONS)}", fix=f"It can: {', '.join(ACTIONS)}.")
+        raise UsageError(
+            f"a node can't be told to '{action}'{did_you_mean(action, ACTIONS)}", fix=f"It can: {', '.join(ACTIONS)}."
+        )
     transport = transport_of(arguments)
     for name in arguments.names:
         try:
