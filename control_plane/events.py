@@ -143,8 +143,8 @@ def _node_told(change: ObjectChange, node: NodeStatus) -> Iterator[_Told]:
     elif old.liveness is not node.liveness:
         message = f"lost: {node.message}" if node.liveness is Liveness.LOST else "back"
         yield subject, node.liveness.value, message, ""
-    elif old.message != node.message:
-        yield subject, "degraded" if node.message else "healed", node.message or "well again", ""
+    elif old.trouble != node.trouble:
+        yield subject, "troubled" if node.trouble else "well", node.trouble or "can start containers again", ""
 
 
 def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[_Told]:
