@@ -16,9 +16,10 @@ Code matches on classes, never on messages. `why` and `fix` are for people.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from manifests.problems import Problem
+if TYPE_CHECKING:  # problems load pydantic, which the command line does without where it can
+    from manifests.problems import Problem
 
 
 class WherryError(Exception):
@@ -43,7 +44,7 @@ class InvalidError(WherryError):
 
     http_status = 422
 
-    def __init__(self, what: str, *, why: str = "", fix: str = "", problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, what: str, *, why: str = "", fix: str = "", problems: "Sequence[Problem]" = ()) -> None:
         super().__init__(what, why=why, fix=fix)
         self.problems = tuple(problems)
 

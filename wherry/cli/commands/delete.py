@@ -1,0 +1,73 @@
+"""`wherry delete`: workloads by name or by the manifests that made them."""
+
+from argparse import ArgumentParser, Namespace
+
+from manifests.errors import NotFoundError, UsageError
+from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
+from wherry.cli.kinds import SERVICES, WORKLOAD_KINDS, Workload, read_targets
+from wherry.cli.lookup import Scope, not_found
+from wherry.cli.text import say
+from wherry.cli.transport import Transport
+
+NOTES = """  wherry delete -f web.yaml --wait"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("what", nargs="*", metavar="KIND NAME... | KIND/NAME...", help="the workloads")
+    parser.add_argument("-f", "--file", action="append", metavar="FILE|DIR|-", help="the workloads of these manifests")
+    add_wait(parser, "all their allocations have ended")
+    add_namespace(parser)
+    add_connection(parser)
+
+
+def run(arguments: Namespace) -> int:
+    workloads = _workloads(arguments)
+    transport = transport_of(arguments)
+    deleted = [workload for workload in workloads if _delete(transport, workload, is_strict=not arguments.file)]
+    if arguments.wait:
+        from wherry.cli.waiting import wait_until_gone
+
+        try:
+            wait_until_gone(transport, deleted, arguments.timeout)
+        except KeyboardInterrupt:
+            say("Stopped waiting. The deletion goes on.")
+            raise
+    return 0
+
+
+def _workloads(arguments: Namespace) -> list[Workload]:
+    if bool(arguments.what) == bool(arguments.file):
+        raise UsageError("name workloads or files, one of the two", fix="For example: wherry delete service web")
+    if arguments.file:
+        from manifests.yaml_loader import load_files
+
+        loaded = [one.workload for one in load_files(arguments.file)]
+        return [Workload(w.metadata.namespace, w.kind.lower(), w.metadata.name) for w in loaded]
+    found = []
+    for target in read_targets(arguments.what):
+        if target.kind not in WORKLOAD_KINDS:
+            raise UsageError(f"{target.kind} can't be deleted here", fix=_fix_of(target.kind))
+        if not target.names:
+            raise UsageError(f"which of the {target.kind}?", fix="Give their names after the kind.")
+        found += [Workload(arguments.namespace, WORKLOAD_KINDS[target.kind], name) for name in target.names]
+    return found
+
+
+def _fix_of(kind: str) -> str:
+    if kind == "nodes":
+        return "A lost node is forgotten with `wherry node delete NAME`."
+    return f"Name a workload, for example {SERVICES}. Allocations end when their workload is scaled or deleted."
+
+
+def _delete(transport: Transport, workload: Workload, *, is_strict: bool) -> bool:
+    """Delete one; say whether there was anything. With files, one that is gone already is fine."""
+    try:
+        transport.delete(workload.path)
+    except NotFoundError:
+        if is_strict:
+            kind = next(kind for kind, path in WORKLOAD_KINDS.items() if path == workload.kind)
+            raise not_found(transport, Scope(kind, (), workload.namespace), workload.name) from None
+        say(f"{workload} was not there")
+        return False
+    print(f"{workload} deleted", flush=True)
+    return True

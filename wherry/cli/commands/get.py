@@ -1,0 +1,92 @@
+"""`wherry get`: what there is, as a table or for programs, once or as it changes."""
+
+import json
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from sys import stdout
+
+from manifests.errors import UsageError
+from wherry.cli import lookup
+from wherry.cli.arguments import add_connection, add_namespace, transport_of
+from wherry.cli.kinds import EVENTS, NODES, read_targets
+from wherry.cli.lookup import Item, Scope
+from wherry.cli.tables import View, kind_and_name
+from wherry.cli.text import Table, say, style_of
+from wherry.cli.transport import Transport
+
+FORMATS = ("table", "wide", "json", "yaml", "name")
+NOTES = """
+kinds: nodes, services, daemons, jobs, workloads (all of those), allocations, events
+-o yaml prints workloads as manifests, which can be edited and applied again."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("what", nargs="+", metavar="KIND [NAME...] | KIND/NAME...", help="a kind, and names if not all")
+    parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="the format (default: table)")
+    parser.add_argument("-w", "--watch", action="store_true", help="go on, and print rows as they change")
+    add_namespace(parser, with_all=True)
+    add_connection(parser)
+
+
+def run(arguments: Namespace) -> int:
+    targets = read_targets(arguments.what)
+    namespace = None if arguments.all_namespaces else arguments.namespace
+    scopes = [Scope(target.kind, target.names, namespace) for target in targets]
+    transport = transport_of(arguments)
+    if arguments.watch:
+        from wherry.cli.watching import follow
+
+        if len(scopes) > 1:
+            raise UsageError("only one kind can be watched at a time", fix="Watch `workloads`, or use two terminals.")
+        return follow(transport, scopes[0], arguments.output)
+    for number, scope in enumerate(scopes):
+        if number and arguments.output in ("table", "wide"):
+            print()
+        _print_once(transport, scope, arguments.output)
+    return 0
+
+
+def _print_once(transport: Transport, scope: Scope, output: str) -> None:
+    if scope.names:
+        revision, items = 0, lookup.get_named(transport, scope)
+    else:
+        revision, items = lookup.list_items(transport, scope)
+    if output == "json":
+        one = items[0] if len(scope.names) == 1 and len(items) == 1 else {"revision": revision, "items": items}
+        print(json.dumps(one, indent=2, ensure_ascii=True))
+    elif output == "yaml":
+        _print_yaml(items)
+    elif not items:
+        say(empty_sentence(scope))
+    elif output == "name":
+        print("\n".join(kind_and_name(scope.kind, item) for item in items))
+    else:
+        view = view_of(scope, output)
+        table = Table(view.headings(), style_of(stdout), is_cut=not view.is_wide)
+        print("\n".join(table.render([view.row(item) for item in items])))
+
+
+def view_of(scope: Scope, output: str) -> View:
+    return View(scope.kind, is_wide=output == "wide", has_namespace=scope.namespace is None, now_s=time.time())
+
+
+def empty_sentence(scope: Scope) -> str:
+    """Return what to say when there is nothing to list."""
+    is_global = scope.kind in (NODES, EVENTS)
+    where = "" if is_global else " in any namespace" if scope.namespace is None else f" in namespace {scope.namespace}"
+    return f"No {scope.kind}{where}."
+
+
+def _print_yaml(items: Sequence[Item]) -> None:
+    import yaml
+
+    documents = [_without_nulls(item.get("manifest", item)) for item in items]
+    if documents:
+        print(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=False), end="")
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

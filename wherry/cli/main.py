@@ -1,0 +1,147 @@
+"""The entry point of `wherry`: finds the command, runs it, and turns what goes wrong into words and an exit code.
+
+A command's module is imported only when it is called for, so that the fast ones stay fast.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from manifests.errors import UsageError, WherryError
+from wherry.cli.kinds import did_you_mean
+
+INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    module: str
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "dev": Command("wherry.cli.dev", "run a whole cluster on this machine", "wherry dev --nodes 3"),
+    "apply": Command(
+        "wherry.cli.commands.apply", "make the cluster run what manifests say", "wherry apply -f web.yaml --wait"
+    ),
+    "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),
+    "describe": Command(
+        "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
+    ),
+    "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
+    "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
+    "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
+    "node": Command(
+        "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
+    ),
+    "server": Command("wherry.cli.commands.server", "run a control-plane server", "wherry server --store sqlite"),
+    "agent": Command(
+        "wherry.cli.commands.agent", "run the agent of this host", "wherry agent --server http://10.0.0.1:7400"
+    ),
+    "version": Command(
+        "wherry.cli.commands.version", "tell the version of this command and of the server", "wherry version"
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Results are on standard output, all else on standard error."""
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except WherryError as error:
+        print(_words_of(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    words = _command_first(argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[0] == "help":
+            return _run([words[1], "--help"])
+        print(_help())
+        return 0
+    name, rest = words[0], words[1:]
+    if name in ("--version", "-V"):
+        name = "version"
+    if name.startswith("-"):
+        raise UsageError(f"'{name}' stands before any command", fix="Run `wherry --help` for the commands.")
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UsageError(
+            f"there is no command '{name}'{did_you_mean(name, COMMANDS)}", fix="Run `wherry` for the commands."
+        )
+    return _call(name, command, rest)
+
+
+def _call(name: str, command: Command, rest: list[str]) -> int:
+    from argparse import RawDescriptionHelpFormatter
+
+    from wherry.cli.arguments import Parser
+
+    module = import_module(command.module)
+    parser = Parser(
+        prog=f"wherry {name}",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        epilog=f"example:\n  {command.example}\n{getattr(module, 'NOTES', '')}",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    try:
+        arguments = parser.parse_intermixed_args(rest)
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    return int(module.run(arguments))
+
+
+def _command_first(argv: list[str]) -> list[str]:
+    """Return the words with the connection's flags, if any stand before the command, moved behind it."""
+    from wherry.cli.arguments import CONNECTION_FLAGS
+
+    leading: list[str] = []
+    rest = argv
+    while rest and rest[0].partition("=")[0] in CONNECTION_FLAGS:
+        taken = 1 if "=" in rest[0] else 2
+        leading, rest = leading + rest[:taken], rest[taken:]
+    return rest[:1] + leading + rest[1:] if leading else argv
+
+
+def _words_of(error: WherryError) -> str:
+    from wherry.cli.text import clean, style_of
+
+    style = style_of(sys.stderr)
+    lines = [clean_line for line in str(error).split("\n") if (clean_line := _cleaned(line, clean(line)))]
+    return style.paint("error: ", "red") + "\n".join(lines)
+
+
+def _cleaned(line: str, cleaned: str) -> str:
+    """Return the cleaned line with its indentation, which lists of problems have."""
+    return " " * (len(line) - len(line.lstrip(" "))) + cleaned.strip()
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items())
+    return f"""Wherry runs containers on many hosts, and can always be asked why.
+
+usage: wherry COMMAND ...
+
+{commands}
+
+Begin with:
+  wherry dev --nodes 3            # a cluster on this machine; leave it running
+  wherry apply -f web.yaml --wait # in another terminal
+  wherry get allocations
+  wherry describe service web
+
+`wherry COMMAND --help` tells more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 timed out."""

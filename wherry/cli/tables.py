@@ -1,0 +1,167 @@
+"""The columns of each kind. Pure: the API's JSON in, cells out, cleaned."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from wherry.cli.kinds import ALLOCATIONS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
+from wherry.cli.text import age, clean
+
+Item = Mapping[str, Any]
+_UNITS = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
+
+
+class View(NamedTuple):
+    """What a table shows of its kind."""
+
+    kind: str
+    is_wide: bool
+    has_namespace: bool  # all namespaces are listed
+    now_s: float
+
+    def headings(self) -> list[str]:
+        columns = _HEADINGS[self.kind] + (_WIDE_HEADINGS[self.kind] if self.is_wide else ())
+        return (["NAMESPACE"] if self._shows_namespace() else []) + list(columns) + list(_LAST_HEADINGS[self.kind])
+
+    def row(self, item: Item) -> list[str]:
+        """Return the cells of one item, as many as there are headings."""
+        cells = _ROWS[self.kind](item, self)
+        return ([clean(item.get("namespace"))] if self._shows_namespace() else []) + [clean(cell) for cell in cells]
+
+    def _shows_namespace(self) -> bool:
+        return self.has_namespace and self.kind not in (NODES, EVENTS)
+
+
+def name_of(kind: str, item: Item) -> str:
+    """Return what the user calls an item: its name, or its id, or the subject of an event."""
+    return clean(item.get("id") if kind == ALLOCATIONS else item.get("subject") if kind == EVENTS else item.get("name"))
+
+
+def kind_and_name(kind: str, item: Item) -> str:
+    """Return `service/web`: what other commands take."""
+    if kind == EVENTS:
+        return name_of(kind, item)
+    prefix = {NODES: "node", ALLOCATIONS: "allocation"}.get(kind) or clean(item.get("kind")).lower()
+    return f"{prefix}/{name_of(kind, item)}"
+
+
+def message_of(item: Item) -> str:
+    """Return the one thing about a workload that its user should know: what blocks it, else what it waits for."""
+    said = [b.get("sentence", "") for b in item.get("blocked") or []] + list(item.get("messages") or [])
+    return clean("; ".join(said))
+
+
+def exit_of(ending: Item | None) -> str:
+    """Return how an attempt ended, in short: `exited (1)`, `oomKilled (137)`, `imageFailed`."""
+    if not ending:
+        return ""
+    code = ending.get("exitCode")
+    return clean(ending.get("reason")) + (f" ({code})" if code is not None else "")
+
+
+def ports_of(item: Item, *, host: str = "") -> str:
+    """Return published ports as `8080->80/tcp, ...`."""
+    return ", ".join(
+        f"{host}{p.get('host')}->{p.get('container')}/{p.get('protocol', 'tcp')}" for p in item.get("ports") or []
+    )
+
+
+def memory(amount: object) -> str:
+    """Return an exact amount of memory as people read it, to three digits: `8218304Ki` is `7.84Gi`."""
+    from manifests.quantities import parse_bytes
+
+    try:
+        amount_bytes = 0 if str(amount) == "0" else parse_bytes(amount)
+    except ValueError:
+        return clean(amount)
+    for unit, size in _UNITS:
+        if amount_bytes >= size:
+            return f"{amount_bytes / size:.3g}{unit}" if amount_bytes < 1000 * size else f"{amount_bytes // size}{unit}"
+    return str(amount_bytes)
+
+
+def _node(item: Item, view: View) -> list[object]:
+    reserved, allocatable = item.get("reserved") or {}, item.get("allocatable") or {}
+    cells: list[object] = [
+        item.get("name"),
+        item.get("state"),
+        f"{reserved.get('cpu', '?')}/{allocatable.get('cpu', '?')}",
+        f"{memory(reserved.get('memory', '?'))}/{memory(allocatable.get('memory', '?'))}",
+        item.get("allocations"),
+        age(item.get("changedAt"), view.now_s),
+    ]
+    if view.is_wide:
+        labels = ",".join(f"{k}={v}" for k, v in (item.get("labels") or {}).items())
+        cells += [item.get("address") or "-", item.get("agentVersion") or "-", labels or "-"]
+    return [*cells, item.get("message")]
+
+
+def _workload(item: Item, view: View) -> list[object]:
+    counts = item.get("counts") or {}
+    kind = clean(item.get("kind")).lower()
+    name = f"{kind}/{item.get('name')}" if view.kind == WORKLOADS else item.get("name")
+    done = counts.get("succeeded" if kind == "job" else "ready", 0)
+    progress: list[object] = [f"{done}/{counts.get('desired', 0)}"]
+    if view.kind in (SERVICES, DAEMONS):
+        progress.append(counts.get("updated", 0))
+    if view.kind == JOBS:
+        progress += [counts.get("running", 0), counts.get("failed", 0)]
+    cells: list[object] = [name, *progress, item.get("state"), age(item.get("createdAt"), view.now_s)]
+    if view.is_wide:
+        spec = (item.get("manifest") or {}).get("spec") or {}
+        cells += [item.get("version"), spec.get("image")]
+    return [*cells, message_of(item)]
+
+
+def _allocation(item: Item, view: View) -> list[object]:
+    cells: list[object] = [
+        item.get("id"),
+        item.get("node"),
+        item.get("phase"),
+        item.get("health"),
+        item.get("restarts"),
+        age(item.get("createdAt"), view.now_s),
+    ]
+    if view.is_wide:
+        cells += [
+            item.get("version"),
+            item.get("address") or "-",
+            ports_of(item) or "-",
+            exit_of(item.get("lastEnding")) or "-",
+        ]
+        return [*cells, item.get("whySentence")]
+    return cells
+
+
+def _event(item: Item, view: View) -> list[object]:
+    cells: list[object] = [age(item.get("at"), view.now_s), item.get("subject"), item.get("reason")]
+    return [*cells, *([item.get("revision")] if view.is_wide else []), item.get("message")]
+
+
+_ROWS = {
+    NODES: _node,
+    SERVICES: _workload,
+    DAEMONS: _workload,
+    JOBS: _workload,
+    WORKLOADS: _workload,
+    ALLOCATIONS: _allocation,
+    EVENTS: _event,
+}
+_HEADINGS: Mapping[str, tuple[str, ...]] = {
+    NODES: ("NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "SINCE"),
+    SERVICES: ("NAME", "READY", "UP-TO-DATE", "STATE", "AGE"),
+    DAEMONS: ("NAME", "READY", "UP-TO-DATE", "STATE", "AGE"),
+    JOBS: ("NAME", "SUCCEEDED", "RUNNING", "FAILED", "STATE", "AGE"),
+    WORKLOADS: ("NAME", "DONE", "STATE", "AGE"),
+    ALLOCATIONS: ("ID", "NODE", "PHASE", "HEALTH", "RESTARTS", "AGE"),
+    EVENTS: ("AGE", "SUBJECT", "REASON"),
+}
+_WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
+    NODES: ("ADDRESS", "AGENT", "LABELS"),
+    SERVICES: ("VERSION", "IMAGE"),
+    DAEMONS: ("VERSION", "IMAGE"),
+    JOBS: ("VERSION", "IMAGE"),
+    WORKLOADS: ("VERSION", "IMAGE"),
+    ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING", "WHY"),
+    EVENTS: ("REVISION",),
+}
+_LAST_HEADINGS: Mapping[str, tuple[str, ...]] = dict.fromkeys(_ROWS, ("MESSAGE",)) | {ALLOCATIONS: ()}

@@ -1,0 +1,174 @@
+"""Waits until workloads are as they should be, and says meanwhile what they hang on.
+
+Level-triggered: a change only wakes it, and then it looks at the whole of each workload afresh. Used by apply, scale
+and delete.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from manifests.errors import NotFoundError, TimedOutError, UnavailableError, WherryError
+from wherry.cli.kinds import Workload
+from wherry.cli.lookup import allocations_of
+from wherry.cli.progress import Progress
+from wherry.cli.tables import exit_of
+from wherry.cli.text import clean, plural, span
+from wherry.cli.transport import Query, Transport
+from wherry.cli.watching import Waker
+
+LOOK_AGAIN_S = 2.0
+SHORTEST_LOOK_S = 0.15
+MOST_SHOWN = 8  # allocations of one workload that aren't well
+TERMINAL = frozenset({"stopped", "succeeded", "failed"})
+Item = Mapping[str, Any]
+
+
+class Seen(NamedTuple):
+    """How a workload stands: done or not, failed or not, and lines that tell it."""
+
+    is_done: bool
+    lines: tuple[str, ...]
+    is_failed: bool = False
+
+
+Look = Callable[[Transport, Workload], Seen]
+
+
+def wait_until_well(transport: Transport, workloads: Sequence[Workload], revision: int, timeout_s: float) -> None:
+    """Return when all are healthy or complete, at that revision or later.
+
+    Raises TimedOutError with what it hangs on, WherryError when a job has failed, NotFoundError when one is deleted.
+    """
+
+    def look(transport: Transport, workload: Workload) -> Seen:
+        query: Query = {"namespace": workload.namespace, "kind": workload.kind}
+        answer = transport.get("/v1/workloads", query)
+        if int(answer["revision"]) < revision:  # this server hasn't heard of our change yet
+            return Seen(False, (f"{workload}: waiting for the server to catch up",))
+        item = next((i for i in answer["items"] if i.get("name") == workload.name), None)
+        if item is None:
+            raise NotFoundError(f"{workload} was deleted meanwhile")
+        return see(item, workload, lambda: allocations_of(transport, workload))
+
+    _wait(transport, workloads, look, timeout_s)
+
+
+def wait_until_gone(transport: Transport, workloads: Sequence[Workload], timeout_s: float) -> None:
+    """Return when nothing of the workloads runs any more. Raises TimedOutError with what is left."""
+
+    def look(transport: Transport, workload: Workload) -> Seen:
+        left = [a for a in allocations_of(transport, workload) if a.get("phase") not in TERMINAL]
+        try:
+            transport.get(workload.path)
+        except NotFoundError:
+            if not left:
+                return Seen(True, (f"{workload}: gone",))
+        first = f"{workload}: stopping, {plural(len(left), 'allocation')} left"
+        return Seen(False, (first, *(f"  {trouble_of(a)}" for a in left[:MOST_SHOWN])))
+
+    _wait(transport, workloads, look, timeout_s)
+
+
+def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]]) -> Seen:
+    """Return how the workload stands. Its allocations are asked for only when something isn't well."""
+    counts, state = item.get("counts") or {}, clean(item.get("state"))
+    desired = counts.get("desired", 0)
+    if workload.kind == "job":
+        progress = f"{counts.get('succeeded', 0)}/{desired} succeeded, {counts.get('running', 0)} running"
+    else:
+        progress = f"{counts.get('ready', 0)}/{desired} ready, {counts.get('updated', 0)}/{desired} up to date"
+    first = f"{workload}: {state}, {progress}"
+    if state in ("healthy", "complete"):
+        return Seen(True, (first,))
+    lines = [first, *(f"  {clean(line)}" for line in _said_of(item))]
+    unwell = [a for a in allocations() if is_unwell(a)]
+    lines += [f"  {trouble_of(a)}" for a in unwell[:MOST_SHOWN]]
+    if len(unwell) > MOST_SHOWN:
+        lines.append(f"  and {len(unwell) - MOST_SHOWN} more")
+    return Seen(False, tuple(lines), is_failed=state == "failed")
+
+
+def is_unwell(allocation: Item) -> bool:
+    """Say whether the allocation holds its workload up or has ended badly."""
+    if allocation.get("desired") == "stop":
+        return False
+    if allocation.get("phase") == "succeeded":
+        return False
+    return allocation.get("phase") != "running" or allocation.get("health") != "healthy"
+
+
+def trouble_of(allocation: Item) -> str:
+    """Return where an allocation stands, and how its last attempt ended."""
+    phase, health = clean(allocation.get("phase")), clean(allocation.get("health"))
+    text = f"{clean(allocation.get('id'))} on {clean(allocation.get('node'))}: {phase}"
+    if phase == "running" and health != "healthy":
+        text += ", not checked yet" if health == "unknown" else f", {health}"
+    if allocation.get("message"):
+        text += f", {clean(allocation['message'])}"
+    ending = allocation.get("lastEnding")
+    if ending:
+        text += f"; attempt {ending.get('attempt')} ended: {exit_of(ending)}"
+        text += f": {clean(ending.get('message'))}" if ending.get("message") else ""
+    return text
+
+
+def _said_of(item: Item) -> list[str]:
+    lines = list(item.get("messages") or [])
+    for blocked in item.get("blocked") or []:
+        lines += [
+            blocked.get("sentence", ""),
+            *(f"  {detail}" for detail in (blocked.get("details") or [])[:MOST_SHOWN]),
+        ]
+    return lines
+
+
+def _wait(transport: Transport, workloads: Sequence[Workload], look: Look, timeout_s: float) -> None:
+    began = time.monotonic()
+    waker, progress = Waker(transport.connection, "workload,allocation"), Progress()
+    seen: dict[Workload, Seen] = {}
+    trouble = ""
+    while True:
+        for workload in workloads:
+            if workload not in seen or not seen[workload].is_done:
+                try:
+                    seen[workload], trouble = look(transport, workload), ""
+                except UnavailableError as error:
+                    trouble = f"{error.what}: {error.why}" if error.why else error.what
+        waited = time.monotonic() - began
+        footer = trouble or f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the cluster"
+        shown = {str(workload): s.lines for workload, s in seen.items()}
+        progress.show(shown | ({"": (trouble,)} if trouble else {}), footer)
+        failed = [workload for workload, s in seen.items() if s.is_failed]
+        if failed:
+            raise _failed(failed, seen)
+        open_ones = [w for w in workloads if w not in seen or not seen[w].is_done]
+        if not open_ones:
+            return
+        if waited >= timeout_s:
+            raise _timed_out(open_ones, seen, timeout_s, trouble)
+        time.sleep(SHORTEST_LOOK_S)
+        waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+
+
+def _failed(failed: Sequence[Workload], seen: Mapping[Workload, Seen]) -> WherryError:
+    first = failed[0]
+    return WherryError(
+        f"{first} failed",
+        why="; ".join(line.strip() for line in seen[first].lines[1:]),
+        fix=f"Look at `wherry describe {first.kind} {first.name}` and `wherry logs {first.kind}/{first.name}`.",
+    )
+
+
+def _timed_out(
+    open_ones: Sequence[Workload], seen: Mapping[Workload, Seen], timeout_s: float, trouble: str
+) -> TimedOutError:
+    parts = [trouble] if trouble else []
+    parts += ["; ".join(line.strip() for line in seen[w].lines) for w in open_ones if w in seen]
+    first = open_ones[0]
+    namespace = "" if first.namespace == "default" else f" -n {first.namespace}"
+    return TimedOutError(
+        f"{plural(len(open_ones), 'workload')} not done within {span(timeout_s)}",
+        why="\n".join(parts),
+        fix=f"The cluster goes on with it. `wherry describe {first.kind} {first.name}{namespace}` tells more.",
+    )
