@@ -78,7 +78,7 @@ class Ownership:
             return None
         # A number has many spellings and only one of them is sealed.
         canonical = all(labels[name] == value for name, value in _plain(identity).items())
-        right = hmac.compare_digest(seal.encode(), self._seal(identity).encode())
+        right = hmac.compare_digest(seal.encode(errors="replace"), self._seal(identity).encode())
         return identity if canonical and right else None
 
     def _seal(self, identity: Identity) -> str:

@@ -49,6 +49,7 @@ _SENTENCES = (
     ("found unexpected document indicator", "the quote that opens in line {began} is never closed"),
     ("found unknown escape character", "in double quotes a backslash begins an escape, and this is none: "
      "use single quotes, or two backslashes"),
+    ("invalid Unicode character escape code", "this escape is no character: write the character itself"),
     ("found character that cannot start any token", "a value can't begin with '{character}': put it in quotes"),
     ("did not find expected alphabetic or numeric character", "a value can't begin with '&' or '*' unless it names an "
      "anchor: put it in quotes"),

@@ -19,6 +19,8 @@ MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
 _HINTS = ["start", "die", "oom", "pause", "unpause", "destroy"]  # not exec_*: health checks make three of them each
 _EXEC_POLL_S = 0.02
+ADOPT_TRIES = 20
+ADOPT_PAUSE_S = 0.1
 
 
 class DockerDriver:
@@ -96,10 +98,15 @@ class DockerDriver:
     async def _adopt(self, spec: ContainerSpec) -> ContainerId:
         """Return the container that has the name already. Its image may have added labels: ours need only be there."""
         holder = await self.inspect(ContainerId(spec.name))
+        for _ in range(ADOPT_TRIES):
+            if holder is not None:
+                break
+            await self._clock.sleep(ADOPT_PAUSE_S)  # docker holds the name before the container can be seen
+            holder = await self.inspect(ContainerId(spec.name))
         if holder is None:
             raise UnavailableError(
                 f"cannot create container {spec.name} now",
-                why="one of that name is just being removed",
+                why="docker holds its name for one that is just being created or removed",
                 fix="Try again.",
             )
         differing = sorted(name for name, value in spec.labels.items() if holder.labels.get(name) != value)
@@ -185,9 +192,18 @@ class DockerDriver:
                         output += chunk.data[: MOST_OUTPUT_BYTES - len(output)]
                 while (ended := await self._api.exec_inspect(execution))["Running"]:
                     await self._clock.sleep(_EXEC_POLL_S)  # the output closes a moment before
+        except ConflictError as refused:
+            raise DriverError(
+                refused.what, why=refused.why, fix="Only a running container takes commands."
+            ) from refused
         except TimeoutError as late:
-            if execution:
-                _kill_session(await self._api.exec_inspect(execution))
+            if not execution:  # a dockerd that hangs must not count as a failed health check
+                raise UnavailableError(
+                    f"cannot run {command[0]} in container {container[:12]}",
+                    why=f"docker did not prepare it within {timeout_s:g} s",
+                    fix="Look at dockerd and at the load of this node.",
+                ) from late
+            _kill_session(await self._api.exec_inspect(execution))
             raise TimedOutError(
                 f"{command[0]} in container {container[:12]} did not end within {timeout_s:g} s",
                 why=f"it had written {len(output)} bytes",
@@ -208,13 +224,14 @@ class _Pull:
 def _kill_session(execution: Json) -> None:
     """Kill a command that was left running in a container: the API has no call for it.
 
-    The runtime makes it the leader of a session of its own, so that its process group holds its children too.
+    The runtime makes it the leader of a session of its own, so that its process group holds its children too. The
+    cgroup tells whether the pid means the same process to the agent as to dockerd.
     """
     pid = int(execution["Pid"])
     if not execution["Running"] or pid <= 1:
         return
-    with suppress(ProcessLookupError, PermissionError):
-        if os.getsid(pid) == pid:
+    with suppress(OSError):
+        if execution["ContainerID"] in Path(f"/proc/{pid}/cgroup").read_text() and os.getsid(pid) == pid:
             os.killpg(pid, signals.SIGKILL)
 
 

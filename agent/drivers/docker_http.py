@@ -5,6 +5,7 @@ each with Docker's own text as `why`. Knows no calls: those are in agent.drivers
 """
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
@@ -122,7 +123,7 @@ class DockerHttp:
             f"http://docker{prefix}{call.path}",
             params=call.params,
             json=call.body,
-            data=call.data,
+            data=None if call.data is None else io.BytesIO(call.data),  # sent in pieces, which lets others run
             headers={"Content-Type": "application/x-tar"} if call.data is not None else None,
         )
         if response.status < 400:

@@ -1,5 +1,6 @@
 """Opens the store that a URL names, and imports only what that one needs."""
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ async def open_store(
 async def _open_etcd(
     endpoints: Sequence[str], *, clock: Clock, rng: random.Random, tls: Tls | None, credentials: Credentials | None
 ) -> Store:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to standard error, past our logs
     try:
         from control_plane.store.etcd import EtcdStore  # loads grpc, 14 MiB and 65 ms, which SQLite doesn't need
     except ImportError as error:

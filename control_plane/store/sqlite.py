@@ -71,7 +71,7 @@ class SqliteStore:
         for _ in range(READERS):
             self._readers.put(open_reader(path))
         if leases:
-            self._background.start(self._expire(leases), name="expire-leases")
+            self._background.start(self._expire(leases, clock.now_s()), name="expire-leases")
         return self
 
     async def get(self, key: str) -> Entry | None:
@@ -160,9 +160,8 @@ class SqliteStore:
         finally:
             self._readers.put(connection)
 
-    async def _expire(self, leases: Sequence[tuple[LeaseId, float]]) -> None:
-        """Let the leases of an earlier run expire, each after its time to live."""
-        begun_s = self._clock.now_s()
+    async def _expire(self, leases: Sequence[tuple[LeaseId, float]], begun_s: float) -> None:
+        """Let the leases of an earlier run expire, each after its time to live, and then end."""
         for lease, ttl_s in sorted(leases, key=lambda one: one[1]):
             await self._clock.sleep(max(0.0, begun_s + ttl_s - self._clock.now_s()))
             while not await self._expire_one(lease):

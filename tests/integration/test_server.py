@@ -155,13 +155,17 @@ async def test_deleting_a_workload_leaves_nothing_in_the_store(server: Served) -
 async def test_a_full_cluster_says_what_is_short_and_where(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1", memory="1Gi"))):
         await server.apply(manifest(replicas=3, resources={"memory": "400Mi"}))
-        web = await server.until_state(WEB, "blocked")
-        blocked = web["blocked"][0]
+        await server.until_state(WEB, "blocked")
+
+        async def ready() -> int:
+            return int((await server.get(WEB))["counts"]["ready"])
+
+        await wait_until(ready, 5, "the two that fit are ready", lambda count: count == 2)
+        blocked = (await server.get(WEB))["blocked"][0]
         assert blocked["count"] == 1
         assert (blocked["rejections"][0]["node"], blocked["rejections"][0]["code"]) == ("n1", "memory")
         assert "400Mi" in blocked["sentence"]
         assert "224Mi" in blocked["sentence"]
-        assert web["counts"]["ready"] == 2
 
 
 async def test_what_was_blocked_is_placed_when_a_node_comes(server: Served) -> None:

@@ -52,9 +52,10 @@ def test_fields_do_not_run_into_each_other() -> None:
     assert ours.labels(shifted)[SEAL] != ours.labels(WEB)[SEAL]
 
 
-def test_a_seal_that_is_not_ascii_is_not_owned() -> None:
+@pytest.mark.parametrize("seal", ["é", "\ud800", ""])
+def test_a_seal_of_odd_characters_is_not_owned(seal: str) -> None:
     ours = Ownership(b"k" * 32)
-    assert ours.owned({**ours.labels(WEB), SEAL: "é"}) is None
+    assert ours.owned({**ours.labels(WEB), SEAL: seal}) is None
 
 
 def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:

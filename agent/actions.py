@@ -1,0 +1,199 @@
+"""Carries out what reconcile decided: starts, stops and removals, each in a task of its own, and reports back.
+
+Starts pass a gate; stops don't wait for starts. A failure of the container manager is tried again later, and only a
+failure of the container itself counts against it.
+"""
+
+import asyncio
+import random
+from typing import assert_never
+
+from agent.container_spec import Surroundings, container_spec
+from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, PullPolicy, StartError
+from agent.gate import Gate
+from agent.node import Node
+from agent.ownership import ALLOCATION, NODE, Ownership
+from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
+from agent.tracked import Failure, Tracked, Work
+from foundation.backoff import Backoff
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.allocations import Phase
+from manifests.containers import PullPolicyName
+from manifests.errors import InvalidError, WherryError
+
+RETRY = Backoff(0.5, 15.0)
+IMAGE_KNOWN_S = 60.0  # so long an image that was present is believed to be still there
+_log = Log(__name__)
+
+
+class Actions:
+    """Call `bind` before the first action: the node and its actions know each other."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        ownership: Ownership,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        tasks: asyncio.TaskGroup,
+        start_concurrency: int,
+    ) -> None:
+        self._driver = driver
+        self._ownership = ownership
+        self._clock = clock
+        self._rng = rng
+        self._tasks = tasks
+        self._gate = Gate(start_concurrency)
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._can_cancel: set[str] = set()
+        self._images: dict[str, float] = {}
+        self._discarding: set[ContainerId] = set()
+        self._node: Node | None = None
+        self.surroundings: Surroundings | None = None  # None until the cluster is known
+
+    def bind(self, node: Node) -> None:
+        self._node = node
+
+    @property
+    def node(self) -> Node:
+        assert self._node is not None
+        return self._node
+
+    def perform(self, action: Action) -> None:
+        """Begin the action and return at once."""
+        match action:
+            case Start(allocation, is_restart):
+                task = self._tasks.create_task(self._start(allocation, is_restart), name=f"start {allocation}")
+                self._starts[allocation] = task
+                task.add_done_callback(lambda done: self._end_start(allocation, done))
+            case Stop(allocation):
+                self._tasks.create_task(self._stop(action), name=f"stop {allocation}")
+            case Remove(allocation):
+                self._tasks.create_task(self._remove(action), name=f"remove {allocation}")
+            case Discard(containers):
+                self._tasks.create_task(self._discard(containers), name="discard")
+            case Forget():
+                pass  # the node has done it
+            case _:
+                assert_never(action)
+
+    def _end_start(self, allocation: str, task: asyncio.Task[None]) -> None:
+        if self._starts.get(allocation) is task:
+            del self._starts[allocation]
+
+    async def _start(self, allocation: str, is_restart: bool) -> None:
+        tracked = self.node.tracked[allocation]
+        self._can_cancel.add(allocation)
+        try:
+            if not self._is_known(tracked):
+                self.node.progress(allocation, Phase.PULLING)
+                await self._make_image_ready(tracked)
+            async with self._gate.enter(is_urgent=is_restart):
+                # From here on half done is worse than late: the manager would go on without us.
+                self._can_cancel.discard(allocation)
+                self.node.progress(allocation, Phase.STARTING)
+                container = await self._bring_up(tracked)
+            self.node.finish(allocation, Work.START, container)
+        except (ImageError, StartError, InvalidError) as error:
+            await self._report_failure(tracked, error)
+        except WherryError as error:
+            self._delay(tracked, Work.START, error)
+        finally:
+            self._can_cancel.discard(allocation)
+
+    def _is_known(self, tracked: Tracked) -> bool:
+        is_fresh = self._clock.now_s() - self._images.get(tracked.spec.image, -IMAGE_KNOWN_S) < IMAGE_KNOWN_S
+        return is_fresh and tracked.spec.pull is PullPolicyName.IF_MISSING
+
+    async def _make_image_ready(self, tracked: Tracked) -> None:
+        await self._driver.ensure_image(tracked.spec.image, PullPolicy(tracked.spec.pull))
+        self._images[tracked.spec.image] = self._clock.now_s()
+
+    async def _bring_up(self, tracked: Tracked) -> Container | None:
+        assert self.surroundings is not None  # assignments come from a known cluster
+        spec = container_spec(tracked, self.surroundings, self._ownership)
+        try:
+            container = await self._driver.create(spec)
+        except ImageError:
+            if self._images.pop(tracked.spec.image, None) is None:
+                raise
+            await self._make_image_ready(tracked)  # it was removed since
+            container = await self._driver.create(spec)
+        await self._driver.start(container)
+        return await self._driver.inspect(container)
+
+    async def _report_failure(self, tracked: Tracked, error: WherryError) -> None:
+        reason = "imageFailed" if isinstance(error, ImageError) else "startFailed"
+        message = " ".join(str(error).split("\n"))
+        _log.info("start failed", allocation=tracked.id, attempt=tracked.status.attempt, why=message)
+        try:
+            found = await self._containers_of(tracked.id)
+        except WherryError:
+            found = []  # the next full list shows it
+        current = next((c for c in found if c.labels.get("wherry.attempt") == str(tracked.status.attempt)), None)
+        self.node.fail_start(tracked.id, Failure(reason, message), current)
+
+    async def _stop(self, stop: Stop) -> None:
+        tracked = self.node.tracked[stop.allocation]
+        try:
+            await self._settle_start(stop.allocation)
+            tracked = self.node.tracked[stop.allocation]
+            container = tracked.container
+            found = await self._containers_of(stop.allocation) if container is None else [container]
+            for running in found:
+                if running.state is ContainerState.RUNNING:
+                    await self._driver.stop(running.id, signal=stop.signal, grace_s=stop.grace_s)
+            last = found[-1] if found else None
+            ended = await self._driver.inspect(last.id) if last else None
+            self.node.finish(stop.allocation, Work.STOP, ended)
+        except WherryError as error:
+            self._delay(tracked, Work.STOP, error)
+
+    async def _settle_start(self, allocation: str) -> None:
+        """Wait until a start that is under way has ended, by cancellation where that leaves nothing behind."""
+        task = self._starts.get(allocation)
+        if task is None:
+            return
+        if allocation in self._can_cancel:
+            task.cancel()
+        await asyncio.wait([task])
+
+    async def _remove(self, remove: Remove) -> None:
+        tracked = self.node.tracked[remove.allocation]
+        try:
+            for container in remove.containers:
+                await self._driver.remove(container)
+            self.node.finish_removal(remove.allocation)
+        except WherryError as error:
+            self._delay(tracked, Work.REMOVE, error)
+
+    async def _discard(self, containers: tuple[ContainerId, ...]) -> None:
+        """Stop if need be, and remove. Should it fail, the next full list asks for it again."""
+        todo = [container for container in containers if container not in self._discarding]
+        self._discarding.update(todo)
+        try:
+            for container in todo:
+                await self._driver.stop(container, signal="SIGTERM", grace_s=10.0)
+                await self._driver.remove(container)
+        except WherryError as error:
+            _log.warning("container could not be removed yet", why=error.what)
+        finally:
+            self._discarding.difference_update(todo)
+
+    async def _containers_of(self, allocation: str) -> list[Container]:
+        """Return this allocation's containers with our seal, the newest attempt last."""
+        around = self.surroundings
+        assert around is not None
+        found = await self._driver.list_containers({NODE: around.node, ALLOCATION: allocation})
+        owned = [(identity.attempt, c) for c in found if (identity := self._ownership.owned(c.labels)) is not None]
+        return [container for _, container in sorted(owned, key=lambda pair: pair[0])]
+
+    def _delay(self, tracked: Tracked, work: Work, error: WherryError) -> None:
+        delay_s = RETRY.delay_s(tracked.tries + 1, self._rng)
+        if tracked.tries == 0:
+            _log.warning("work was put off", allocation=tracked.id, work=work, why=str(error))
+        self.node.delay(
+            tracked.id, work, delay_s=delay_s, message=f"{error.what}: {error.why}" if error.why else error.what
+        )

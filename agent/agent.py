@@ -1,0 +1,225 @@
+"""One node's agent: ties session, node, actions, runtime watch and health checks together.
+
+Everything from outside is injected: options, driver, transport, clock and chance. Its end, of whatever kind, leaves
+all containers as they are.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from agent.actions import Actions
+from agent.cgroups import cap_parent, remove_parent
+from agent.container_spec import Surroundings
+from agent.driver import Driver, DriverInfo
+from agent.facts import allocatable_of, machine_resources, node_facts, read_boot_id
+from agent.health import HealthChecks
+from agent.node import Node
+from agent.options import AgentOptions
+from agent.outbox import Outbox
+from agent.ownership import Ownership
+from agent.session import Session, SessionParts
+from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
+from agent.tracked import Tracked
+from agent.transport import Transport
+from agent.watch_runtime import RuntimeWatch
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.errors import WherryError
+from manifests.nodes import NodeFacts
+
+SAVE_EVERY_S = (
+    1.0  # at most so old is the state on disk, but for endings, which are there before a server hears of them
+)
+ASK_DRIVER_EVERY_S = 10.0
+DRIVER_INFO_TIMEOUT_S = 3.0
+_log = Log(__name__)
+
+
+class Agent:
+    """`run` serves until cancelled."""
+
+    def __init__(
+        self, options: AgentOptions, *, driver: Driver, transport: Transport, clock: Clock, rng: random.Random
+    ) -> None:
+        self._options = options
+        self._driver = driver
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._outbox = Outbox()
+        self._ownership = Ownership.load(options.data_dir)
+        self._agent_id = load_agent_id(options.data_dir)
+        state = load_state(options.data_dir, read_boot_id())
+        self._boot_id = state.boot_id
+        self._cluster = state.cluster
+        self._restored = state
+        self._allocatable = allocatable_of(options, machine_resources())
+        self._driver_info: DriverInfo | None = None
+        self._node: Node | None = None
+        self._health: HealthChecks | None = None
+        self._actions: Actions | None = None
+        self._must_save = False
+        self._saving = asyncio.Lock()
+        self._has_save_failed = False
+        self._cgroup_parent = ""
+
+    async def run(self) -> None:
+        await self._learn_driver()
+        await self._make_cgroup()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._assemble(tasks)
+                for name, part in self._parts().items():
+                    tasks.create_task(part, name=name)
+        finally:
+            await self._save()
+            if self._cgroup_parent:
+                remove_parent(self._cgroup_parent)  # only if nothing lives in it
+
+    def _assemble(self, tasks: asyncio.TaskGroup) -> None:
+        concurrency = self._options.start_concurrency or max(4, 2 * (os.cpu_count() or 1))
+        self._actions = Actions(
+            self._driver,
+            self._ownership,
+            clock=self._clock,
+            rng=self._rng,
+            tasks=tasks,
+            start_concurrency=concurrency,
+        )
+        self._node = Node(
+            allocatable=self._allocatable,
+            clock=self._clock,
+            perform=self._actions.perform,
+            on_change=self._on_change,
+            restored=[to_tracked(saved) for saved in self._restored.allocations],
+            applied_revision=self._restored.applied_revision,
+        )
+        self._actions.bind(self._node)
+        self._health = HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks)
+        self._set_surroundings()
+
+    def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
+        assert self._node is not None
+        watch = RuntimeWatch(
+            self._driver, self._node, self._ownership, name=self._options.name, clock=self._clock, rng=self._rng
+        )
+        parts = SessionParts(
+            node=self._node,
+            outbox=self._outbox,
+            driver=self._driver,
+            facts=self._facts,
+            clock=self._clock,
+            rng=self._rng,
+            cluster=lambda: self._cluster,
+            pin=self._pin,
+            save=self._save,
+        )
+        return {
+            "watch-runtime": watch.run(),
+            "session": Session(self._options.servers, self._transport, parts).run(),
+            "timers": self._node.run_timers(),
+            "save": self._save_regularly(),
+            "ask-driver": self._ask_driver(),
+        }
+
+    # The node's records.
+
+    def _on_change(self, old: Tracked | None, new: Tracked | None) -> None:
+        if new is None:
+            assert old is not None
+            self._outbox.forget(old.id)
+            self._must_save = True
+        else:
+            if old is None or old.status is not new.status:
+                self._outbox.put(new.status)
+            self._must_save |= old is None or _lasting(old) != _lasting(new)
+        if self._health is not None:
+            self._health.follow(old, new)
+
+    async def _pin(self, cluster: str) -> None:
+        """Belong to this cluster from now on; written down before its first order is obeyed."""
+        if self._cluster != cluster:
+            self._cluster = cluster
+            self._must_save = True
+            self._set_surroundings()
+            await self._save()
+
+    def _set_surroundings(self) -> None:
+        if self._cluster and self._actions is not None:
+            self._actions.surroundings = Surroundings(
+                cluster=self._cluster,
+                node=self._options.name,
+                address=self._options.publish_address,
+                cgroup_parent=self._cgroup_parent,
+                allocatable=self._allocatable,
+            )
+
+    # The state file.
+
+    async def _save(self) -> None:
+        """Write the state if it has changed. A full disk is reported once and stops nothing."""
+        async with self._saving:
+            if not self._must_save or self._node is None:
+                return
+            self._must_save = False
+            state = SavedState(
+                boot_id=self._boot_id,
+                cluster=self._cluster,
+                applied_revision=self._node.applied_revision,
+                allocations=tuple(to_saved(tracked) for tracked in self._node.tracked.values()),
+            )
+            try:
+                await asyncio.to_thread(save_state, self._options.data_dir, state)
+            except OSError as error:
+                self._must_save = True
+                if not self._has_save_failed:
+                    _log.error("state could not be saved", why=str(error), folder=self._options.data_dir)
+                self._has_save_failed = True
+            else:
+                self._has_save_failed = False
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await self._clock.sleep(SAVE_EVERY_S)
+            await self._save()
+
+    # The container manager and the machine.
+
+    def _facts(self) -> NodeFacts:
+        return node_facts(self._options, agent_id=self._agent_id, driver=self._driver_info)
+
+    async def _learn_driver(self) -> None:
+        try:
+            async with asyncio.timeout(DRIVER_INFO_TIMEOUT_S):
+                self._driver_info = await self._driver.info()
+        except (WherryError, TimeoutError) as error:
+            _log.warning("container manager doesn't answer", why=str(error) or "it took too long")
+
+    async def _ask_driver(self) -> None:
+        """Ask again until it has answered once; the next session's facts then tell of it."""
+        while self._driver_info is None:
+            await self._clock.sleep(ASK_DRIVER_EVERY_S)
+            await self._learn_driver()
+
+    async def _make_cgroup(self) -> None:
+        """Cap all containers together, where the container manager leaves cgroups to whoever makes them."""
+        wanted = self._options.cgroup_parent
+        parent = f"/wherry-{self._agent_id}" if wanted is None else wanted
+        driver = self._driver_info.attributes.get("cgroup.driver") if self._driver_info else None
+        if wanted is None and driver == "systemd":
+            _log.warning("containers have no common cap", why="systemd keeps the cgroups", fix="give a .slice by flag")
+            return
+        is_capped = bool(parent) and await asyncio.to_thread(cap_parent, parent, self._allocatable)
+        self._cgroup_parent = parent if is_capped else wanted or ""
+
+
+def _lasting(tracked: Tracked) -> tuple[object, ...]:
+    """Return what of a record must outlive the agent; how it runs now is seen afresh."""
+    status = tracked.status
+    return (
+        *(tracked.assigned, tracked.is_withdrawn, tracked.is_admitted, tracked.failures, tracked.due_s),
+        *(tracked.first_start_s, tracked.doom, status.attempt, status.is_terminal),
+    )

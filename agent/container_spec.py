@@ -1,0 +1,71 @@
+"""What the driver is to create for one attempt of an allocation: name, labels, environment, limits and ports. Pure."""
+
+from dataclasses import dataclass
+
+from agent.driver import ContainerSpec, Limits, PublishedPort
+from agent.ownership import Identity, Ownership
+from agent.tracked import Tracked
+from manifests.containers import Resources
+
+_MOST_HOSTNAME = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all containers of this node have in common."""
+
+    cluster: str
+    node: str
+    address: str  # on which ports are published, "" for all
+    cgroup_parent: str
+    allocatable: Resources
+
+
+def container_name(cluster: str, node: str, allocation: str, attempt: int) -> str:
+    """Return the name that is unique for the attempt, and the same whenever it is asked for."""
+    return f"wherry-{cluster[:8]}-{node}-{allocation}-{attempt}"
+
+
+def container_spec(tracked: Tracked, around: Surroundings, ownership: Ownership) -> ContainerSpec:
+    spec, allocation, attempt = tracked.spec, tracked.assigned.allocation, tracked.status.attempt
+    identity = Identity(around.cluster, around.node, allocation.id, allocation.version, attempt)
+    is_host = spec.network == "host"
+    limit = spec.limit()
+    return ContainerSpec(
+        name=container_name(around.cluster, around.node, allocation.id, attempt),
+        image=spec.image,
+        command=spec.command,
+        args=spec.args,
+        env={**spec.env, **_own_env(tracked, around)},
+        labels=ownership.labels(identity),
+        # The kernel refuses a quota above that of the parent cgroup, which is the node's allocatable.
+        limits=Limits(min(limit.cpu_m, around.allocatable.cpu_m), limit.memory_bytes, limit.pids),
+        ports=() if is_host else _published(tracked, around),
+        host_network=is_host,
+        working_dir=spec.working_dir,
+        user=spec.user,
+        read_only_root=spec.read_only_root,
+        stop_signal=spec.stop.signal,
+        cgroup_parent=around.cgroup_parent,
+        hostname="" if is_host else allocation.id[-_MOST_HOSTNAME:].lstrip("-"),
+    )
+
+
+def _published(tracked: Tracked, around: Surroundings) -> tuple[PublishedPort, ...]:
+    return tuple(PublishedPort(p.container, p.host, around.address, p.protocol) for p in tracked.ports)
+
+
+def _own_env(tracked: Tracked, around: Surroundings) -> dict[str, str]:
+    """Return what tells the process who and where it is; it wins over the manifest's variables of the same names."""
+    allocation = tracked.assigned.allocation
+    ports = {f"WHERRY_PORT_{p.name.upper().replace('-', '_')}": str(p.host) for p in allocation.ports}
+    return {
+        "WHERRY_ALLOCATION": allocation.id,
+        "WHERRY_ATTEMPT": str(tracked.status.attempt),
+        "WHERRY_INDEX": str(allocation.index),
+        "WHERRY_NAMESPACE": allocation.workload.namespace,
+        "WHERRY_NODE": around.node,
+        "WHERRY_VERSION": str(allocation.version),
+        "WHERRY_WORKLOAD": allocation.workload.name,
+        **ports,
+    }

@@ -1,0 +1,110 @@
+"""How an attempt ended, and what follows from it: success, another attempt after a while, or failure. Pure.
+
+Called by agent.reconcile alone.
+"""
+
+from dataclasses import replace
+
+from agent.driver import Container, ContainerState
+from agent.tracked import Moment, Tracked
+from foundation.backoff import Backoff
+from manifests.allocations import Ending, Phase, advance
+from manifests.containers import RestartPolicy
+from manifests.quantities import render_bytes, render_duration
+from manifests.workloads import Kind, restart_policy_of
+
+_LOST_EXIT_CODE = 255  # what managers give when they don't know the real one
+_NEVER_RAN = frozenset({"imageFailed", "startFailed"})
+_SIGNALS = {
+    129: "SIGHUP",
+    130: "SIGINT",
+    131: "SIGQUIT",
+    134: "SIGABRT",
+    137: "SIGKILL",
+    139: "SIGSEGV",
+    143: "SIGTERM",
+}
+
+
+def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
+    """Return the record after its attempt has ended by itself, failed to start, or was ended for its health."""
+    ending = ending_of(tracked, moment)
+    if _has_succeeded(tracked, ending):
+        return finish(tracked, Phase.SUCCEEDED, ending)
+    if tracked.must_end:
+        return finish(tracked, Phase.STOPPED, ending)
+    if ending.reason == "timeout":
+        return finish(tracked, Phase.FAILED, ending)
+    if restart_policy_of(tracked.kind, tracked.spec) is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
+        return finish(tracked, Phase.FAILED, ending, "it isn't restarted, since restart.policy is never")
+    return _restart_later(tracked, ending, moment)
+
+
+def _restart_later(tracked: Tracked, ending: Ending, moment: Moment) -> Tracked:
+    restart = tracked.spec.restart
+    failures = tuple(at for at in tracked.failures if at > moment.now_s - restart.window_s)
+    is_counted = ending.reason != "lostByRuntime"
+    if is_counted:
+        failures = (*failures, moment.now_s)
+    if is_counted and len(failures) > restart.attempts:
+        count = f"{len(failures)} failed attempts within {render_duration(restart.window_s)}"
+        return finish(tracked, Phase.FAILED, ending, f"{count}, and restart.attempts is {restart.attempts}")
+    # The first exit is answered at once; what couldn't even start would most likely fail again.
+    steps = 0 if not is_counted else len(failures) - (0 if ending.reason in _NEVER_RAN else 1)
+    delay_s = Backoff(restart.backoff_s, restart.max_backoff_s).delay_s(steps) if steps > 0 else 0.0
+    status = advance(
+        tracked.status,
+        Phase.BACKOFF,
+        last_ending=ending,
+        message=ending.message,
+        next_attempt_s=moment.wall_s + delay_s,
+    )
+    due_s = moment.now_s + delay_s
+    return replace(tracked, status=status, failures=failures, due_s=due_s, failure=None, doom="", doom_message="")
+
+
+def finish(tracked: Tracked, phase: Phase, ending: Ending | None, why: str = "") -> Tracked:
+    """Return the record in a terminal phase."""
+    parts = [text for text in (ending.message if ending else "", why) if text]
+    changes = {"message": "; ".join(parts), "last_ending": ending or tracked.status.last_ending}
+    return replace(tracked, status=advance(tracked.status, phase, **changes), failure=None)
+
+
+def ending_of(tracked: Tracked, moment: Moment) -> Ending:
+    """Return how the current attempt ended, with a sentence that says what to do."""
+    container = tracked.container
+    exited = container if container is not None and container.state is ContainerState.EXITED else None
+    reason, message = _reason(tracked, exited)
+    return Ending(
+        attempt=tracked.status.attempt,
+        exit_code=exited.exit_code if exited else None,
+        reason=reason,
+        message=message,
+        finished_s=(exited.finished_s if exited else 0.0) or moment.wall_s,
+    )
+
+
+def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
+    if tracked.failure is not None:
+        return tracked.failure.reason, tracked.failure.message
+    if tracked.doom:
+        return tracked.doom, tracked.doom_message
+    if exited is None:
+        return "exited", "its container is gone: something other than Wherry removed it"
+    if exited.oom_killed and exited.exit_code != 0:
+        limit = render_bytes(tracked.spec.limit().memory_bytes)
+        return "oomKilled", (
+            f"it was killed when it needed more memory than its limit of {limit}: "
+            f"raise limits.memory (or resources.memory), or make it use less"
+        )
+    if exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight:
+        return "lostByRuntime", "the container manager was restarted and lost its container"
+    code = exited.exit_code or 0
+    signal = f" ({_SIGNALS[code]})" if code in _SIGNALS else ""
+    return "exited", f"exited with code {code}{signal}"
+
+
+def _has_succeeded(tracked: Tracked, ending: Ending) -> bool:
+    if ending.reason != "exited" or ending.exit_code != 0:
+        return False
+    return tracked.kind is Kind.JOB or restart_policy_of(tracked.kind, tracked.spec) is not RestartPolicy.ALWAYS

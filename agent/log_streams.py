@@ -1,0 +1,70 @@
+"""Streams containers' logs over a session, on request. A slow reader slows its own stream, not the node.
+
+Each stream reads from the driver no faster than the session takes it: nothing is buffered here.
+"""
+
+import asyncio
+import struct
+
+from agent.driver import ContainerId, Driver, LogChunk
+from agent.tracked import Tracked
+from agent.transport import Channel
+from manifests.errors import NotFoundError, UnavailableError, WherryError
+from manifests.session import LogsEnded, OpenLogs
+
+MOST_STREAMS = 64
+MOST_CHUNK_BYTES = 32 * 1024
+_HEADER = struct.Struct(">IB")
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+class LogStreams:
+    """The open log streams of one session; they end with its task group."""
+
+    def __init__(self, driver: Driver, channel: Channel, tasks: asyncio.TaskGroup) -> None:
+        self._driver = driver
+        self._channel = channel
+        self._tasks = tasks
+        self._open: dict[int, asyncio.Task[None]] = {}
+
+    def open(self, ask: OpenLogs, tracked: Tracked | None) -> None:
+        if ask.stream not in self._open:
+            is_full = len(self._open) >= MOST_STREAMS
+            task = self._tasks.create_task(self._serve(ask, tracked, is_full=is_full), name=f"logs {ask.allocation}")
+            self._open[ask.stream] = task
+            task.add_done_callback(lambda _: self._open.pop(ask.stream, None))
+
+    def close(self, stream: int) -> None:
+        if (task := self._open.get(stream)) is not None:
+            task.cancel()
+
+    async def _serve(self, ask: OpenLogs, tracked: Tracked | None, *, is_full: bool) -> None:
+        error = ""
+        try:
+            if is_full:
+                raise UnavailableError(f"this node streams {MOST_STREAMS} logs already")
+            await self._pass_on(ask, _container_of(ask.allocation, tracked))
+        except WherryError as failure:
+            error = f"{failure.what}: {failure.why}" if failure.why else failure.what
+        await self._channel.send(LogsEnded(stream=ask.stream, error=error))
+
+    async def _pass_on(self, ask: OpenLogs, container: ContainerId) -> None:
+        async for chunk in self._driver.logs(container, follow=ask.follow, tail=ask.tail):
+            for frame in _frames(ask.stream, chunk):
+                await self._channel.send_bytes(frame)
+
+
+def _frames(stream: int, chunk: LogChunk) -> list[bytes]:
+    header = _HEADER.pack(stream, _NUMBERS.get(chunk.stream, 1))
+    return [header + chunk.data[at : at + MOST_CHUNK_BYTES] for at in range(0, len(chunk.data), MOST_CHUNK_BYTES)]
+
+
+def _container_of(allocation: str, tracked: Tracked | None) -> ContainerId:
+    """Return the current attempt's container, or between two attempts the last one's."""
+    if tracked is None:
+        raise NotFoundError(f"allocation {allocation} is not on this node")
+    if tracked.container is not None:
+        return tracked.container.id
+    if tracked.earlier:
+        return tracked.earlier[-1]
+    raise NotFoundError(f"allocation {allocation} has no container yet", why=tracked.status.message)

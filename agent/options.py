@@ -1,0 +1,26 @@
+"""What an agent is started with. The command line fills it in; agent.facts finds what depends on the machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """`cpu_m`, `memory_bytes` and `pids`, where given, are allocatable exactly; else the machine's, less a reserve."""
+
+    servers: tuple[str, ...]  # base URLs; any of them will do
+    name: str
+    data_dir: Path
+    docker_socket: str = "/var/run/docker.sock"
+    token: str = ""
+    token_file: Path | None = None  # instead of `token`
+    cpu_m: int | None = None
+    memory_bytes: int | None = None
+    pids: int | None = None
+    publish_address: str = ""  # where published ports answer; "" for all of the node's addresses
+    cgroup_parent: str | None = None  # None: one of its own, "": that of the container manager
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ca_file: Path | None = None
+    start_concurrency: int | None = None  # None: twice the cores, at least 4
+    log_level: str = "info"

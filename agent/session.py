@@ -1,0 +1,169 @@
+"""The agent's one session: with any server, again with the next one when it breaks.
+
+A lost session changes nothing on the node: only explicit assignments of the agent's own cluster are orders.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from agent.driver import Driver
+from agent.log_streams import LogStreams
+from agent.node import Node
+from agent.outbox import Outbox
+from agent.transport import Channel, Transport
+from foundation.backoff import Backoff
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.errors import ConflictError, UnavailableError, WherryError
+from manifests.nodes import NodeFacts
+from manifests.session import (
+    Assignments,
+    CloseStream,
+    FromServer,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    OpenLogs,
+    Refused,
+    StatusesAck,
+    Welcome,
+)
+
+RETRY = Backoff(0.3, 5.0)  # with jitter, so that a server's end isn't a stampede on the next
+WELCOME_TIMEOUT_S = 10.0
+MOST_MISSED_ACKS = 3
+FLUSH_S = 0.05  # statuses that change within this travel together
+_log = Log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a session works with."""
+
+    node: Node
+    outbox: Outbox
+    driver: Driver
+    facts: Callable[[], NodeFacts]  # as of now
+    clock: Clock
+    rng: random.Random
+    cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
+    pin: Callable[[str], Awaitable[None]]  # writes it down before any order is obeyed
+    save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
+
+
+class Session:
+    def __init__(self, servers: tuple[str, ...], transport: Transport, parts: SessionParts) -> None:
+        self._servers = servers
+        self._transport = transport
+        self._parts = parts
+        self._sequence = 0
+        self._acked = 0
+        self._is_welcome = False
+
+    async def run(self) -> None:
+        """Hold a session for as long as the agent lives."""
+        failures = 0
+        turn = self._parts.rng.randrange(len(self._servers))
+        while True:
+            server = self._servers[turn % len(self._servers)]
+            self._is_welcome = False
+            try:
+                await self._serve(server)
+            except* WherryError as group:
+                failures = 1 if self._is_welcome else failures + 1
+                if failures <= 1 or failures % 20 == 0:
+                    _log.warning("session was lost", server=server, failures=failures, why=str(_first(group)))
+            turn += 1
+            await self._parts.clock.sleep(RETRY.delay_s(failures, self._parts.rng))
+
+    async def _serve(self, server: str) -> None:
+        async with self._transport.connect(server) as channel:
+            welcome = await self._introduce(channel)
+            self._is_welcome = True
+            _log.info("session opened", server=welcome.server, session=welcome.session)
+            self._sequence = self._acked = 0
+            async with asyncio.TaskGroup() as tasks:
+                streams = LogStreams(self._parts.driver, channel, tasks)
+                tasks.create_task(self._receive(channel, streams), name="session-receive")
+                tasks.create_task(self._beat(channel, welcome.heartbeat_s), name="session-heartbeat")
+                tasks.create_task(self._send_statuses(channel), name="session-statuses")
+
+    async def _introduce(self, channel: Channel) -> Welcome:
+        """Say what is here, and return the welcome. Raises ConflictError when the server is of another cluster."""
+        parts = self._parts
+        await parts.save()
+        parts.node.begin_session()
+        parts.outbox.begin_session()
+        hello = Hello(
+            cluster=parts.cluster(),
+            facts=parts.facts(),
+            statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
+            applied_revision=parts.node.applied_revision,
+        )
+        await channel.send(hello)
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT_S):
+                answer = await channel.receive()
+        except TimeoutError as error:
+            raise UnavailableError("the server didn't welcome this agent in time") from error
+        if isinstance(answer, Refused):
+            raise ConflictError(answer.what, why=answer.why, fix=answer.fix)
+        if not isinstance(answer, Welcome):
+            raise UnavailableError(f"the server began with {answer.type} and not with a welcome")
+        if parts.cluster() not in ("", answer.cluster):
+            raise ConflictError(
+                f"server {answer.server} is of another cluster",
+                why=f"this agent belongs to {parts.cluster()}, the server to {answer.cluster}",
+                fix="Check the agent's servers; to move the node for good, give it an empty data folder.",
+            )
+        await parts.pin(answer.cluster)
+        return answer
+
+    async def _receive(self, channel: Channel, streams: LogStreams) -> None:
+        while True:
+            self._handle(await channel.receive(), streams)
+
+    def _handle(self, frame: FromServer, streams: LogStreams) -> None:
+        match frame:
+            case HeartbeatAck(sequence=sequence):
+                self._acked = max(self._acked, sequence)
+            case StatusesAck(sequence=sequence):
+                self._parts.outbox.acknowledge(sequence)
+            case Assignments():
+                self._parts.node.assign(frame)
+            case OpenLogs():
+                streams.open(frame, self._parts.node.tracked.get(frame.allocation))
+            case CloseStream(stream=stream):
+                streams.close(stream)
+            case Welcome() | Refused():
+                raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
+            case _:
+                assert_never(frame)
+
+    async def _beat(self, channel: Channel, every_s: float) -> None:
+        """Send heartbeats; give the session up when their answers stay away, as when one direction is cut."""
+        while True:
+            if self._sequence - self._acked >= MOST_MISSED_ACKS:
+                raise UnavailableError(f"the server answered none of the last {MOST_MISSED_ACKS} heartbeats")
+            self._sequence += 1
+            await channel.send(Heartbeat(sequence=self._sequence))
+            await self._parts.clock.sleep(every_s)
+
+    async def _send_statuses(self, channel: Channel) -> None:
+        outbox = self._parts.outbox
+        while True:
+            await outbox.wait_for_work()
+            await self._parts.clock.sleep(FLUSH_S)
+            if outbox.has_terminal:
+                await self._parts.save()
+            await channel.send(await outbox.next_frame())
+
+
+def _first(group: BaseExceptionGroup[WherryError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

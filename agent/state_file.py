@@ -1,0 +1,118 @@
+"""What the agent must still know after a restart, in one small file: the cluster, assignments, and what has ended.
+
+Containers themselves are known by their labels. Without the file nothing is killed: the runtime and the next full
+assignments rebuild all but the restarts counted so far and jobs whose containers are gone.
+"""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from agent.tracked import Tracked
+from foundation.logs import Log
+from manifests.allocations import AllocationStatus
+from manifests.base import Model
+from manifests.session import Assigned
+
+STATE_FILE = "state.json"
+ID_FILE = "agent-id"
+_log = Log(__name__)
+
+
+class SavedAllocation(Model):
+    """One record. Times are those of a clock that lives as long as the boot does."""
+
+    assigned: Assigned
+    status: AllocationStatus
+    is_withdrawn: bool = False
+    is_admitted: bool = False
+    failures: tuple[float, ...] = ()
+    due_s: float = 0.0
+    first_start_s: float | None = None
+    doom: str = ""
+    doom_message: str = ""
+
+
+class SavedState(Model):
+    format: int = 1
+    boot_id: str
+    cluster: str = ""
+    applied_revision: int = 0
+    allocations: tuple[SavedAllocation, ...] = Field(default=())
+
+
+def load_state(data_dir: Path, boot_id: str) -> SavedState:
+    """Return what was saved. A file that can't be read is moved aside; times of another boot are dropped."""
+    path = data_dir / STATE_FILE
+    try:
+        state = SavedState.read(path.read_bytes())
+    except FileNotFoundError:
+        return SavedState(boot_id=boot_id)
+    except (ValidationError, ValueError) as error:
+        aside = path.with_name(f"{STATE_FILE}.damaged-{secrets.token_hex(4)}")
+        path.rename(aside)
+        _log.error("state file was damaged and moved aside", path=path, aside=aside, error=str(error)[:200])
+        return SavedState(boot_id=boot_id)
+    if state.boot_id == boot_id:
+        return state
+    timeless = {"failures": (), "due_s": 0.0, "first_start_s": None}
+    saved = tuple(allocation.model_copy(update=timeless) for allocation in state.allocations)
+    return state.model_copy(update={"boot_id": boot_id, "allocations": saved})
+
+
+def save_state(data_dir: Path, state: SavedState) -> None:
+    """Write the file whole or not at all, durably, and readable by nobody else: it holds environments."""
+    draft = data_dir / f"{STATE_FILE}.{secrets.token_hex(4)}"
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(state.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(data_dir / STATE_FILE)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def load_agent_id(data_dir: Path) -> str:
+    """Return the id of this data folder, made on its first day. Apart from the state, which may be lost."""
+    path = data_dir / ID_FILE
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.write_text(f"{secrets.token_hex(8)}\n")
+        return path.read_text().strip()
+
+
+def to_saved(tracked: Tracked) -> SavedAllocation:
+    return SavedAllocation.model_construct(
+        assigned=tracked.assigned,
+        status=tracked.status,
+        is_withdrawn=tracked.is_withdrawn,
+        is_admitted=tracked.is_admitted,
+        failures=tracked.failures,
+        due_s=tracked.due_s,
+        first_start_s=tracked.first_start_s,
+        doom=tracked.doom,
+        doom_message=tracked.doom_message,
+    )
+
+
+def to_tracked(saved: SavedAllocation) -> Tracked:
+    """Return the record as it was; its container is yet to be seen, and its manager may have been restarted."""
+    return Tracked(
+        assigned=saved.assigned,
+        status=saved.status,
+        is_withdrawn=saved.is_withdrawn,
+        is_admitted=saved.is_admitted,
+        has_lost_sight=True,
+        failures=saved.failures,
+        due_s=saved.due_s,
+        first_start_s=saved.first_start_s,
+        doom=saved.doom,
+        doom_message=saved.doom_message,
+    )

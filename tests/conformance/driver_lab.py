@@ -1,0 +1,161 @@
+"""What the driver suite needs of a container manager: drivers, a way to break the manager, and eyes on the real state.
+
+A new driver adds a class like DockerLab and its name to LABS.
+"""
+
+import asyncio
+import os
+import secrets
+import select
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Driver, Limits
+from agent.drivers.docker import DockerDriver
+from agent.drivers.local_image import BUSYBOX_IMAGE
+from tests.dockerd import DockerdProcess, dockerd
+
+MIB = 1 << 20
+SUITE = {"suite": "conformance"}
+
+
+class DriverLab(Protocol):
+    """A container manager that runs, with busybox as its only image."""
+
+    @property
+    def netns(self) -> str: ...
+    @property
+    def cgroup_parent(self) -> str: ...
+    def driver(self, *, timeout_s: float = 10.0) -> Driver: ...
+    def kill_manager(self) -> None: ...
+    def start_manager(self) -> None: ...
+    def pause_manager(self) -> None: ...
+    def resume_manager(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class DockerLab:
+    daemon: DockerdProcess
+
+    @property
+    def netns(self) -> str:
+        return self.daemon.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.daemon.cgroup_parent
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return DockerDriver(self.daemon.socket, timeout_s=timeout_s)
+
+    def kill_manager(self) -> None:
+        self.daemon.kill()
+
+    def start_manager(self) -> None:
+        self.daemon.start()
+
+    def pause_manager(self) -> None:
+        self.daemon.pause()
+
+    def resume_manager(self) -> None:
+        self.daemon.resume()
+
+
+@asynccontextmanager
+async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with dockerd(folder) as daemon:
+        yield DockerLab(daemon)
+
+
+LABS = {"docker": docker_lab}
+
+
+def shell(script: str, **changes: object) -> ContainerSpec:
+    """Return a spec which runs the script on the host's network, the fastest way to start."""
+    fields: dict[str, object] = {
+        "name": f"t-{secrets.token_hex(4)}",
+        "image": BUSYBOX_IMAGE,
+        "command": ("sh", "-c", script),
+        "args": (),
+        "env": {},
+        "labels": SUITE,
+        "limits": Limits(cpu_m=500, memory_bytes=32 * MIB, pids=32),
+        "host_network": True,
+    }
+    return ContainerSpec(**(fields | changes))  # type: ignore[arg-type]  # the callers' names are checked at run time
+
+
+async def run(driver: Driver, spec: ContainerSpec) -> ContainerId:
+    container = await driver.create(spec)
+    await driver.start(container)
+    return container
+
+
+async def look(driver: Driver, container: ContainerId) -> Container:
+    found = await driver.inspect(container)
+    assert found is not None
+    return found
+
+
+async def ended(driver: Driver, container: ContainerId, *, within_s: float = 20.0) -> Container:
+    """Return the container once it has exited."""
+    async with asyncio.timeout(within_s):
+        while (found := await look(driver, container)).state is not ContainerState.EXITED:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def wait_until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110  # what it looks at sends no events
+            await asyncio.sleep(0.02)
+
+
+def wait_for_end(pid: int, *, within_s: float = 10.0) -> None:
+    """Return when the process has ended, reaped or not."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], within_s)[0], f"process {pid} still runs"
+    finally:
+        os.close(descriptor)
+
+
+def runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def cgroup_file(pid: int, controller: str, v1: str, v2: str) -> str:
+    """Return what the file says in the process's cgroup: `v1` of the controller's own tree, or `v2` of the one tree."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return Path(f"/sys/fs/cgroup/{controller}{path}/{v1}").read_text().strip()
+    return Path(f"/sys/fs/cgroup{path}/{v2}").read_text().strip()
+
+
+def process_status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def cgroup_path(pid: int, controller: str) -> str:
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    return next(path for _, controllers, path in lines if controllers in ("", controller))
+
+
+def say(netns: str, address: str, port: int, text: str = "") -> str:
+    """Return what answers on a TCP port, seen from inside that network namespace; "" if nothing does."""
+    command = ["nsenter", f"--net=/run/netns/{netns}", "busybox", "nc", "-w", "2", address, str(port)]
+    done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=10, check=False)
+    return done.stdout.decode()

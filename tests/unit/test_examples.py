@@ -1,0 +1,42 @@
+"""The example manifests: each loads, is small enough for a laptop's cluster, and needs one image only."""
+
+from pathlib import Path
+
+import pytest
+
+import manifests
+from manifests.containers import Resources
+from manifests.workloads import Job, Service
+from manifests.yaml_loader import load_files
+
+FOLDER = Path(manifests.__file__).parent / "examples"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_an_example_loads_and_runs_with_the_one_image(file: Path) -> None:
+    for one in load_files([str(file)]):
+        assert one.workload.spec.image == "wherry/busybox:1"
+        assert one.workload.spec.pull == "ifMissing"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_an_example_begins_by_saying_what_it_is(file: Path) -> None:
+    assert file.read_text().startswith("# ")
+
+
+def test_all_examples_together_fit_three_small_nodes() -> None:
+    loaded = load_files([str(FOLDER)])
+    needs: list[Resources] = []
+    for one in loaded:
+        match one.workload:
+            case Service():
+                copies = one.workload.spec.replicas + one.workload.spec.update.max_surge
+            case Job():
+                copies = one.workload.spec.parallelism
+            case _:
+                copies = 3
+        needs += [one.workload.spec.resources] * copies
+    assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job"}
+    assert sum(r.cpu_m for r in needs) <= 1000
+    assert sum(r.memory_bytes for r in needs) <= 512 * 2**20

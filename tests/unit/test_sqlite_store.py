@@ -1,0 +1,99 @@
+"""Corners of the embedded store which the conformance suite can't reach: its clock, its buffers, its marks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from control_plane.store.protocol import Change, Changes, Entry, Put, Revision, Store, Txn
+from control_plane.store.sqlite import SqliteStore
+from control_plane.store.sqlite_watch import MARK_EVERY, MOST_BUFFERED, Hub
+from foundation.clock import SystemClock
+
+SOON_S = 10.0
+
+
+class StepClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self._now_s = 1_000.0
+        self._moved = asyncio.Condition()
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def wall_s(self) -> float:
+        return self._now_s
+
+    async def sleep(self, seconds: float) -> None:
+        until_s = self._now_s + seconds
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._now_s >= until_s)
+
+    async def advance(self, seconds: float) -> None:
+        async with self._moved:
+            self._now_s += seconds
+            self._moved.notify_all()
+
+
+@asynccontextmanager
+async def opened(path: Path, clock: StepClock | SystemClock) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(path, clock=clock)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def next_of(watch: AsyncIterator[Changes]) -> Changes:
+    async with asyncio.timeout(SOON_S):
+        return await anext(watch)
+
+
+async def test_leases_of_an_earlier_run_expire_a_full_time_to_live_after_the_restart(tmp_path: Path) -> None:
+    path, clock = tmp_path / "store.db", StepClock()
+    async with opened(path, clock) as store:
+        for name, ttl_s in (("long", 30.0), ("short", 10.0)):
+            lease = await store.lease(ttl_s=ttl_s)
+            begin = await store.commit(Txn((), (Put(f"/{name}", b"", lease.id),)))
+        await clock.advance(1_000)
+    async with opened(path, clock) as store:
+        watch = store.watch("/", after=begin)
+        await clock.advance(9.9)
+        marker = await store.commit(Txn((), (Put("/marker", b""),)))
+        assert (await next_of(watch)).changes[0].key == "/marker"
+        await clock.advance(0.2)
+        assert (await next_of(watch)).changes == (Change("/short", None, Revision(marker + 1)),)
+        await clock.advance(20)
+        assert (await next_of(watch)).changes == (Change("/long", None, Revision(marker + 2)),)
+    async with opened(path, clock) as store:
+        assert [entry.key for entry in (await store.list_prefix("/")).entries] == ["/marker"]
+
+
+async def test_a_watch_of_a_quiet_prefix_gets_marks_of_progress(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db", SystemClock()) as store:
+        watch = store.watch("/quiet/", after=Revision(1))
+        async with asyncio.TaskGroup() as tasks:
+            mark = tasks.create_task(next_of(watch), name="mark")
+            for number in range(MARK_EVERY + 1):
+                tasks.create_task(write(store, number), name="write")
+        assert mark.result() == Changes((), mark.result().revision)
+        assert mark.result().revision >= MARK_EVERY
+
+
+async def write(store: Store, number: int) -> None:
+    await store.commit(Txn((), (Put(f"/loud/{number}", b""),)))
+
+
+async def test_a_watch_that_does_not_read_holds_a_bounded_number_of_changes() -> None:
+    hub = Hub(Revision(1))
+    subscription = hub.subscribe("/")
+    subscription.begin(hub.revision)
+    for number in range(2, MOST_BUFFERED + 10):
+        revision = Revision(number)
+        hub.publish([Changes((Change("/a", Entry("/a", b"", revision, revision), revision),), revision)])
+    assert await subscription.next() is None
+    subscription.begin(hub.revision)
+    hub.publish([Changes((Change("/a", None, Revision(9_999)),), Revision(9_999))])
+    assert await subscription.next() == Changes((Change("/a", None, Revision(9_999)),), Revision(9_999))
