@@ -172,8 +172,8 @@ class _Dev:
                 f"{child.name} {ending_of(child)} while starting", why=f"its log ends with\n{child.last_lines()}"
             )
         if time.monotonic() > deadline:
-            child = self._family.children.get(what.split()[-1])
-            log = f"its log ends with\n{child.last_lines()}" if child else ""
+            slow = self._family.children.get(what.split()[-1])
+            log = f"its log ends with\n{slow.last_lines()}" if slow else ""
             raise TimedOutError(f"{what} was not ready within {READY_TIMEOUT_S:g} s", why=log)
         time.sleep(LOOK_EVERY_S / 2)
 

@@ -87,8 +87,8 @@ class Docker:
             raise UnavailableError(
                 f"no dockerd answers at {self._url}",
                 why=f"{reason[:1].lower()}{reason[1:]}",
-                fix="Install and start one (Debian: `apt install docker.io`; then `systemctl start docker`, or `dockerd &`),"
-                "\nor name the socket of another with --docker unix:///PATH. Its group or root may use it.",
+                fix="Install one (Debian: `apt install docker.io`) and start it (`systemctl start docker`),\n"
+                "or name the socket of another with --docker unix:///PATH. Its group or root may use it.",
             ) from error
         return str(version.get("Version", "?"))
 
