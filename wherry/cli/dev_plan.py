@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     etcd_endpoints: str  # of an etcd that runs already; "" for one of our own
     etcd_ports: tuple[int, int]  # client and peer
     docker: str
+    has_cgroupfs: bool  # dockerd leaves it to us where a node's cgroups are
     part: Capacity  # of each node
 
     @property
@@ -78,7 +79,7 @@ class Plan(NamedTuple):
             *("--join-token-file", str(self.server_dir / "join.token"), "--docker", self.docker),
             *("--cpu", render_cpu(self.part.cpu_m), "--memory", render_bytes(self.part.memory_bytes)),
             *("--pids", str(self.part.pids), "--publish-address", f"127.0.1.{number}"),
-            *("--cgroup-parent", f"{self.cgroup_parent}/{name}"),
+            *(("--cgroup-parent", f"{self.cgroup_parent}/{name}") if self.has_cgroupfs else ()),
         ]
 
 
