@@ -199,7 +199,8 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
     )
     shown["restarts"] = status.attempt - 1
     if _is_out_of_reach(state, a, status):
-        shown["phase"], shown["message"] = "unknown", f"node {a.node} is lost: it was last seen {status.phase}"
+        shown["message"] = f"node {a.node} is lost: it was last seen {status.phase}"
+        shown["phase"] = shown["health"] = "unknown"
     return shown
 
 
