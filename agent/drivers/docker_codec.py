@@ -109,8 +109,9 @@ def to_container(inspected: Json) -> Container:
         oom_killed=state["OOMKilled"],
         error=state["Error"],
         started_s=started_s,
-        # Docker keeps the end of the run before while a restarted container runs.
-        finished_s=to_seconds(state["FinishedAt"]) if phase is ContainerState.EXITED else 0.0,
+        # While it runs, Docker still tells the end of the run before. The end of a very short run is stamped by
+        # containerd, sometimes a moment before dockerd stamps the start.
+        finished_s=max(started_s, to_seconds(state["FinishedAt"])) if phase is ContainerState.EXITED else 0.0,
         address=_address(inspected["NetworkSettings"]),
     )
 
