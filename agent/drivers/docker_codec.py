@@ -106,7 +106,7 @@ def to_container(inspected: Json) -> Container:
         state=phase,
         pid=state["Pid"] if phase is ContainerState.RUNNING else 0,
         exit_code=state["ExitCode"] if phase is ContainerState.EXITED else None,
-        oom_killed=state["OOMKilled"],
+        oom_killed=state["OOMKilled"],  # true is certain; beside 137, false is not: containerd may lose the event
         error=state["Error"],
         started_s=started_s,
         # While it runs, Docker still tells the end of the run before. The end of a very short run is stamped by
