@@ -12,7 +12,7 @@ from manifests.errors import NotFoundError, TimedOutError, UnavailableError, Whe
 from wherry.cli.kinds import Workload
 from wherry.cli.lookup import allocations_of
 from wherry.cli.progress import Progress
-from wherry.cli.tables import exit_of
+from wherry.cli.tables import trouble_of
 from wherry.cli.text import clean, plural, span
 from wherry.cli.transport import Query, Transport
 from wherry.cli.watching import Waker
@@ -65,7 +65,7 @@ def wait_until_gone(transport: Transport, workloads: Sequence[Workload], timeout
             if not left:
                 return Seen(True, (f"{workload}: gone",))
         first = f"{workload}: stopping, {plural(len(left), 'allocation')} left"
-        return Seen(False, (first, *(f"  {trouble_of(a)}" for a in left[:MOST_SHOWN])))
+        return Seen(False, (first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])))
 
     _wait(transport, workloads, look, timeout_s)
 
@@ -83,7 +83,7 @@ def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]
         return Seen(True, (first,))
     lines = [first, *(f"  {clean(line)}" for line in _said_of(item))]
     unwell = [a for a in allocations() if is_unwell(a)]
-    lines += [f"  {trouble_of(a)}" for a in unwell[:MOST_SHOWN]]
+    lines += [f"  {line_of(a)}" for a in unwell[:MOST_SHOWN]]
     if len(unwell) > MOST_SHOWN:
         lines.append(f"  and {len(unwell) - MOST_SHOWN} more")
     return Seen(False, tuple(lines), is_failed=state == "failed")
@@ -98,19 +98,14 @@ def is_unwell(allocation: Item) -> bool:
     return allocation.get("phase") != "running" or allocation.get("health") != "healthy"
 
 
-def trouble_of(allocation: Item) -> str:
+def line_of(allocation: Item) -> str:
     """Return where an allocation stands, and how its last attempt ended."""
     phase, health = clean(allocation.get("phase")), clean(allocation.get("health"))
     text = f"{clean(allocation.get('id'))} on {clean(allocation.get('node'))}: {phase}"
     if phase == "running" and health != "healthy":
         text += ", not checked yet" if health == "unknown" else f", {health}"
-    if allocation.get("message"):
-        text += f", {clean(allocation['message'])}"
-    ending = allocation.get("lastEnding")
-    if ending:
-        text += f"; attempt {ending.get('attempt')} ended: {exit_of(ending)}"
-        text += f": {clean(ending.get('message'))}" if ending.get("message") else ""
-    return text
+    trouble = trouble_of(allocation)
+    return f"{text}, {trouble}" if trouble else text
 
 
 def _said_of(item: Item) -> list[str]:

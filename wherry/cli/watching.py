@@ -27,6 +27,7 @@ from wherry.cli.text import Table, say, style_of
 from wherry.cli.transport import Transport
 
 RETRY_S = 1.0
+_LEAST = {"STATE": len("progressing"), "PHASE": len("succeeded"), "HEALTH": len("unhealthy")}
 _Key = tuple[str, str, str]
 
 
@@ -79,7 +80,7 @@ class _Printer:
     def __init__(self, scope: Scope, output: str) -> None:
         self._scope, self._output = scope, output
         self._style = style_of(stdout)
-        self._table = Table(view_of(scope, output).headings(), self._style, is_cut=output != "wide")
+        self._table = Table(view_of(scope, output).headings(), self._style, is_cut=output != "wide", least=_LEAST)
         self._printed: dict[_Key, list[str]] = {}
 
     def print_first(self, items: list[Item]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from manifests.errors import NotFoundError, TimedOutError, UnavailableError, UsageError
 from wherry.cli.arguments import add_connection, add_wait, transport_of
 from wherry.cli.kinds import NODES, did_you_mean
-from wherry.cli.lookup import Scope, not_found
+from wherry.cli.lookup import Scope, not_found, workload_of
+from wherry.cli.tables import message_of
 from wherry.cli.text import clean, plural, say, span
 from wherry.cli.transport import Transport, segment
 
@@ -92,7 +93,7 @@ def _wait_until_drained(transport: Transport, names: list[str], timeout_s: float
 
 
 def _lines(transport: Transport, node: Mapping[str, Any]) -> list[str]:
-    from wherry.cli.waiting import MOST_SHOWN, TERMINAL, trouble_of
+    from wherry.cli.waiting import MOST_SHOWN, TERMINAL, line_of
 
     name = clean(node.get("name"))
     if node.get("state") == "drained":
@@ -100,4 +101,8 @@ def _lines(transport: Transport, node: Mapping[str, Any]) -> list[str]:
     items = transport.get("/v1/allocations", {"node": name})["items"]
     left = [a for a in items if a.get("phase") not in TERMINAL]
     first = f"node/{name}: {clean(node.get('state'))}, {plural(len(left), 'allocation')} left"
-    return [first, *(f"  {trouble_of(a)}" for a in left[:MOST_SHOWN])]
+    lines = [first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])]
+    owners = {str(workload_of(a)) for a in left}
+    workloads = transport.get("/v1/workloads")["items"]
+    stuck = [w for w in workloads if str(workload_of(w)) in owners and message_of(w)]
+    return lines + [f"  {workload_of(w)}: {message_of(w)}" for w in stuck]
