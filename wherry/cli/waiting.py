@@ -120,37 +120,40 @@ def _said_of(item: Item) -> list[str]:
 
 def _wait(transport: Transport, workloads: Sequence[Workload], look: Look, timeout_s: float) -> None:
     began = time.monotonic()
-    waker, progress = Waker(transport.connection, "workload,allocation"), Progress()
-    seen: dict[Workload, Seen] = {}
-    trouble = ""
-    while True:
-        for workload in workloads:
-            if workload not in seen or not seen[workload].is_done:
-                try:
-                    seen[workload], trouble = look(transport, workload), ""
-                except UnavailableError as error:
-                    trouble = f"{error.what}: {error.why}" if error.why else error.what
-        waited = time.monotonic() - began
-        footer = trouble or f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the cluster"
-        shown = {str(workload): s.lines for workload, s in seen.items()}
-        progress.show(shown | ({"": (trouble,)} if trouble else {}), footer)
-        failed = [workload for workload, s in seen.items() if s.is_failed]
-        if failed:
-            raise _failed(failed, seen)
-        open_ones = [w for w in workloads if w not in seen or not seen[w].is_done]
-        if not open_ones:
-            return
-        if waited >= timeout_s:
-            raise _timed_out(open_ones, seen, timeout_s, trouble)
-        time.sleep(SHORTEST_LOOK_S)
-        waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+    progress, seen = Progress(), dict[Workload, Seen]()
+    with Waker(transport.connection, "workload,allocation") as waker:
+        while True:
+            trouble = _look_at_open(transport, workloads, look, seen)
+            waited = time.monotonic() - began
+            shown = {str(workload): s.lines for workload, s in seen.items()} | ({"": (trouble,)} if trouble else {})
+            progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the cluster")
+            failed = [workload for workload, s in seen.items() if s.is_failed]
+            if failed:
+                raise _failed(failed[0], seen[failed[0]])
+            open_ones = [w for w in workloads if w not in seen or not seen[w].is_done]
+            if not open_ones:
+                return
+            if waited >= timeout_s:
+                raise _timed_out(open_ones, seen, timeout_s, trouble)
+            time.sleep(SHORTEST_LOOK_S)
+            waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
 
 
-def _failed(failed: Sequence[Workload], seen: Mapping[Workload, Seen]) -> WherryError:
-    first = failed[0]
+def _look_at_open(transport: Transport, workloads: Sequence[Workload], look: Look, seen: dict[Workload, Seen]) -> str:
+    """Look at those that aren't done yet. Returns what is the matter when the servers can't be reached."""
+    for workload in workloads:
+        if workload not in seen or not seen[workload].is_done:
+            try:
+                seen[workload] = look(transport, workload)
+            except UnavailableError as error:
+                return f"{error.what}: {error.why}" if error.why else error.what
+    return ""
+
+
+def _failed(first: Workload, seen: Seen) -> WherryError:
     return WherryError(
         f"{first} failed",
-        why="; ".join(line.strip() for line in seen[first].lines[1:]),
+        why="; ".join(line.strip() for line in seen.lines[1:]),
         fix=f"Look at `wherry describe {first.kind} {first.name}` and `wherry logs {first.kind}/{first.name}`.",
     )
 

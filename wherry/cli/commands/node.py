@@ -67,29 +67,37 @@ def _wait_until_drained(transport: Transport, names: list[str], timeout_s: float
     from wherry.cli.watching import Waker
 
     began, progress = time.monotonic(), Progress()
-    waker = Waker(transport.connection, "node,allocation")
     shown: dict[str, list[str]] = {}
     undrained = list(names)
-    while undrained:
-        for name in list(undrained):
-            try:
-                node = transport.get(f"/v1/nodes/{segment(name)}")
-                shown[name] = _lines(transport, node)
-                if node.get("state") == "drained":
-                    undrained.remove(name)
-            except UnavailableError as error:
-                shown[name] = [f"node/{name}: {error.what}, trying again"]
-        waited = time.monotonic() - began
-        progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the drain")
-        if undrained and waited >= timeout_s:
-            raise TimedOutError(
-                f"{', '.join(undrained)} not drained within {span(timeout_s)}",
-                why="; ".join(line.strip() for name in undrained for line in shown[name]),
-                fix="The drain goes on. Where should its allocations go? `wherry get workloads` tells what is blocked.",
-            )
-        if undrained:
-            time.sleep(SHORTEST_LOOK_S)
-            waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+    with Waker(transport.connection, "node,allocation") as waker:
+        while undrained:
+            undrained = [name for name in undrained if not _look(transport, name, shown)]
+            waited = time.monotonic() - began
+            progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the drain")
+            if undrained and waited >= timeout_s:
+                raise _timed_out(undrained, shown, timeout_s)
+            if undrained:
+                time.sleep(SHORTEST_LOOK_S)
+                waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+
+
+def _look(transport: Transport, name: str, shown: dict[str, list[str]]) -> bool:
+    """Say whether the node is drained, and put down how it stands."""
+    try:
+        node = transport.get(f"/v1/nodes/{segment(name)}")
+        shown[name] = _lines(transport, node)
+    except UnavailableError as error:
+        shown[name] = [f"node/{name}: {error.what}, trying again"]
+        return False
+    return bool(node.get("state") == "drained")
+
+
+def _timed_out(undrained: list[str], shown: dict[str, list[str]], timeout_s: float) -> TimedOutError:
+    return TimedOutError(
+        f"{', '.join(undrained)} not drained within {span(timeout_s)}",
+        why="; ".join(line.strip() for name in undrained for line in shown[name]),
+        fix="The drain goes on. Where should its allocations go? `wherry get workloads` tells what is blocked.",
+    )
 
 
 def _lines(transport: Transport, node: Mapping[str, Any]) -> list[str]:
