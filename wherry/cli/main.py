@@ -37,7 +37,9 @@ COMMANDS = {
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
     ),
-    "server": Command("wherry.cli.commands.server", "run a control-plane server", "wherry server --store sqlite"),
+    "server": Command(
+        "wherry.cli.commands.server", "run a control-plane server", "wherry server --data-dir /var/lib/wherry/server"
+    ),
     "agent": Command(
         "wherry.cli.commands.agent", "run the agent of this host", "wherry agent --server http://10.0.0.1:7400"
     ),
