@@ -83,7 +83,7 @@ class Session:
             await self._parts.clock.sleep(RETRY.delay_s(failures, self._parts.rng))
 
     async def _look_first(self) -> None:
-        """Let the first Hello tell what runs now and not what was on disk; but a manager that hangs holds up nothing."""
+        """Let the first Hello tell what runs now, not what was on disk; but a manager that hangs holds up nothing."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self._parts.node.has_looked.wait()
