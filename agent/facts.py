@@ -31,8 +31,7 @@ def machine_resources() -> Resources:
         int(line.split()[1]) for line in (PROC / "meminfo").read_text().splitlines() if line.startswith("MemTotal:")
     )
     pids = min(int((PROC / "sys/kernel" / name).read_text()) for name in ("pid_max", "threads-max"))
-    amounts = {"cpu_m": (os.cpu_count() or 1) * 1000, "memory_bytes": memory_kb * 1024, "pids": min(pids, 4_194_304)}
-    return Resources().model_copy(update=amounts)  # validation would take a bare number for cores
+    return Resources.of(cpu_m=(os.cpu_count() or 1) * 1000, memory_bytes=memory_kb * 1024, pids=min(pids, 4_194_304))
 
 
 def capacity_of(options: AgentOptions, machine: Resources) -> Resources:
@@ -47,7 +46,7 @@ def allocatable_of(options: AgentOptions, machine: Resources) -> Resources:
         "pids": machine.pids // 10,
     }
     left = {name: getattr(machine, name) - min(keep, getattr(machine, name) // 2) for name, keep in reserved.items()}
-    return machine.model_copy(update=left | _given(options))
+    return Resources.of(**(left | _given(options)))
 
 
 def _given(options: AgentOptions) -> dict[str, int]:

@@ -303,6 +303,13 @@ def test_a_placement_says_its_score_the_next_best_and_who_was_ruled_out() -> Non
     assert placement.why.sentence() == ("score 0.22 (bestFit 0.22); next n2 0.12; ruled out n3 (is being drained)")
 
 
+def test_a_node_that_an_earlier_replica_filled_is_among_the_ruled_out() -> None:
+    plan = place([ask(2, max_per_node=1)], snapshot(node("n1"), node("n2")), seed=1)
+    first, second = plan.placements
+    assert first.why.rejections == ()
+    assert [r.sentence() for r in second.why.rejections] == [f"{first.node}: runs 1 already, maxPerNode is 1"]
+
+
 def test_an_empty_cluster_says_so() -> None:
     assert blocked_sentence(place([ask(2)], snapshot(), seed=1)) == "2 can't be placed: there are no nodes"
 

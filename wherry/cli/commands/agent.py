@@ -1,0 +1,93 @@
+"""`wherry agent`: reads the flags of a node's agent and runs it."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from manifests.errors import UsageError
+from wherry.cli.arguments import whole_number
+from wherry.cli.commands.server import LOG_LEVELS
+
+NOTES = """  wherry agent --server http://10.0.0.1:7400 --server http://10.0.0.2:7400 \\
+    --join-token-file join.token --label disk=ssd
+
+The join token is in the server's data folder. It can also be given in WHERRY_JOIN_TOKEN."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    data_dir, docker = "/var/lib/wherry/agent", "unix:///var/run/docker.sock"
+    parser.add_argument("--server", action="append", default=[], metavar="URL", help="a server; may be repeated")
+    parser.add_argument("--name", default="", help="the node's name (default: this host's)")
+    parser.add_argument("--data-dir", type=Path, default=Path(data_dir), metavar="DIR", help=f"(default: {data_dir})")
+    parser.add_argument("--docker", default=docker, metavar="URL", help=f"(default: {docker})")
+    parser.add_argument("--join-token-file", metavar="FILE", help="what it presents to the servers")
+    parser.add_argument("--cpu", metavar="CPU", help="what may be reserved here (default: this host's, less a reserve)")
+    parser.add_argument("--memory", metavar="MEMORY", help="likewise")
+    parser.add_argument("--pids", type=whole_number, metavar="N", help="likewise")
+    parser.add_argument(
+        "--publish-address", default="", metavar="IP", help="where published ports listen (default: all)"
+    )
+    parser.add_argument("--cgroup-parent", metavar="PATH", help="(default: one of the agent's own)")
+    parser.add_argument("--label", action="append", default=[], metavar="K=V", help="a label; may be repeated")
+    parser.add_argument("--ca-file", metavar="FILE", help="the CA that signed the servers' certificates")
+    parser.add_argument("--start-concurrency", type=whole_number, metavar="N", help="containers started at a time")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
+
+
+def run(arguments: Namespace) -> int:
+    import asyncio
+    import socket
+
+    from agent.main import run_agent
+    from agent.options import AgentOptions
+    from foundation.logs import set_up_logs
+    from manifests.quantities import parse_bytes, parse_cpu
+
+    scheme, _, docker_socket = arguments.docker.partition("://")
+    if scheme != "unix" or not docker_socket:
+        raise UsageError(f"'{arguments.docker}' is not a dockerd's socket", fix="Write unix:///var/run/docker.sock")
+    try:
+        cpu_m = parse_cpu(arguments.cpu) if arguments.cpu else None
+        memory_bytes = parse_bytes(arguments.memory) if arguments.memory else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    options = AgentOptions(
+        servers=tuple(arguments.server or _servers_of(os.environ.get("WHERRY_SERVER", ""))),
+        name=arguments.name or socket.gethostname().split(".")[0].lower(),
+        data_dir=arguments.data_dir,
+        docker_socket=docker_socket,
+        token=os.environ.get("WHERRY_JOIN_TOKEN", "").strip(),
+        token_file=Path(arguments.join_token_file) if arguments.join_token_file else None,
+        cpu_m=cpu_m,
+        memory_bytes=memory_bytes,
+        pids=arguments.pids,
+        publish_address=arguments.publish_address,
+        cgroup_parent=arguments.cgroup_parent,
+        labels=labels_of(arguments.label),
+        ca_file=Path(arguments.ca_file) if arguments.ca_file else None,
+        start_concurrency=arguments.start_concurrency,
+        log_level=arguments.log_level,
+    )
+    set_up_logs(level=options.log_level, daemon=f"agent/{options.name}")
+    asyncio.run(run_agent(options))
+    return 0
+
+
+def labels_of(words: Sequence[str]) -> dict[str, str]:
+    """Return the labels of `K=V` words.
+
+    >>> labels_of(["disk=ssd", "zone=a"])
+    {'disk': 'ssd', 'zone': 'a'}
+    """
+    labels = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"'{word}' is not a label", fix="Write for example --label disk=ssd")
+        labels[key] = value
+    return labels
+
+
+def _servers_of(text: str) -> list[str]:
+    return [server.strip() for server in text.split(",") if server.strip()]
