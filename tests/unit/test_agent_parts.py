@@ -1,4 +1,4 @@
-"""The agent's smaller parts: gate, outbox, state file, cgroups, facts, and what a container is created from."""
+"""The agent's smaller parts: outbox, state file, cgroups, facts, and what a container is created from."""
 
 import asyncio
 from dataclasses import replace
@@ -9,7 +9,6 @@ import pytest
 from agent.cgroups import cap_parent, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
 from agent.facts import allocatable_of, capacity_of, own_address
-from agent.gate import Gate
 from agent.options import AgentOptions
 from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
@@ -25,25 +24,6 @@ ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pid
 def record(allocation: str = "web-0-a", *, phase: Phase = Phase.RUNNING) -> Tracked:
     tracked = with_sight(newly_assigned(assigned(allocation)), None, attempt=1)
     return replace(tracked, status=tracked.status.model_copy(update={"phase": phase}))
-
-
-async def test_the_gate_lets_restarts_go_first_and_forgets_who_gave_up() -> None:
-    gate, order = Gate(1), list[str]()
-    is_open = asyncio.Event()
-
-    async def pass_through(name: str, *, is_urgent: bool) -> None:
-        async with gate.enter(is_urgent=is_urgent):
-            order.append(name)
-            await is_open.wait()
-
-    async with asyncio.TaskGroup() as tasks:
-        started = []
-        for name, is_urgent in (("first", False), ("second", False), ("gives up", True), ("restart", True)):
-            started.append(tasks.create_task(pass_through(name, is_urgent=is_urgent), name=name))
-            await asyncio.sleep(0)
-        started[2].cancel()
-        is_open.set()
-    assert order == ["first", "restart", "second"]
 
 
 async def test_the_outbox_keeps_the_newest_until_it_is_acknowledged() -> None:
