@@ -1,12 +1,14 @@
 """The agent's smaller parts: outbox, state file, cgroups, facts, and what a container is created from."""
 
 import asyncio
+import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.cgroups import cap_parent, remove_parent
+from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
 from agent.facts import allocatable_of, capacity_of, own_address
 from agent.options import AgentOptions
@@ -121,3 +123,20 @@ def test_a_parent_that_is_no_path_or_cannot_be_made_is_no_failure(tmp_path: Path
     assert not cap_parent("/wherry", ROOM, root=tmp_path)
     assert not cap_parent("/../etc", ROOM, root=tmp_path)
     remove_parent("/wherry", root=tmp_path)
+
+
+@pytest.mark.skipif(is_v2() or os.geteuid() != 0, reason="needs root and cgroup version 1")
+def test_the_parent_cgroup_is_capped_and_removed_in_version_1() -> None:
+    parent = f"/wherry-test-{secrets.token_hex(4)}"
+    try:
+        assert cap_parent(parent, ROOM)
+        memory = Path(f"/sys/fs/cgroup/memory{parent}")
+        assert int((memory / "memory.limit_in_bytes").read_text()) == 2**30
+        assert Path(f"/sys/fs/cgroup/cpu{parent}/cpu.cfs_quota_us").read_text().strip() == "150000"
+        (memory / "container").mkdir()
+        remove_parent(parent)
+        assert memory.exists()  # something lives in it
+        (memory / "container").rmdir()
+    finally:
+        remove_parent(parent)
+    assert not memory.exists()
