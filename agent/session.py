@@ -13,6 +13,7 @@ from typing import assert_never
 from agent.driver import Driver
 from agent.log_streams import LogStreams
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.outbox import Outbox
 from agent.transport import Channel, Transport
 from foundation.backoff import Backoff
@@ -27,6 +28,7 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    NodeReport,
     OpenLogs,
     Refused,
     StatusesAck,
@@ -49,6 +51,7 @@ class SessionParts:
     outbox: Outbox
     driver: Driver
     facts: Callable[[], NodeFacts]  # as of now
+    news: NodeNews
     clock: Clock
     rng: random.Random
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
@@ -99,6 +102,7 @@ class Session:
                 tasks.create_task(self._receive(channel, streams), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome.heartbeat_s), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
+                tasks.create_task(self._send_reports(channel), name="session-reports")
 
     async def _introduce(self, channel: Channel) -> Welcome:
         """Say what is here, and return the welcome. Raises ConflictError when the server is of another cluster."""
@@ -111,6 +115,7 @@ class Session:
             facts=parts.facts(),
             statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
             applied_revision=parts.node.applied_revision,
+            trouble=parts.news.trouble,
         )
         await channel.send(hello)
         try:
@@ -169,6 +174,14 @@ class Session:
             if outbox.has_terminal:
                 await self._parts.save()
             await channel.send(await outbox.next_frame())
+
+    async def _send_reports(self, channel: Channel) -> None:
+        """Tell when something about the node itself has changed; the Hello told the rest."""
+        news = self._parts.news
+        while True:
+            await news.has_changed.wait()
+            news.has_changed.clear()
+            await channel.send(NodeReport(facts=self._parts.facts(), trouble=news.trouble))
 
 
 def _first(group: BaseExceptionGroup[WherryError]) -> BaseException:

@@ -8,6 +8,7 @@ import random
 
 from agent.driver import ContainerId, Driver
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.ownership import NODE, Ownership
 from agent.tracked import Work
 from foundation.backoff import Backoff
@@ -27,6 +28,7 @@ class RuntimeWatch:
         driver: Driver,
         node: Node,
         ownership: Ownership,
+        news: NodeNews,
         *,
         name: str,
         clock: Clock,
@@ -35,6 +37,7 @@ class RuntimeWatch:
         self._driver = driver
         self._node = node
         self._ownership = ownership
+        self._news = news
         self._labels = {NODE: name}
         self._clock = clock
         self._rng = rng
@@ -120,7 +123,9 @@ class RuntimeWatch:
             self._away_since_s = now_s
             _log.warning("container manager went away", why=reason)
         elif now_s - self._away_since_s > TELL_AFTER_S and not self._told:
-            self._told = f"the container manager doesn't answer, so this may be out of date: {reason.splitlines()[0]}"
+            trouble = f"the container manager doesn't answer: {reason.splitlines()[0]}"
+            self._news.set_trouble(trouble)
+            self._told = f"this may be out of date: {trouble}"
             self._node.tell_all(self._told, instead_of="")
 
     def _note_back(self) -> None:
@@ -131,4 +136,5 @@ class RuntimeWatch:
         if self._told:
             self._node.tell_all("", instead_of=self._told)
             self._told = ""
+            self._news.set_trouble("")
         self._node.retry_now()
