@@ -130,13 +130,15 @@ def test_the_parent_cgroup_is_capped_and_removed_in_version_1() -> None:
     parent = f"/wherry-test-{secrets.token_hex(4)}"
     try:
         assert cap_parent(parent, ROOM)
-        memory = Path(f"/sys/fs/cgroup/memory{parent}")
+        memory, freezer = (Path(f"/sys/fs/cgroup/{controller}{parent}") for controller in ("memory", "freezer"))
         assert int((memory / "memory.limit_in_bytes").read_text()) == 2**30
         assert Path(f"/sys/fs/cgroup/cpu{parent}/cpu.cfs_quota_us").read_text().strip() == "150000"
         (memory / "container").mkdir()
         remove_parent(parent)
         assert memory.exists()  # something lives in it
         (memory / "container").rmdir()
+        freezer.mkdir()  # as a container manager does
     finally:
         remove_parent(parent)
     assert not memory.exists()
+    assert not freezer.exists()
