@@ -3,7 +3,6 @@
 The truth is what the engines and the store say themselves; Wherry's API must come to say the same.
 """
 
-import asyncio
 import random
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from tests.lab.cluster import Cluster, Daemon
 from tests.lab.dockerd import RunContainer, running
 from tests.lab.host import Host
 from tests.lab.invariants import breaches, history
-from tests.lab.waiting import wait_until
+from tests.lab.waiting import hold_for, wait_until
 
 SOON_S = 30.0
 REPLICAS = 6
@@ -108,6 +107,12 @@ async def owned(host: Host) -> tuple[RunContainer, ...]:
 
 async def owned_on(hosts: Iterable[Host]) -> Containers:
     return {_allocation(container): container for host in hosts for container in await owned(host)}
+
+
+async def hold_untouched(cluster: Cluster, before: Containers, seconds: float) -> None:
+    """Return after that time, in which every container of all nodes was there, and the same."""
+    hosts = [agent.host for agent in cluster.agents]
+    await hold_for(lambda: owned_on(hosts), seconds, "no container is touched", lambda c: c == before)
 
 
 def on_node(containers: Containers, *nodes: str) -> Containers:
@@ -211,7 +216,3 @@ class Stopwatch:
         print(f"{what}: {seconds:.1f} s")
         return seconds
 
-
-async def rest(seconds: float) -> None:
-    """Let a fault last. What is expected of it is waited for by conditions."""
-    await asyncio.sleep(seconds)
