@@ -120,10 +120,14 @@ def _status_told(change: ObjectChange, status: AllocationStatus) -> Iterator[_To
     old = change.old if isinstance(change.old, AllocationStatus) else None
     if change.new is None:
         return
+    ending = status.last_ending
+    if ending and status.attempt > ending.attempt and not (old and old.last_ending == ending):
+        told = f"attempt {ending.attempt} ended on node {status.node}: {ending.message or ending.reason}"
+        yield subject, ending.reason, told, workload
     if old is None or (old.phase, old.attempt) != (status.phase, status.attempt):
         yield subject, status.phase.value, _phase_sentence(status), workload
     if old and old.health is not status.health and status.health is not Health.UNKNOWN:
-        yield subject, status.health.value, f"its checks say {status.health}", workload
+        yield subject, status.health.value, f"is {status.health}", workload
 
 
 def _phase_sentence(status: AllocationStatus) -> str:
@@ -143,8 +147,8 @@ def _node_told(change: ObjectChange, node: NodeStatus) -> Iterator[_Told]:
     elif old.liveness is not node.liveness:
         message = f"lost: {node.message}" if node.liveness is Liveness.LOST else "back"
         yield subject, node.liveness.value, message, ""
-    elif old.message != node.message:
-        yield subject, "degraded" if node.message else "healed", node.message or "well again", ""
+    elif old.trouble != node.trouble:
+        yield subject, "troubled" if node.trouble else "well", node.trouble or "can start containers again", ""
 
 
 def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[_Told]:

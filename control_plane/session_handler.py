@@ -23,6 +23,7 @@ from manifests.session import (
     HeartbeatAck,
     Hello,
     LogsEnded,
+    NodeReport,
     Refused,
     Statuses,
     StatusesAck,
@@ -94,6 +95,7 @@ class ServedSession:
         self._changed: set[str] = set()  # allocations of which the agent must hear
         self._has_changed = asyncio.Event()
         self._statuses: dict[str, AllocationStatus] = {}  # the newest of each that is not stored yet
+        self._report: NodeReport | None = None  # the newest that is not stored yet
         self._sequence = 0  # of the last Statuses that came
         self._has_statuses = asyncio.Event()
 
@@ -130,6 +132,9 @@ class ServedSession:
                 await self.connection.send(HeartbeatAck(sequence=sequence))
             case Statuses():
                 self._take_statuses(frame.statuses, frame.sequence)
+            case NodeReport():
+                self._report = frame
+                self._has_statuses.set()
             case LogData():
                 self.logs.feed(frame.stream, frame.data)
             case LogsEnded():
@@ -150,6 +155,7 @@ class ServedSession:
             self._has_statuses.clear()
             statuses, sequence = dict(self._statuses), self._sequence
             try:
+                await self._store_report()
                 await self._writer.write(self.session, statuses.values())
             except UnavailableError:
                 await self._clock.sleep(RETRY_S)
@@ -161,6 +167,16 @@ class ServedSession:
             if sequence > acknowledged:
                 acknowledged = sequence
                 await self.connection.send(StatusesAck(sequence=sequence))
+
+    async def _store_report(self) -> None:
+        """Store the node's newest report, in turn with the statuses: both compare where the node's record stands."""
+        if self._report is not None:
+            report, self._report = self._report, None
+            try:
+                await self._registry.report(self.session, report)
+            except UnavailableError:
+                self._report = self._report or report
+                raise
 
     def _on_batch(self, batch: Batch) -> None:
         for change in batch.changes:

@@ -15,7 +15,7 @@ from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.errors import ConflictError, UnavailableError
 from manifests.nodes import Liveness, NodeStatus
-from manifests.session import PROTOCOL, FromAgent, FromServer, Hello, Welcome
+from manifests.session import PROTOCOL, FromAgent, FromServer, Hello, NodeReport, Welcome
 
 log = Log(__name__)
 
@@ -102,6 +102,7 @@ class SessionRegistry:
                 liveness=Liveness.READY,
                 server=self._server_id,
                 session=old.session + 1 if old else 1,
+                trouble=hello.trouble,
                 changed_s=self._clock.wall_s(),
             )
             unchanged = ModifiedAt(keys.NODES + name, self._state.nodes.modified_at(name))
@@ -113,6 +114,18 @@ class SessionRegistry:
             await self._state.wait_for(revision)
             return await self._adopt(hello, status, revision, connection)
         raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
+
+    async def report(self, session: LiveSession, report: NodeReport) -> None:
+        """Write what has changed about the node. Raises ConflictError if it has a newer session."""
+        old = self._state.nodes.get(session.node)
+        if old is None or (old.facts, old.trouble) == (report.facts, report.trouble):
+            return
+        new = old.model_copy(
+            update={"facts": report.facts, "trouble": report.trouble, "changed_s": self._clock.wall_s()}
+        )
+        unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)
+        put = Put(keys.NODES + session.node, new.to_bytes())
+        session.registered_at = await self._store.commit(Txn((unchanged,), (put,)))
 
     async def _adopt(self, hello: Hello, status: NodeStatus, revision: Revision, connection: Connection) -> LiveSession:
         former = self._sessions.get(hello.facts.name)

@@ -40,7 +40,7 @@ def node(state: ClusterState, name: str) -> View | None:
         "allocations": len(holding),
         "agentVersion": facts.agent_version,
         "server": status.server,
-        "message": status.message,
+        "message": status.message or status.trouble,
         "changedAt": render_timestamp(status.changed_s),
     }
 
@@ -48,8 +48,6 @@ def node(state: ClusterState, name: str) -> View | None:
 def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:
     if eligibility is Eligibility.DRAINING and is_empty:
         return "drained"
-    if eligibility is Eligibility.READY and status.message:
-        return "degraded"
     return eligibility.value
 
 
@@ -201,7 +199,8 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
     )
     shown["restarts"] = status.attempt - 1
     if _is_out_of_reach(state, a, status):
-        shown["phase"], shown["message"] = "unknown", f"node {a.node} is lost: it was last seen {status.phase}"
+        shown["message"] = f"node {a.node} is lost: it was last seen {status.phase}"
+        shown["phase"] = shown["health"] = "unknown"
     return shown
 
 

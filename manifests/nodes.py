@@ -43,5 +43,6 @@ class NodeStatus(Model):
     liveness: Liveness
     server: str  # the server that holds, or last held, the session
     session: int  # rises with each new session of this node: only the newest may write
-    message: str = ""  # why it is lost, or what is wrong with it
+    message: str = ""  # why it is lost
+    trouble: str = ""  # what keeps it from starting containers, e.g. that its container manager doesn't answer
     changed_s: Timestamp = Field(alias="changedAt")

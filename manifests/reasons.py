@@ -23,6 +23,7 @@ class Code(StrEnum):
     MAX_PER_NODE = "maxPerNode"
     CORDONED = "cordoned"
     DRAINING = "draining"
+    TROUBLED = "troubled"  # its container manager doesn't answer
     LOST = "lost"
 
 
@@ -137,6 +138,7 @@ _REASON = {
     Code.MAX_PER_NODE: "runs {found} already, maxPerNode is {needed}",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
+    Code.TROUBLED: "can't start containers now",
     Code.LOST: "is lost",
 }
 _OF_ONE = {
@@ -148,6 +150,7 @@ _OF_ONE = {
     Code.MAX_PER_NODE: "runs {found} already (maxPerNode is {needed})",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
+    Code.TROUBLED: "can't start containers now",
     Code.LOST: "is lost",
 }
 _OF_MANY = {
@@ -159,6 +162,7 @@ _OF_MANY = {
     Code.MAX_PER_NODE: "have reached maxPerNode ({needed})",
     Code.CORDONED: "are cordoned",
     Code.DRAINING: "are being drained",
+    Code.TROUBLED: "can't start containers now",
     Code.LOST: "are lost",
 }
 _MOST_NAMED = 3

@@ -23,7 +23,16 @@ class Hello(Model):
     cluster: str = ""  # the cluster it belonged to, "" on its first day: it must not obey another one
     facts: NodeFacts
     statuses: tuple[AllocationStatus, ...]  # all that it observes
+    trouble: str = ""  # what keeps the node from starting containers
     applied_revision: int = 0  # of the assignments that it obeys: a server that is behind must catch up first
+
+
+class NodeReport(Model):
+    """The node's facts have changed, or whether it can start containers."""
+
+    type: Literal["nodeReport"] = "nodeReport"
+    facts: NodeFacts
+    trouble: str = ""
 
 
 class Heartbeat(Model):
@@ -102,7 +111,7 @@ class CloseStream(Model):
     stream: int
 
 
-FromAgent: TypeAlias = Hello | Heartbeat | Statuses | LogsEnded
+FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded
 FromServer: TypeAlias = Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | CloseStream
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

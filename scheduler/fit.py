@@ -14,6 +14,7 @@ NOT_SET = "not set"
 _CLOSED = {
     Eligibility.CORDONED: Code.CORDONED,
     Eligibility.DRAINING: Code.DRAINING,
+    Eligibility.TROUBLED: Code.TROUBLED,
     Eligibility.LOST: Code.LOST,
 }
 _MEBIBYTE = 2**20

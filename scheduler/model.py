@@ -42,6 +42,7 @@ class Eligibility(StrEnum):
     READY = "ready"
     CORDONED = "cordoned"
     DRAINING = "draining"
+    TROUBLED = "troubled"  # its container manager doesn't answer: nothing new, and what runs stays
     LOST = "lost"
 
 

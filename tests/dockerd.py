@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -90,7 +90,9 @@ class DockerdProcess:
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        """Let it go on; fine if it isn't paused, or dead."""
+        if self._process is not None and self._process.poll() is None:
+            os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
         """Kill it if it runs, and start it again on the same data."""
@@ -108,8 +110,8 @@ class DockerdProcess:
     def stop(self) -> None:
         """End it and all that it started, whatever state it is in, and delete every trace."""
         shims = [Path(p.read_text().removeprefix("unix://")) for p in self._exec_root.rglob("address") if p.is_file()]
+        self.resume()
         if self._process is not None and self._process.poll() is None:
-            self.resume()
             try:
                 self._process_end(signal.SIGTERM)
             except subprocess.TimeoutExpired:
@@ -188,24 +190,30 @@ class DockerdProcess:
 
 @asynccontextmanager
 async def dockerd(
-    folder: Path, *, netns: str | None = None, bip: str | None = "172.30.0.1/24", cgroup_parent: str | None = None
+    folder: Path,
+    *,
+    netns: str | None = None,
+    bip: str | None = "172.30.0.1/24",
+    cgroup_parent: str | None = None,
+    images: bool = True,
 ) -> AsyncIterator[DockerdProcess]:
-    """Run a dockerd, its log in `folder`, with the image agent.drivers.local_image.BUSYBOX_IMAGE."""
+    """Run a dockerd, its log in `folder`, with the image agent.drivers.local_image.BUSYBOX_IMAGE if `images`."""
     daemon = DockerdProcess(folder, netns=netns, bip=bip, cgroup_parent=cgroup_parent)
     try:
         await asyncio.to_thread(daemon.start)
-        await load_busybox(daemon.socket)
+        if images:
+            await load_busybox(daemon.socket)
         yield daemon
     finally:
         try:
+            daemon.resume()
             with contextlib.suppress(Exception):  # it may be dead or hung: `stop` needs no answer from it
                 await daemon.remove_containers()
         finally:
             daemon.stop()
 
 
-def _until(holds: object, seconds: float, failure: str) -> None:
-    assert callable(holds)
+def _until(holds: Callable[[], bool], seconds: float, failure: str) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

@@ -25,6 +25,7 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    NodeReport,
     OpenLogs,
     Refused,
     Statuses,
@@ -173,7 +174,7 @@ class ScriptedAgent:
                 await self._send(Heartbeat(sequence=self._sequence))
             await asyncio.sleep(0.3)
 
-    async def _send(self, frame: Hello | Heartbeat | Statuses) -> None:
+    async def _send(self, frame: Hello | Heartbeat | NodeReport | Statuses) -> None:
         await self._socket.send_str(frame.to_bytes().decode())
 
     async def _take(self, frame: object) -> None:
@@ -200,6 +201,9 @@ class ScriptedAgent:
             self.assigned.pop(gone, None)
             self.statuses.pop(gone, None)
         await self.say()
+
+    async def report(self, trouble: str) -> None:
+        await self._send(NodeReport(facts=self.facts, trouble=trouble))
 
     async def say(self) -> None:
         """Tell the server how each assigned allocation is."""

@@ -140,9 +140,7 @@ class ScriptedServer:
 
     async def _tell(self, *, assigned: tuple[Assigned, ...] = (), withdrawn: tuple[str, ...] = ()) -> None:
         self.revision += 1
-        await self.send(
-            Assignments(revision=self.revision, is_full=False, assigned=assigned, withdrawn=withdrawn)
-        )
+        await self.send(Assignments(revision=self.revision, is_full=False, assigned=assigned, withdrawn=withdrawn))
 
     async def open_logs(self, stream: int, allocation: str, *, follow: bool = False, tail: int | None = None) -> None:
         self.logs[stream] = b""
@@ -222,9 +220,7 @@ class ScriptedServer:
             )
         )
         if not self.holds_assignments:
-            await self.send(
-                Assignments(revision=self.revision, is_full=True, assigned=tuple(self.desired.values()))
-            )
+            await self.send(Assignments(revision=self.revision, is_full=True, assigned=tuple(self.desired.values())))
 
     def _take(self, statuses: tuple[AllocationStatus, ...]) -> None:
         self.statuses |= {status.id: status for status in statuses}

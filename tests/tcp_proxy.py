@@ -8,7 +8,10 @@ CHUNK_BYTES = 65_536
 
 
 class TcpProxy:
-    """Passes bytes on to one port; `requests` and `replies` are gates, closed by `clear()` and opened by `set()`."""
+    """Passes bytes on to one port; `requests` and `replies` are gates, closed by `clear()` and opened by `set()`.
+
+    Opening a gate and closing it at once lets out the one chunk that waits there.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -18,6 +21,7 @@ class TcpProxy:
         self.requests.set()
         self.replies.set()
         self.endpoint = ""
+        self.replied = 0  # chunks that came from the server
 
     def cut(self) -> None:
         """Break all connections, with whatever waits at a gate."""
@@ -29,8 +33,8 @@ class TcpProxy:
         self._writers |= {writer, upstream_writer}
         try:
             async with asyncio.TaskGroup() as pipes:
-                pipes.create_task(_pass_on(reader, upstream_writer, self.requests), name="requests")
-                pipes.create_task(_pass_on(upstream_reader, writer, self.replies), name="replies")
+                pipes.create_task(self._pass_on(reader, upstream_writer, self.requests), name="requests")
+                pipes.create_task(self._pass_on(upstream_reader, writer, self.replies), name="replies")
         except* OSError:
             pass  # cut, or the server went away
         finally:
@@ -38,13 +42,13 @@ class TcpProxy:
             writer.transport.abort()
             upstream_writer.transport.abort()
 
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    while chunk := await reader.read(CHUNK_BYTES):
-        await gate.wait()
-        writer.write(chunk)
-        await writer.drain()
-    raise ConnectionResetError("the other side closed")
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+        while chunk := await reader.read(CHUNK_BYTES):
+            self.replied += gate is self.replies
+            await gate.wait()
+            writer.write(chunk)
+            await writer.drain()
+        raise ConnectionResetError("the other side closed")
 
 
 @asynccontextmanager

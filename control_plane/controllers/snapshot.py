@@ -39,7 +39,9 @@ def eligibility_of(status: NodeStatus, intent: NodeIntent | None) -> Eligibility
         return Eligibility.LOST
     if intent and intent.is_draining:
         return Eligibility.DRAINING
-    return Eligibility.CORDONED if intent and intent.is_cordoned else Eligibility.READY
+    if intent and intent.is_cordoned:
+        return Eligibility.CORDONED
+    return Eligibility.TROUBLED if status.trouble else Eligibility.READY
 
 
 def labels_of(status: NodeStatus, intent: NodeIntent | None) -> Mapping[str, str]:

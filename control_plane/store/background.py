@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Coroutine
 
+from manifests.errors import UnavailableError
+
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -33,10 +35,10 @@ class Background:
         return self._closing.is_set() or self._owner.done()
 
     def start(self, part: Coroutine[object, object, None], *, name: str) -> asyncio.Task[None]:
-        """Run the coroutine until it ends, is cancelled, or the store closes."""
+        """Run the coroutine until it ends, is cancelled, or the store closes; raises UnavailableError after that."""
         if self.is_closed:
             part.close()
-            raise RuntimeError("the store is closed")
+            raise UnavailableError("the store is closed")
         return self._group.create_task(part, name=name)
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from control_plane.store.access import Credentials, Tls
 from control_plane.store.background import Background
 from control_plane.store.etcd_channel import TRY_S, Cluster, Member
 from control_plane.store.etcd_commit import Committer
-from control_plane.store.etcd_errors import details, is_beyond, is_compacted, translated
+from control_plane.store.etcd_errors import details, is_beyond, is_compacted, is_reply_too_large, translated
 from control_plane.store.etcd_methods import COMPACT, RANGE, STATUS
 from control_plane.store.etcd_stubs import etcd_pb2 as pb
 from control_plane.store.etcd_watch import Feed, Watch
@@ -145,6 +145,9 @@ class EtcdStore:
         try:
             return await self._cluster.call(RANGE, request)
         except AioRpcError as error:
+            if is_reply_too_large(error) and request.limit > 1:
+                request.limit //= 2
+                return await self._range(request)
             if is_compacted(error):
                 raise compacted(Revision(request.revision)) from error
             if is_beyond(error):

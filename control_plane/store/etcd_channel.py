@@ -29,7 +29,7 @@ TRY_S = 1.5
 TOTAL_S = 15.0
 RETRY = Backoff(first_s=0.05, most_s=1.0)
 CONNECTION_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),  # a page of 500 large values; the default is 4 MiB
+    ("grpc.max_receive_message_length", 16 << 20),  # larger pages are asked for in halves; the default is 4 MiB
     ("grpc.use_local_subchannel_pool", 1),  # else channels with the same options share a connection and its backoff
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),

@@ -43,6 +43,11 @@ def is_lease_missing(error: AioRpcError) -> bool:
     return error.code() == grpc.StatusCode.NOT_FOUND and "lease" in details(error)
 
 
+def is_reply_too_large(error: AioRpcError) -> bool:
+    """Say whether our own end refused a reply."""
+    return error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details(error)
+
+
 def details(error: AioRpcError) -> str:
     return error.details() or ""
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,21 +31,20 @@ READ_TIMEOUT_S = 15.0
 EXPIRY_RETRY_S = 1.0
 
 Result = TypeVar("Result")
-log = Logger(__name__)
+logger = Logger(__name__)
 
 
 class SqliteStore:
     """Implements the Store protocol over one file. Open it with `await SqliteStore.open(path, clock=clock)`."""
 
-    def __init__(self, path: Path, clock: Clock, lock: int, writer: sqlite3.Connection, background: Background) -> None:
+    def __init__(self, path: Path, clock: Clock, lock: int, log: Log, background: Background) -> None:
         self._path = path
         self._clock = clock
         self._lock = lock
-        self._connection = writer
+        self._connection = log.connection
         self._background = background
-        self._log = Log(writer)
-        self._hub = Hub(self._log.read_revision())
-        self._writer = Writer(path, self._log, self._hub.publish)
+        self._hub = Hub(log.revision)
+        self._writer = Writer(path, log, self._hub.publish)
         self._leases: set[SqliteLease] = set()
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
@@ -61,8 +61,8 @@ class SqliteStore:
         connection: sqlite3.Connection | None = None
         try:
             connection = await asyncio.to_thread(open_writer, path)
-            leases = read_leases(connection)
-            self = cls(path, clock, lock, connection, await Background.open("store"))
+            leases, log = read_leases(connection), Log(connection)
+            self = cls(path, clock, lock, log, await Background.open("store"))
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -127,20 +127,22 @@ class SqliteStore:
         self._hub.end()
         for lease in tuple(self._leases):
             lease.let_go()
-        try:
+        async with AsyncExitStack() as stack:  # each step is made whatever becomes of the ones before it
+            stack.callback(os.close, self._lock)
+            stack.push_async_callback(asyncio.to_thread, self._connection.close)  # checkpoints, as only one may
+            stack.callback(self._close_readers)
+            stack.push_async_callback(asyncio.to_thread, self._threads.shutdown)
+            stack.push_async_callback(self._writer.stop)
             await self._background.close()
-            await self._writer.stop()
-            await asyncio.to_thread(self._threads.shutdown)
-        finally:
-            while not self._readers.empty():
-                self._readers.get_nowait().close()
-            await asyncio.to_thread(self._connection.close)  # last: it checkpoints, and only one may
-            os.close(self._lock)
 
     async def revoke(self, lease: "SqliteLease") -> None:
         """For the lease itself: delete it and its keys."""
         self._leases.discard(lease)
         await self._writer.run(lambda log: log.revoke(lease.id))
+
+    def _close_readers(self) -> None:
+        while not self._readers.empty():
+            self._readers.get_nowait().close()
 
     async def _read(self, read: Callable[[sqlite3.Connection], Result]) -> Result:
         if self._is_closed:
@@ -171,7 +173,7 @@ class SqliteStore:
         try:
             await self._writer.run(lambda log: log.revoke(lease))
         except UnavailableError as error:
-            log.warning("lease could not be expired", lease=lease, why=error)
+            logger.warning("lease could not be expired", lease=lease, why=error)
             return False
         return True
 

@@ -14,6 +14,7 @@ from manifests.errors import UnavailableError, WherryError
 APPLICATION_ID = 0x57485259  # "WHRY"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
+WAL_BYTES = 16_000_000  # kept after a checkpoint, however far it once grew
 
 # A log row's id is revision << POSITION_BITS | position: one index serves order, replay and compaction. `current`
 # points into the log, so that a value is stored once; a NULL value is a deletion.
@@ -108,6 +109,7 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
         )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
     if found != ["ok"]:
         raise corrupt(path, "; ".join(found))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from control_plane.store.protocol import ABSENT, Change, Changes, Entry, LeaseId, Page, Put, Revision, Txn
+from control_plane.store.protocol import Change, Changes, Entry, LeaseId, Page, Put, Revision, Txn
 from control_plane.store.transactions import NOWHERE, beyond, compacted, conflict, holds, lease_conflict, prefix_end
 
 POSITION_BITS = 20  # how many keys one revision may change, as a power of two: a lease may hold many
@@ -32,16 +32,13 @@ class Log:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        self.revision = ABSENT
+        self.revision, _ = _revisions(connection)
         self.changed: list[Changes] = []
-        self._is_stale = True
-
-    def read_revision(self) -> Revision:
-        return _revisions(self.connection)[0]
+        self._is_stale = False  # whether `revision` may be that of something undone
 
     def begin(self) -> None:
         if self._is_stale:
-            self.revision = self.read_revision()
+            self.revision, _ = _revisions(self.connection)
             self._is_stale = False
         self.connection.execute("BEGIN IMMEDIATE")
         self.changed = []

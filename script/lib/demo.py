@@ -41,10 +41,11 @@ class Demo:
         if done.returncode != 0:
             raise SystemExit(f"demo: `wherry {' '.join(arguments)}` ended with {done.returncode}")
 
-    def read(self, *arguments: str) -> Any:
+    def read(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return what a `wherry get` lists."""
         command = [WHERRY, *arguments, "-o", "json"]
         done = subprocess.run(command, env=self.environment, check=True, capture_output=True, timeout=30)
-        return json.loads(done.stdout)
+        return list(json.loads(done.stdout)["items"])
 
     def allocations(self, workload: str) -> list[dict[str, Any]]:
         wanted = [a for a in self.read("get", "allocations") if a["desired"] == "run"]

@@ -28,7 +28,7 @@ from control_plane.store.protocol import (
     Txn,
 )
 from foundation.clock import SystemClock
-from manifests.errors import CompactedError, ConflictError, InvalidError
+from manifests.errors import CompactedError, ConflictError, InvalidError, UnavailableError
 from tests.etcd import etcd_cluster
 
 SHORT_TTL_S = 2.0  # etcd grants no less
@@ -201,13 +201,14 @@ async def test_as_many_operations_as_allowed_are_one_revision(store: Store) -> N
 
 async def test_large_values_come_back_whole_and_too_large_ones_are_refused(store: Store) -> None:
     value = random.Random(1).randbytes(MOST_BYTES - 100)
-    names = [f"/large/{index}" for index in range(6)]
+    names = [f"/large/{index:02}" for index in range(14)]
     for name in names:
         await store.commit(Txn((), (Put(name, value),)))
     assert [entry.value == value for entry in await list_all(store, "/large/")] == [True] * len(names)
     watch = store.watch("/large/", after=Revision(1))
     last = (await store.list_prefix("/large/")).revision
-    assert [c.entry is not None and c.entry.value == value for c in changes_of(await take(watch, last))] == [True] * 6
+    changes = changes_of(await take(watch, last))
+    assert [change.entry is not None and change.entry.value == value for change in changes] == [True] * len(names)
     with pytest.raises(InvalidError, match="/large/more"):
         await store.commit(Txn((), (Put("/large/more", bytes(MOST_BYTES)),)))
 
@@ -391,6 +392,17 @@ async def test_a_write_under_a_lost_lease_conflicts(store: Store) -> None:
     with pytest.raises(ConflictError, match="lease"):
         await store.commit(Txn((), (Put("/l", b"", lease.id),)))
     assert await store.get("/l") is None
+
+
+async def test_a_closed_store_is_unavailable(store: Store) -> None:
+    await store.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        await store.get("/a")
+    with pytest.raises(UnavailableError, match="closed"):
+        await store.commit(put("/a"))
+    with pytest.raises(UnavailableError, match="closed"):
+        await store.lease(ttl_s=SHORT_TTL_S)
+    await store.close()
 
 
 async def test_what_was_written_is_there_after_reopening(reopen: Opener) -> None:

@@ -1,6 +1,5 @@
 """An agent with a real dockerd, told by a scripted server what to run."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest_asyncio
 from agent.drivers.docker import DockerDriver
 from agent.options import AgentOptions
 from agent.ownership import NODE
-from manifests.allocations import HostPort, Phase
-from tests.agents import agent_process, in_network_namespace, running_agent
+from manifests.allocations import Phase
+from tests.agents import in_network_namespace, running_agent
 from tests.dockerd import DockerdProcess, dockerd
 from tests.scripted_server import ScriptedServer, assigned
 

@@ -184,6 +184,26 @@ async def test_writers_survive_a_member_without_lost_or_doubled_writes(how: str,
     assert writers.longest_gap_s < LONGEST_GAP_S
 
 
+async def test_a_watch_leaves_a_member_that_lost_its_cluster_and_goes_on_when_that_is_back() -> None:
+    async with etcd_cluster(members=3) as cluster, opened(cluster.endpoints) as store:
+        begin = await store.commit(Txn((), (Put("/w/0", b""),)))
+        seen: list[Change] = []
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(follow(store, "/w/", seen), name="follow")
+            await wait_for(lambda: len(seen) == 1)
+            await cluster.kill(1)
+            await cluster.kill(2)
+            with pytest.raises(UnavailableError):
+                await store.commit(Txn((ModifiedAt("/w/0", begin),), (Put("/w/0", b"no quorum"),)))
+            async with asyncio.TaskGroup() as restarts:
+                restarts.create_task(cluster.restart(1), name="restart-1")
+                restarts.create_task(cluster.restart(2), name="restart-2")
+            last = await store.commit(Txn((), (Put("/w/1", b""),)))
+            await wait_for(lambda: bool(seen) and seen[-1].revision >= last)
+            watching.cancel()
+        assert [change.key for change in seen if change.key != "/w/0"] == ["/w/1"]
+
+
 async def test_members_tell_their_health() -> None:
     async with etcd_cluster(members=3) as cluster, opened(cluster.endpoints) as store:
         leader = await cluster.leader()

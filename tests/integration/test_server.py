@@ -348,3 +348,16 @@ async def test_a_large_body_is_refused(server: Served) -> None:
     async with server.http.post(server.url + "/v1/apply", data=body, headers=server.admin) as answer:
         assert answer.status == 413
         assert (await answer.json(content_type=None))["status"] == 413
+
+
+async def test_a_node_whose_containers_cannot_start_gets_nothing_and_says_why(server: Served) -> None:
+    agent = ScriptedAgent(server, facts("n1"))
+    async with connected(server, agent):
+        await agent.report("dockerd doesn't answer")
+        node = await server.until_state("/v1/nodes/n1", "troubled")
+        assert node["message"] == "dockerd doesn't answer"
+        await server.apply(manifest(replicas=1))
+        web = await server.until_state(WEB, "blocked")
+        assert "n1 can't start containers now" in web["blocked"][0]["sentence"]
+        await agent.report("")
+        await server.until_state(WEB, "healthy")

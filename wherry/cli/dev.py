@@ -50,11 +50,11 @@ def run(arguments: Namespace) -> int:
         raise UsageError(f"{arguments.nodes} nodes can't be had", fix=f"From 1 to {MOST_NODES}.")
     data_dir = Path(arguments.data_dir or dev_data_dir(os.environ)).expanduser().resolve()
     docker = Docker(arguments.docker)
-    docker.check()
+    has_cgroupfs = docker.cgroup_driver() == "cgroupfs"
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(data_dir):
         end_processes(processes_under(data_dir), STOP_TIMEOUT_S)  # of a run that was killed
-        plan = _plan(arguments, data_dir)
+        plan = _plan(arguments, data_dir, has_cgroupfs=has_cgroupfs)
         return _Dev(plan, docker).run()
 
 
@@ -77,7 +77,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _plan(arguments: Namespace, data_dir: Path) -> Plan:
+def _plan(arguments: Namespace, data_dir: Path, *, has_cgroupfs: bool) -> Plan:
     port = check_port(arguments.port)
     store, endpoints = settle_store(data_dir, arguments.store, arguments.etcd_endpoints)
     has_own_amounts = arguments.node_cpu and arguments.node_memory
@@ -86,7 +86,7 @@ def _plan(arguments: Namespace, data_dir: Path) -> Plan:
         arguments.node_cpu, arguments.node_memory, share(machine, 1 if has_own_amounts else arguments.nodes)
     )
     etcd_ports = (check_port(0), check_port(0)) if store == "etcd" and not endpoints else (0, 0)
-    return Plan(data_dir, arguments.nodes, port, store, endpoints, etcd_ports, arguments.docker, part)
+    return Plan(data_dir, arguments.nodes, port, store, endpoints, etcd_ports, arguments.docker, has_cgroupfs, part)
 
 
 class _Stopped(Exception):
@@ -97,6 +97,7 @@ class _Dev:
     def __init__(self, plan: Plan, docker: Docker) -> None:
         self._plan, self._docker = plan, docker
         self._family = Family(plan.data_dir / "logs", child_env())
+        self._cluster = ""  # its id, once the server has said it
         self._asked = 0  # how often to stop
 
     def run(self) -> int:
@@ -133,6 +134,7 @@ class _Dev:
         family.start("server", plan.server_command())
         self._write_pids()
         connection = self._server_ready()
+        self._cluster = str(Transport(connection).get("/v1/cluster")["cluster"])
         for name in plan.names:
             family.start(name, plan.agent_command(name))
         self._write_pids()
@@ -210,8 +212,7 @@ Ctrl-C here stops everything, with the containers; the same folder goes on with 
         data = {
             "pid": os.getpid(),
             "server": self._plan.url,
-            "children": {name: child.pid for name, child in children.items()},
-            "commands": {name: list(child.command) for name, child in children.items()},
+            "processes": {name: {"pid": child.pid, "command": list(child.command)} for name, child in children.items()},
         }
         _write_private(self._plan.data_dir / "dev.json", json.dumps(data, indent=2) + "\n")
 
@@ -224,7 +225,7 @@ Ctrl-C here stops everything, with the containers; the same folder goes on with 
         self._family.stop([name for name in self._family.children if name != "etcd"], STOP_TIMEOUT_S)
         by_hand = [p for p in processes_under(self._plan.data_dir) if p not in self._pids()]
         end_processes(by_hand, STOP_TIMEOUT_S)
-        removed = self._docker.remove_containers(self._plan.cgroup_parent)
+        removed = self._docker.remove_containers(self._cluster) if self._cluster else 0
         self._family.stop(["etcd"], STOP_TIMEOUT_S)
         remove_cgroups(self._plan.cgroup_parent)
         self._forget()

@@ -15,6 +15,7 @@ from wherry.cli.machine import Capacity
 
 HOST = "127.0.0.1"
 MOST_NODES = 50
+ZONES = "abc"  # the nodes are in one of these in turn, so that there is something to spread over
 SETTINGS_FILE = "settings.json"
 
 
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     etcd_endpoints: str  # of an etcd that runs already; "" for one of our own
     etcd_ports: tuple[int, int]  # client and peer
     docker: str
+    has_cgroupfs: bool  # dockerd leaves it to us where a node's cgroups are
     part: Capacity  # of each node
 
     @property
@@ -70,7 +72,7 @@ class Plan(NamedTuple):
         ]
 
     def agent_command(self, name: str) -> list[str]:
-        """Return the command of a node's agent. Each publishes ports on a loopback address of its own."""
+        """Return the command of a node's agent. Each has a zone, and a loopback address of its own for its ports."""
         number = self.names.index(name) + 1
         return [
             *wherry_command(),
@@ -78,7 +80,8 @@ class Plan(NamedTuple):
             *("--join-token-file", str(self.server_dir / "join.token"), "--docker", self.docker),
             *("--cpu", render_cpu(self.part.cpu_m), "--memory", render_bytes(self.part.memory_bytes)),
             *("--pids", str(self.part.pids), "--publish-address", f"127.0.1.{number}"),
-            *("--cgroup-parent", f"{self.cgroup_parent}/{name}"),
+            *("--label", f"zone={ZONES[(number - 1) % len(ZONES)]}"),
+            *(("--cgroup-parent", f"{self.cgroup_parent}/{name}") if self.has_cgroupfs else ()),
         ]
 
 

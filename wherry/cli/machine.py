@@ -78,10 +78,10 @@ class Docker:
             raise UsageError(f"'{url}' is not a dockerd's socket", fix="Write for example unix:///var/run/docker.sock")
         self._url, self._path = url, path
 
-    def check(self) -> str:
-        """Return the version of the dockerd. Raises UnavailableError with what to do if none answers."""
+    def cgroup_driver(self) -> str:
+        """Return who makes cgroups, cgroupfs or systemd. Raises UnavailableError if no dockerd answers."""
         try:
-            version: Mapping[str, Any] = self._call("GET", "/version")
+            info: Mapping[str, Any] = self._call("GET", "/info")
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnavailableError(
@@ -90,24 +90,18 @@ class Docker:
                 fix="Install one (Debian: `apt install docker.io`) and start it (`systemctl start docker`),\n"
                 "or name the socket of another with --docker unix:///PATH. Its group or root may use it.",
             ) from error
-        return str(version.get("Version", "?"))
+        return str(info.get("CgroupDriver", "cgroupfs"))
 
-    def remove_containers(self, cgroup_parent: str) -> int:
-        """Stop, kindly, and remove all containers under a cgroup. Returns how many there were."""
+    def remove_containers(self, cluster: str) -> int:
+        """Stop, kindly, and remove all containers of a cluster. Returns how many there were."""
         try:
-            listed = self._call("GET", f"/containers/json?all=1&filters={_label_filter('wherry.cluster')}")
-            ours = [one["Id"] for one in listed if self._is_under(one["Id"], cgroup_parent)]
+            listed = self._call("GET", f"/containers/json?all=1&filters={_label_filter(f'wherry.cluster={cluster}')}")
         except (OSError, HTTPException, ValueError):
             return 0  # dockerd is gone, and what it ran is beyond reach
+        ours = [one["Id"] for one in listed]
         with ThreadPoolExecutor(MOST_STOPS_AT_ONCE) as threads:
             list(threads.map(self._remove, ours))
         return len(ours)
-
-    def _is_under(self, container: str, cgroup_parent: str) -> bool:
-        # Labels can be an image's own; where a container's cgroup is, only its agent has said.
-        inspected = self._call("GET", f"/containers/{container}/json")
-        parent = str(inspected.get("HostConfig", {}).get("CgroupParent", ""))
-        return parent == cgroup_parent or parent.startswith(f"{cgroup_parent}/")
 
     def _remove(self, container: str) -> None:
         with suppress(OSError, HTTPException, ValueError):
