@@ -217,9 +217,9 @@ class Agent:
 
 
 def _lasting(tracked: Tracked) -> tuple[object, ...]:
-    """Return what of a record must outlive the agent; how it runs now is seen afresh."""
+    """Return what of a record must outlive the agent."""
     status = tracked.status
     return (
         *(tracked.assigned, tracked.is_withdrawn, tracked.is_admitted, tracked.failures, tracked.due_s),
-        *(tracked.first_start_s, tracked.doom, status.attempt, status.is_terminal),
+        *(tracked.first_start_s, tracked.doom, status.attempt, status.phase, status.health),
     )

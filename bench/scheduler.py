@@ -1,9 +1,9 @@
-"""How fast the scheduler plans: 1,000 replicas on 1,000 nodes. Run as `python -m bench.scheduler`."""
+"""How fast the scheduler plans: 1,000 replicas on 1,000 nodes."""
 
 import time
 from collections.abc import Callable
-from typing import TypedDict
 
+from bench.figures import Figure, at_least
 from manifests.workloads import Kind, WorkloadRef
 from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Vector
 from scheduler.place import place
@@ -14,15 +14,8 @@ TARGET_PER_S = 1_000.0  # a thousand replicas on a thousand nodes within a secon
 _MEBIBYTE = 2**20
 
 
-class Figure(TypedDict):
-    value: float
-    unit: str
-    target: float
-    met: bool
-
-
-def figures() -> dict[str, Figure]:
-    """Return placements per second for each shape of ask, the best of a few runs."""
+async def measure(*, short: bool) -> list[Figure]:
+    """Return placements per second for each shape of ask, the best of a few runs; a short version isn't needed."""
     shapes: dict[str, Callable[[], list[Ask]]] = {
         "one service": lambda: [_ask("web", REPLICAS)],
         "one service, auto port": lambda: [_ask("web", REPLICAS, ports=(PortAsk("http", 80, None, "tcp"),))],
@@ -33,14 +26,13 @@ def figures() -> dict[str, Figure]:
         "100 services of 10": lambda: [_ask(f"web{i}", 10) for i in range(100)],
         "a daemon on each node": lambda: [_ask("log", 1, only_node=f"n{i:04}") for i in range(NODES)],
     }
-    return {name: _figure(make()) for name, make in shapes.items()}
+    return [_figure(name, make()) for name, make in shapes.items()]
 
 
-def _figure(asks: list[Ask]) -> Figure:
+def _figure(name: str, asks: list[Ask]) -> Figure:
     snapshot = _snapshot()
     best_s = min(_timed_s(asks, snapshot) for _ in range(RUNS))
-    per_s = REPLICAS / best_s
-    return {"value": round(per_s), "unit": "placements/s", "target": TARGET_PER_S, "met": per_s >= TARGET_PER_S}
+    return at_least(name, round(REPLICAS / best_s), "placements/s", TARGET_PER_S)
 
 
 def _timed_s(asks: list[Ask], snapshot: Snapshot) -> float:
@@ -92,9 +84,3 @@ def _ask(
 
 def _ref(name: str) -> WorkloadRef:
     return WorkloadRef(namespace="default", kind=Kind.SERVICE, name=name, uid=f"uid-{name}")
-
-
-if __name__ == "__main__":
-    for shape, figure in figures().items():
-        verdict = "met" if figure["met"] else "missed"
-        print(f"{shape:42} {figure['value']:>10,.0f} {figure['unit']}  target {figure['target']:,.0f}  {verdict}")

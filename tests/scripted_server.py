@@ -50,7 +50,7 @@ def assigned(
         "apiVersion": "wherry/v1",
         "kind": kind,
         "metadata": {"name": "web"},
-        "spec": {"image": IMAGE, "command": SLEEP, "resources": {"cpu": "10m", "memory": "16Mi"}, **spec},
+        "spec": {"image": IMAGE, "command": SLEEP, "resources": {"cpu": "200m", "memory": "16Mi"}, **spec},
     }
     workload = WORKLOAD.validate_python(document)
     return Assigned(
@@ -168,6 +168,13 @@ class ScriptedServer:
 
         await self.until(holds, within_s=within_s, what=f"{allocation} is {phase}")
         return self.statuses[allocation]
+
+    async def until_ready(self, allocation: str) -> None:
+        def holds() -> bool:
+            status = self.statuses.get(allocation)
+            return status is not None and status.is_ready
+
+        await self.until(holds, what=f"{allocation} is ready")
 
     async def until_hello(self, count: int) -> Hello:
         await self.until(lambda: len(self.hellos) >= count, what=f"{count} hellos")

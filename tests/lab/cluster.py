@@ -153,8 +153,8 @@ async def wherry_cluster(
     """
     server_names, node_names = _numbered("s", servers), _numbered("n", nodes)
     async with lab_network([*server_names, *node_names]) as net:
-        _write_token(admin_token_file(net.folder))
-        _write_token(join_token_file(net.folder))
+        write_token(admin_token_file(net.folder))
+        write_token(join_token_file(net.folder))
         server_hosts = [net[name] for name in server_names]
         etcd = await start_etcd(server_hosts)
         cluster = Cluster(net, etcd, server_hosts, {net[name]: sizes.get(name, NodeSize()) for name in node_names})
@@ -213,7 +213,7 @@ def _check_alive(daemon: Daemon) -> None:
         raise LabError(f"the {daemon.name} on {daemon.host.name} ended:\n{daemon.process.log_tail()}")
 
 
-def _write_token(file: Path) -> None:
+def write_token(file: Path) -> None:
     """Write a new token, for the owner's eyes only."""
     file.touch(mode=0o600)
     file.write_text(f"{secrets.token_hex(32)}\n")

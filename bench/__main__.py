@@ -1,0 +1,75 @@
+"""`script/bench`: lists, runs and reports benchmarks. Exit code 0 as long as every figure could be measured."""
+
+import argparse
+import asyncio
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.figures import Figure, load_average, table, to_json
+
+SENTENCES = {
+    "scheduler": "how many replicas a second are placed on 1,000 nodes",
+    "store": "how fast the two stores commit, one write at a time and 64 at once",
+    "cli": "how long `wherry get nodes` takes from start to exit",
+    "idle": "what each daemon costs while nothing happens, and that nothing is written then",
+    "crash": "how soon a container that crashed runs again",
+    "failover": "how soon the work of a silent node runs elsewhere, and that an agent's restart moves nothing",
+    "deploy": "how long 50 replicas take to run, beside the engine's API alone",
+}
+LONGEST_S = 1800.0
+
+
+def main(words: Sequence[str]) -> int:
+    options = _parser().parse_args(words)
+    if options.name is None:
+        for name, sentence in SENTENCES.items():
+            print(f"{name:10} {sentence}")
+        return 0
+    names = list(SENTENCES) if options.name == "all" else [options.name]
+    measured, failed = _run(names, short=options.short)
+    if options.json is not None:
+        options.json.write_text(json.dumps(to_json(measured), indent=2) + "\n")
+    for name in failed:
+        print(f"bench: {name} could not be measured", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run(names: Sequence[str], *, short: bool) -> tuple[dict[str, list[Figure]], list[str]]:
+    """Return the figures of what could be measured, and what could not."""
+    measured: dict[str, list[Figure]] = {}
+    failed = []
+    for name in names:
+        print(f"{name}: {SENTENCES[name]}", flush=True)
+        before = load_average()
+        try:
+            figures = asyncio.run(_measure(name, short=short))
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        measured[name] = [*figures, before]
+        print(table(measured[name]), end="\n\n", flush=True)
+    return measured, failed
+
+
+async def _measure(name: str, *, short: bool) -> list[Figure]:
+    module = importlib.import_module(f"bench.{name}")
+    async with asyncio.timeout(LONGEST_S):
+        figures: list[Figure] = await module.measure(short=short)
+    return figures
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="script/bench", description="Measures Wherry. Without a name it lists them.")
+    parser.add_argument("name", nargs="?", choices=[*SENTENCES, "all"], metavar="NAME|all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--short", action="store_true", help="a short version, of less worth, where a full one is long")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""What each daemon costs while nothing happens but health checks, and that the store is not written then."""
+
+import asyncio
+import base64
+import os
+import time
+from pathlib import Path
+
+import aiohttp
+
+from bench.figures import Figure, at_most, below, reported
+from bench.rig import service, until_ready
+from control_plane import keys
+from tests.lab.cluster import Cluster, Daemon, wherry_cluster
+
+CONTAINERS = 10
+WINDOW_S, SHORT_WINDOW_S = 60.0, 20.0
+SETTLE_S = 5.0  # for the last statuses to be stored, and the first checks to be spread
+MEMORY_MIB = 80.0
+CPU_PERCENT = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+async def measure(*, short: bool) -> list[Figure]:
+    window_s = SHORT_WINDOW_S if short else WINDOW_S
+    async with wherry_cluster(servers=1, nodes=3) as cluster:
+        await cluster.api.apply(_checked_service())
+        await until_ready(cluster.api, "checked", CONTAINERS)
+        await asyncio.sleep(SETTLE_S)
+        daemons = {f"{d.name} {d.host.name}": d for d in (*cluster.servers, *cluster.agents)}
+        revision = await _revision(cluster)
+        before = {name: _cpu_s(daemon) for name, daemon in daemons.items()}
+        began = time.monotonic()
+        await asyncio.sleep(window_s)
+        passed_s = time.monotonic() - began
+        percents = {name: 100 * (_cpu_s(d) - before[name]) / passed_s for name, d in daemons.items()}
+        figures = [at_most(f"store revisions made in {window_s:.0f} s", await _revision(cluster) - revision, "", 0)]
+        for name, daemon in daemons.items():
+            figures.append(below(f"{name}: memory", _memory_mib(daemon), "MiB", MEMORY_MIB))
+            figures.append(below(f"{name}: CPU", percents[name], "% of a core", CPU_PERCENT))
+        figures.append(reported("containers with a readiness check every 5 s", CONTAINERS, ""))
+        return figures
+
+
+def _checked_service() -> dict[str, object]:
+    page = "mkdir -p /tmp/www && echo hello > /tmp/www/index.html && exec busybox httpd -f -p 8080 -h /tmp/www"
+    return service(
+        "checked",
+        CONTAINERS,
+        network="bridge",
+        command=["sh", "-c", page],
+        ports=[{"name": "http", "container": 8080, "publish": "auto"}],
+        health={"readiness": {"http": {"port": "http", "path": "/"}, "interval": "5s"}},
+    )
+
+
+async def _revision(cluster: Cluster) -> int:
+    """Return the store's revision, asked of etcd itself."""
+    key = base64.b64encode(keys.ROOT.encode()).decode()
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+        session.post(f"{cluster.etcd.members[0].url}/v3/kv/range", json={"key": key}) as answer,
+    ):
+        return int((await answer.json())["header"]["revision"])
+
+
+def _cpu_s(daemon: Daemon) -> float:
+    """Return the CPU time that the process has used, its threads included."""
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _memory_mib(daemon: Daemon) -> float:
+    """Return the process's resident memory."""
+    lines = Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:"))) / 1024
