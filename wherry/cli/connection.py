@@ -102,10 +102,9 @@ def _read_token(path: str) -> str:
 
 
 def _checked_url(server: str) -> str:
-    url = server.strip().rstrip("/")
-    if "://" not in url:
-        url = f"http://{url}"
-    scheme, _, rest = url.partition("://")
+    given = server.strip()
+    scheme, _, rest = (given if "://" in given else f"http://{given}").partition("://")
+    rest = rest.removesuffix("/")
     if scheme not in ("http", "https") or not rest or "/" in rest or any(c.isspace() for c in rest):
         raise UsageError(f"'{server}' is not a server's URL", fix="Write for example http://127.0.0.1:7400")
-    return url
+    return f"{scheme}://{rest}"

@@ -5,10 +5,10 @@ A watch that breaks off is opened again, from a new list; so nothing is missed, 
 
 import json
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from sys import stdout
 from typing import Self
 
 from manifests.errors import (
@@ -80,7 +80,7 @@ class _Printer:
 
     def __init__(self, scope: Scope, output: str) -> None:
         self._scope, self._output = scope, output
-        self._style = style_of(stdout)
+        self._style = style_of(sys.stdout)
         self._table = Table(view_of(scope, output).headings(), self._style, is_cut=output != "wide", least=_LEAST)
         self._printed: dict[_Key, list[str]] = {}
 
