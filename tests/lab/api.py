@@ -71,9 +71,7 @@ class Api:
             raise failure
         return answer
 
-    async def ask(
-        self, server: str, method: str, path: str, body: object = None, *, within_s: float = TRY_S
-    ) -> Answer:
+    async def ask(self, server: str, method: str, path: str, body: object = None, *, within_s: float = TRY_S) -> Answer:
         """Return that one server's answer."""
         return await self._ask(server, method, path, body, None, within_s)
 

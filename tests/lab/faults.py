@@ -215,4 +215,3 @@ class Stopwatch:
         seconds = time.monotonic() - self._began_s
         print(f"{what}: {seconds:.1f} s")
         return seconds
-

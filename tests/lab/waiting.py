@@ -45,7 +45,7 @@ async def wait_until(
 async def hold_for(
     read: Callable[[], Awaitable[State]], duration_s: float, describe: str, holds: Callable[[State], object] = bool
 ) -> None:
-    """Return after that time if `holds` was true of every state meanwhile; AssertionError at the first for which not."""
+    """Return after that time if `holds` was true of every state meanwhile; AssertionError at the first where not."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + duration_s
     while True:
