@@ -51,7 +51,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
     """Run an agent in this process until the block ends."""
     driver = DockerDriver(options.docker_socket)
     try:
-        async with Client(options.servers, "token") as client:
+        async with Client(options.servers, options.token) as client:
             agent = Agent(
                 options,
                 driver=driver,

@@ -5,7 +5,7 @@ It is the agent's peer, without a store or a leader: `run`, `stop_allocation` an
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -136,7 +136,8 @@ class ScriptedServer:
 
     async def send(self, frame: FromServer) -> None:
         if self._socket is not None:
-            await self._socket.send_str(frame.to_bytes().decode())
+            with suppress(ConnectionError):  # the agent is dead; its next one hears all of it anew
+                await self._socket.send_str(frame.to_bytes().decode())
 
     async def _tell(self, *, assigned: tuple[Assigned, ...] = (), withdrawn: tuple[str, ...] = ()) -> None:
         self.revision += 1

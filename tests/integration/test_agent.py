@@ -201,7 +201,8 @@ async def test_memory_beyond_the_limit_is_reported_with_what_to_change(
         await server.run(hungry)
         status = await server.until_phase("big-0-a", Phase.FAILED)
     assert status.last_ending is not None
-    assert status.last_ending.reason == "oomKilled"
+    # containerd 1.6 may lose the event; the message must lead to the limit all the same.
+    assert (status.last_ending.reason, status.last_ending.exit_code) in {("oomKilled", 137), ("exited", 137)}
     assert "16Mi" in status.message
     assert "limits.memory" in status.message
 

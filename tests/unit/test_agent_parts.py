@@ -1,15 +1,16 @@
-"""The agent's smaller parts: gate, outbox, state file, cgroups, facts, and what a container is created from."""
+"""The agent's smaller parts: outbox, state file, cgroups, facts, and what a container is created from."""
 
 import asyncio
+import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.cgroups import cap_parent, remove_parent
+from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
 from agent.facts import allocatable_of, capacity_of, own_address
-from agent.gate import Gate
 from agent.options import AgentOptions
 from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
@@ -25,25 +26,6 @@ ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pid
 def record(allocation: str = "web-0-a", *, phase: Phase = Phase.RUNNING) -> Tracked:
     tracked = with_sight(newly_assigned(assigned(allocation)), None, attempt=1)
     return replace(tracked, status=tracked.status.model_copy(update={"phase": phase}))
-
-
-async def test_the_gate_lets_restarts_go_first_and_forgets_who_gave_up() -> None:
-    gate, order = Gate(1), list[str]()
-    is_open = asyncio.Event()
-
-    async def pass_through(name: str, *, is_urgent: bool) -> None:
-        async with gate.enter(is_urgent=is_urgent):
-            order.append(name)
-            await is_open.wait()
-
-    async with asyncio.TaskGroup() as tasks:
-        started = []
-        for name, is_urgent in (("first", False), ("second", False), ("gives up", True), ("restart", True)):
-            started.append(tasks.create_task(pass_through(name, is_urgent=is_urgent), name=name))
-            await asyncio.sleep(0)
-        started[2].cancel()
-        is_open.set()
-    assert order == ["first", "restart", "second"]
 
 
 async def test_the_outbox_keeps_the_newest_until_it_is_acknowledged() -> None:
@@ -141,3 +123,22 @@ def test_a_parent_that_is_no_path_or_cannot_be_made_is_no_failure(tmp_path: Path
     assert not cap_parent("/wherry", ROOM, root=tmp_path)
     assert not cap_parent("/../etc", ROOM, root=tmp_path)
     remove_parent("/wherry", root=tmp_path)
+
+
+@pytest.mark.skipif(is_v2() or os.geteuid() != 0, reason="needs root and cgroup version 1")
+def test_the_parent_cgroup_is_capped_and_removed_in_version_1() -> None:
+    parent = f"/wherry-test-{secrets.token_hex(4)}"
+    try:
+        assert cap_parent(parent, ROOM)
+        memory, freezer = (Path(f"/sys/fs/cgroup/{controller}{parent}") for controller in ("memory", "freezer"))
+        assert int((memory / "memory.limit_in_bytes").read_text()) == 2**30
+        assert Path(f"/sys/fs/cgroup/cpu{parent}/cpu.cfs_quota_us").read_text().strip() == "150000"
+        (memory / "container").mkdir()
+        remove_parent(parent)
+        assert memory.exists()  # something lives in it
+        (memory / "container").rmdir()
+        freezer.mkdir()  # as a container manager does
+    finally:
+        remove_parent(parent)
+    assert not memory.exists()
+    assert not freezer.exists()

@@ -148,6 +148,11 @@ def test_memory_beyond_the_limit_is_named_with_the_limit() -> None:
     assert "32Mi" in tracked.status.message
 
 
+def test_a_sigkill_that_nobody_sent_leads_to_the_limit_too() -> None:
+    tracked, _ = exits(running(restart={"policy": "never"}), 1.0, 137)
+    assert "(SIGKILL); if nobody killed it, its memory limit of 16Mi" in tracked.status.message
+
+
 def test_what_the_manager_lost_is_restarted_at_once_and_not_counted() -> None:
     tracked = running(restart={"attempts": 0})
     tracked, actions = exits(replace(tracked, has_lost_sight=True), 1.0, 255)
