@@ -114,6 +114,7 @@ class Agent:
             outbox=self._outbox,
             driver=self._driver,
             facts=self._facts,
+            trouble=lambda: watch.trouble,
             clock=self._clock,
             rng=self._rng,
             cluster=lambda: self._cluster,
@@ -202,7 +203,7 @@ class Agent:
             _log.warning("container manager doesn't answer", why=str(error) or "it took too long")
 
     async def _ask_driver(self) -> None:
-        """Ask again until it has answered once; the next session's facts then tell of it."""
+        """Ask again until it has answered once; the node's next report then tells of it."""
         while self._driver_info is None:
             await self._clock.sleep(ASK_DRIVER_EVERY_S)
             await self._learn_driver()

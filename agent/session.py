@@ -27,6 +27,7 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    NodeReport,
     OpenLogs,
     Refused,
     StatusesAck,
@@ -49,6 +50,7 @@ class SessionParts:
     outbox: Outbox
     driver: Driver
     facts: Callable[[], NodeFacts]  # as of now
+    trouble: Callable[[], str]  # what keeps the node from starting containers now
     clock: Clock
     rng: random.Random
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
@@ -64,6 +66,7 @@ class Session:
         self._sequence = 0
         self._acked = 0
         self._is_welcome = False
+        self._reported: NodeReport | None = None  # what the server knows of the node
 
     async def run(self) -> None:
         """Hold a session for as long as the agent lives."""
@@ -114,9 +117,11 @@ class Session:
         await parts.save()
         parts.node.begin_session()
         parts.outbox.begin_session()
+        self._reported = NodeReport(facts=parts.facts(), trouble=parts.trouble())
         hello = Hello(
             cluster=parts.cluster(),
-            facts=parts.facts(),
+            facts=self._reported.facts,
+            trouble=self._reported.trouble,
             statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
             applied_revision=parts.node.applied_revision,
         )
@@ -167,9 +172,17 @@ class Session:
             silent_s = (missed + 1) * welcome.heartbeat_s  # since it sent the last one that was answered
             if missed >= 2 and silent_s > welcome.lost_after_s * SILENCE_SHARE:
                 raise UnavailableError(f"the server answered none of the last {missed} heartbeats")
+            await self._report(channel)
             self._sequence += 1
             await channel.send(Heartbeat(sequence=self._sequence))
             await self._parts.clock.sleep(welcome.heartbeat_s)
+
+    async def _report(self, channel: Channel) -> None:
+        """Tell the server what has changed of the node since it was told last, if anything."""
+        report = NodeReport(facts=self._parts.facts(), trouble=self._parts.trouble())
+        if report != self._reported:
+            await channel.send(report)
+            self._reported = report
 
     async def _send_statuses(self, channel: Channel) -> None:
         outbox = self._parts.outbox

@@ -217,7 +217,7 @@ class SessionRegistry:
             session.heard_at_s = now_s
 
     async def _send_away_if_cut_off(self, now_s: float) -> None:
-        """End all sessions once the store is gone for a while: the leader sees no lease, and soon calls the nodes lost."""
+        """End all sessions once the store is gone for a while: without a lease, others soon call the nodes lost."""
         if self._has_store():
             self._cut_off_since = None
             return
