@@ -24,6 +24,7 @@ class Answer:
     status: int
     body: Any
     server: str
+    warning: str  # that it may be out of date
 
     @property
     def is_ok(self) -> bool:
@@ -104,8 +105,9 @@ class Api:
         url = f"{server}{path}"
         async with self._session.request(method, url, json=body, headers=headers, timeout=timeout) as response:
             text = await response.text()
+            warning = response.headers.get("Warning", "")
             is_json = response.content_type.endswith("json")
-            return Answer(response.status, json.loads(text) if is_json and text else text, server)
+            return Answer(response.status, json.loads(text) if is_json and text else text, server, warning)
 
 
 def _body(answer: Answer, what: str) -> Any:
