@@ -106,23 +106,23 @@ class RuntimeWatch:
 
     async def _list(self) -> bool:
         """Return whether the manager answered, and take in what it said."""
-        before = dict(self._node.tracked)
+        before, asked_s = dict(self._node.tracked), self._clock.now_s()
         try:
             found = await self._driver.list_containers(self._labels)
         except WherryError as error:
-            self._note_away(str(error))
+            self._note_away(str(error), since_s=asked_s)
             return False
         self._note_back()
         owned = [(identity, c) for c in found if (identity := self._ownership.owned(c.labels)) is not None]
         self._node.see_all(owned, before)
         return True
 
-    def _note_away(self, reason: str) -> None:
+    def _note_away(self, reason: str, *, since_s: float | None = None) -> None:
         now_s = self._clock.now_s()
         if self._away_since_s is None:
-            self._away_since_s = now_s
+            self._away_since_s = now_s if since_s is None else since_s
             _log.warning("container manager went away", why=reason)
-        elif now_s - self._away_since_s > TELL_AFTER_S and not self._told:
+        if now_s - self._away_since_s > TELL_AFTER_S and not self._told:
             trouble = f"the container manager doesn't answer: {reason.splitlines()[0]}"
             self._news.set_trouble(trouble)
             self._told = f"this may be out of date: {trouble}"

@@ -52,7 +52,9 @@ class SessionHandler:
             hello = await self._hello(connection)
             session = await self._registry.register(hello, connection)
         except WherryError as error:
-            log.warning("agent refused", why=f"{error.what}: {error.why}")
+            # While the store is away every agent asks again and again: that it is away was said once.
+            say = log.debug if isinstance(error, UnavailableError) else log.warning
+            say("agent refused", why=f"{error.what}: {error.why}")
             with contextlib.suppress(UnavailableError):
                 await connection.send(Refused(what=error.what, why=error.why, fix=error.fix))
             return
