@@ -9,7 +9,7 @@ import random
 from typing import assert_never
 
 from agent.container_spec import Surroundings, container_spec
-from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, PullPolicy, StartError
+from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, StartError
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
@@ -18,7 +18,7 @@ from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import Phase
-from manifests.containers import PullPolicyName
+from manifests.containers import PullPolicy
 from manifests.errors import InvalidError, WherryError
 
 RETRY = Backoff(0.5, 15.0)
@@ -105,10 +105,10 @@ class Actions:
 
     def _is_known(self, tracked: Tracked) -> bool:
         is_fresh = self._clock.now_s() - self._images.get(tracked.spec.image, -IMAGE_KNOWN_S) < IMAGE_KNOWN_S
-        return is_fresh and tracked.spec.pull is PullPolicyName.IF_MISSING
+        return is_fresh and tracked.spec.pull is PullPolicy.IF_MISSING
 
     async def _make_image_ready(self, tracked: Tracked) -> None:
-        await self._driver.ensure_image(tracked.spec.image, PullPolicy(tracked.spec.pull))
+        await self._driver.ensure_image(tracked.spec.image, tracked.spec.pull)
         self._images[tracked.spec.image] = self._clock.now_s()
 
     async def _bring_up(self, tracked: Tracked) -> Container | None:

@@ -16,6 +16,7 @@ Code matches on classes, never on messages. `why` and `fix` are for people.
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:  # problems load pydantic, which the command line does without where it can
@@ -97,3 +98,14 @@ class DriverError(WherryError):
 
 class CompactedError(WherryError):
     http_status = 410
+
+
+BY_HTTP_STATUS = MappingProxyType(
+    {
+        kind.http_status: kind
+        for kind in (
+            *(InvalidError, UsageError, NotFoundError, ConflictError, TimedOutError, UnauthorizedError),
+            *(ForbiddenError, UnavailableError, DriverError, CompactedError),
+        )
+    }
+)  # for clients, which raise again what a server answered with
