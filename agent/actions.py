@@ -1,7 +1,7 @@
 """Carries out what reconcile decided: starts, stops and removals, each in a task of its own, and reports back.
 
-Starts pass a gate; stops don't wait for starts. A failure of the container manager is tried again later, and only a
-failure of the container itself counts against it.
+So many starts run at once; restarts don't wait for first starts, and stops for neither. A failure of the container
+manager is tried again later, and only a failure of the container itself counts against it.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from typing import assert_never
 
 from agent.container_spec import Surroundings, container_spec
 from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, PullPolicy, StartError
-from agent.gate import Gate
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
@@ -45,7 +44,8 @@ class Actions:
         self._clock = clock
         self._rng = rng
         self._tasks = tasks
-        self._gate = Gate(start_concurrency)
+        self._first_starts = asyncio.Semaphore(start_concurrency)
+        self._restarts = asyncio.Semaphore(max(2, start_concurrency // 2))  # a burst of new work doesn't delay them
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._can_cancel: set[str] = set()
         self._images: dict[str, float] = {}
@@ -90,7 +90,7 @@ class Actions:
             if not self._is_known(tracked):
                 self.node.progress(allocation, Phase.PULLING)
                 await self._make_image_ready(tracked)
-            async with self._gate.enter(is_urgent=is_restart):
+            async with self._restarts if is_restart else self._first_starts:
                 # From here on half done is worse than late: the manager would go on without us.
                 self._can_cancel.discard(allocation)
                 self.node.progress(allocation, Phase.STARTING)

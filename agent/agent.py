@@ -14,7 +14,7 @@ from agent.actions import Actions
 from agent.cgroups import cap_parent, remove_parent
 from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
-from agent.facts import allocatable_of, machine_resources, node_facts, read_boot_id
+from agent.facts import allocatable_of, machine_resources, node_facts, own_address, read_boot_id
 from agent.health import HealthChecks
 from agent.node import Node
 from agent.options import AgentOptions
@@ -33,6 +33,7 @@ from manifests.nodes import NodeFacts
 SAVE_EVERY_S = (
     1.0  # at most so old is the state on disk, but for endings, which are there before a server hears of them
 )
+LEAST_STARTS = 8  # at once: a start waits more than it works, most of all where its cgroup has little cpu
 ASK_DRIVER_EVERY_S = 10.0
 DRIVER_INFO_TIMEOUT_S = 3.0
 _log = Log(__name__)
@@ -65,8 +66,10 @@ class Agent:
         self._saving = asyncio.Lock()
         self._has_save_failed = False
         self._cgroup_parent = ""
+        self._address = ""
 
     async def run(self) -> None:
+        self._address = await asyncio.to_thread(own_address, self._options)
         await self._learn_driver()
         await self._make_cgroup()
         try:
@@ -80,7 +83,7 @@ class Agent:
                 remove_parent(self._cgroup_parent)  # only if nothing lives in it
 
     def _assemble(self, tasks: asyncio.TaskGroup) -> None:
-        concurrency = self._options.start_concurrency or max(4, 2 * (os.cpu_count() or 1))
+        concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * (os.cpu_count() or 1))
         self._actions = Actions(
             self._driver,
             self._ownership,
@@ -189,7 +192,7 @@ class Agent:
     # The container manager and the machine.
 
     def _facts(self) -> NodeFacts:
-        return node_facts(self._options, agent_id=self._agent_id, driver=self._driver_info)
+        return node_facts(self._options, agent_id=self._agent_id, address=self._address, driver=self._driver_info)
 
     async def _learn_driver(self) -> None:
         try:
@@ -217,9 +220,9 @@ class Agent:
 
 
 def _lasting(tracked: Tracked) -> tuple[object, ...]:
-    """Return what of a record must outlive the agent; how it runs now is seen afresh."""
+    """Return what of a record must outlive the agent."""
     status = tracked.status
     return (
         *(tracked.assigned, tracked.is_withdrawn, tracked.is_admitted, tracked.failures, tracked.due_s),
-        *(tracked.first_start_s, tracked.doom, status.attempt, status.is_terminal),
+        *(tracked.first_start_s, tracked.doom, status.attempt, status.phase, status.health),
     )

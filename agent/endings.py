@@ -14,6 +14,7 @@ from manifests.quantities import render_bytes, render_duration
 from manifests.workloads import Kind, restart_policy_of
 
 _LOST_EXIT_CODE = 255  # what managers give when they don't know the real one
+_SIGKILL_EXIT_CODE = 137
 _NEVER_RAN = frozenset({"imageFailed", "startFailed"})
 _SIGNALS = {
     129: "SIGHUP",
@@ -91,8 +92,8 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
         return tracked.doom, tracked.doom_message
     if exited is None:
         return "exited", "its container is gone: something other than Wherry removed it"
+    limit = render_bytes(tracked.spec.limit().memory_bytes)
     if exited.oom_killed and exited.exit_code != 0:
-        limit = render_bytes(tracked.spec.limit().memory_bytes)
         return "oomKilled", (
             f"it was killed when it needed more memory than its limit of {limit}: "
             f"raise limits.memory (or resources.memory), or make it use less"
@@ -101,7 +102,10 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
         return "lostByRuntime", "the container manager was restarted and lost its container"
     code = exited.exit_code or 0
     signal = f" ({_SIGNALS[code]})" if code in _SIGNALS else ""
-    return "exited", f"exited with code {code}{signal}"
+    # The manager may miss that the kernel killed for memory; our own stops end in SIGKILL as well.
+    is_riddle = code == _SIGKILL_EXIT_CODE and not tracked.must_end
+    hint = f"; if nobody killed it, its memory limit of {limit} (limits.memory) may be too small" if is_riddle else ""
+    return "exited", f"exited with code {code}{signal}{hint}"
 
 
 def _has_succeeded(tracked: Tracked, ending: Ending) -> bool:

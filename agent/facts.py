@@ -9,6 +9,7 @@ import platform
 import socket
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agent.driver import DriverInfo
 from agent.options import AgentOptions
@@ -53,7 +54,24 @@ def _given(options: AgentOptions) -> dict[str, int]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def node_facts(options: AgentOptions, *, agent_id: str, driver: DriverInfo | None) -> NodeFacts:
+def own_address(options: AgentOptions) -> str:
+    """Return where published ports answer: as the flag says, else the address from which the first server is reached.
+
+    Blocks while it looks the server's name up. Nothing is sent: connecting a datagram socket only picks a route.
+    """
+    if options.publish_address:
+        return options.publish_address
+    server = urlsplit(options.servers[0])
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(server.hostname, server.port or 80, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def node_facts(options: AgentOptions, *, agent_id: str, address: str, driver: DriverInfo | None) -> NodeFacts:
     """Return the facts as of now; without a driver's while its manager doesn't answer."""
     machine = machine_resources()
     attributes = {
@@ -70,7 +88,7 @@ def node_facts(options: AgentOptions, *, agent_id: str, driver: DriverInfo | Non
         agent_id=agent_id,
         boot_id=read_boot_id(),
         agent_version=version("wherry"),
-        address=options.publish_address,
+        address=address,
         labels=dict(options.labels),
         attributes=attributes,
         capacity=capacity_of(options, machine),

@@ -60,6 +60,7 @@ class Node:
         self._has_full = False
         self._wake = asyncio.Event()
         self.applied_revision = applied_revision
+        self.has_looked = asyncio.Event()  # the container manager has said once what there is
 
     @property
     def tracked(self) -> Mapping[str, Tracked]:
@@ -124,6 +125,7 @@ class Node:
                 if strays := _running_strays(seen, found):
                     self._perform(Discard(strays))
         self._unclaimed = groups
+        self.has_looked.set()
         self._settle(self._tracked)
         self._end_orphans()
 

@@ -22,5 +22,5 @@ class AgentOptions:
     cgroup_parent: str | None = None  # None: one of its own, "": that of the container manager
     labels: Mapping[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
-    start_concurrency: int | None = None  # None: twice the cores, at least 4
+    start_concurrency: int | None = None  # None: four times the cores, at least 8
     log_level: str = "info"

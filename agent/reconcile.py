@@ -23,7 +23,7 @@ class Start:
     """Make the image ready, create the attempt's container and start it."""
 
     allocation: str
-    is_restart: bool  # goes before first starts, which nobody has yet relied upon
+    is_restart: bool  # of what others may rely upon already
 
 
 @dataclass(frozen=True, slots=True)

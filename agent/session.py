@@ -6,6 +6,7 @@ A lost session changes nothing on the node: only explicit assignments of the age
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -35,6 +36,7 @@ from manifests.session import (
 RETRY = Backoff(0.3, 5.0)  # with jitter, so that a server's end isn't a stampede on the next
 WELCOME_TIMEOUT_S = 10.0
 MOST_MISSED_ACKS = 3
+FIRST_LOOK_S = 3.0
 FLUSH_S = 0.05  # statuses that change within this travel together
 _log = Log(__name__)
 
@@ -65,6 +67,7 @@ class Session:
 
     async def run(self) -> None:
         """Hold a session for as long as the agent lives."""
+        await self._look_first()
         failures = 0
         turn = self._parts.rng.randrange(len(self._servers))
         while True:
@@ -78,6 +81,12 @@ class Session:
                     _log.warning("session was lost", server=server, failures=failures, why=str(_first(group)))
             turn += 1
             await self._parts.clock.sleep(RETRY.delay_s(failures, self._parts.rng))
+
+    async def _look_first(self) -> None:
+        """Let the first Hello tell what runs now, not what was on disk; but a manager that hangs holds up nothing."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._parts.node.has_looked.wait()
 
     async def _serve(self, server: str) -> None:
         async with self._transport.connect(server) as channel:

@@ -23,8 +23,12 @@ import sys
 from pathlib import Path
 from agent.main import main
 from agent.options import AgentOptions
-folder, socket, parent, *servers = sys.argv[1:]
-main(AgentOptions(servers=tuple(servers), name="n1", data_dir=Path(folder), docker_socket=socket, cgroup_parent=parent))
+folder, socket, parent, server = sys.argv[1:]
+main(
+    AgentOptions(
+        servers=(server,), name="n1", data_dir=Path(folder), docker_socket=socket, cgroup_parent=parent, cpu_m=16_000
+    )
+)
 """
 
 
@@ -47,7 +51,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
     """Run an agent in this process until the block ends."""
     driver = DockerDriver(options.docker_socket)
     try:
-        async with Client(options.servers, "token") as client:
+        async with Client(options.servers, options.token) as client:
             agent = Agent(
                 options,
                 driver=driver,

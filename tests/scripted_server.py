@@ -5,7 +5,7 @@ It is the agent's peer, without a store or a leader: `run`, `stop_allocation` an
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -50,7 +50,7 @@ def assigned(
         "apiVersion": "wherry/v1",
         "kind": kind,
         "metadata": {"name": "web"},
-        "spec": {"image": IMAGE, "command": SLEEP, "resources": {"cpu": "10m", "memory": "16Mi"}, **spec},
+        "spec": {"image": IMAGE, "command": SLEEP, "resources": {"cpu": "200m", "memory": "16Mi"}, **spec},
     }
     workload = WORKLOAD.validate_python(document)
     return Assigned(
@@ -136,7 +136,8 @@ class ScriptedServer:
 
     async def send(self, frame: FromServer) -> None:
         if self._socket is not None:
-            await self._socket.send_str(frame.to_bytes().decode())
+            with suppress(ConnectionError):  # the agent is dead; its next one hears all of it anew
+                await self._socket.send_str(frame.to_bytes().decode())
 
     async def _tell(self, *, assigned: tuple[Assigned, ...] = (), withdrawn: tuple[str, ...] = ()) -> None:
         self.revision += 1
@@ -168,6 +169,13 @@ class ScriptedServer:
 
         await self.until(holds, within_s=within_s, what=f"{allocation} is {phase}")
         return self.statuses[allocation]
+
+    async def until_ready(self, allocation: str) -> None:
+        def holds() -> bool:
+            status = self.statuses.get(allocation)
+            return status is not None and status.is_ready
+
+        await self.until(holds, what=f"{allocation} is ready")
 
     async def until_hello(self, count: int) -> Hello:
         await self.until(lambda: len(self.hellos) >= count, what=f"{count} hellos")

@@ -106,11 +106,12 @@ def to_container(inspected: Json) -> Container:
         state=phase,
         pid=state["Pid"] if phase is ContainerState.RUNNING else 0,
         exit_code=state["ExitCode"] if phase is ContainerState.EXITED else None,
-        oom_killed=state["OOMKilled"],
+        oom_killed=state["OOMKilled"],  # true is certain; beside 137, false is not: containerd may lose the event
         error=state["Error"],
         started_s=started_s,
-        # Docker keeps the end of the run before while a restarted container runs.
-        finished_s=to_seconds(state["FinishedAt"]) if phase is ContainerState.EXITED else 0.0,
+        # While it runs, Docker still tells the end of the run before. The end of a very short run is stamped by
+        # containerd, sometimes a moment before dockerd stamps the start.
+        finished_s=max(started_s, to_seconds(state["FinishedAt"])) if phase is ContainerState.EXITED else 0.0,
         address=_address(inspected["NetworkSettings"]),
     )
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from grpc.aio import AioRpcError
 
-from control_plane.store.etcd_channel import TRY_S, Cluster
+from control_plane.store.etcd_channel import TOTAL_S, TRY_S, Cluster
 from control_plane.store.etcd_errors import is_lease_missing, translated
 from control_plane.store.etcd_methods import RANGE, TXN
 from control_plane.store.etcd_stubs import etcd_pb2 as pb
@@ -85,6 +85,14 @@ class Committer:
 
     async def sweep(self, before: Revision) -> None:
         """Delete the marks which other clients last used before that revision: they are idle or gone."""
+        if before <= 1:
+            return  # etcd takes a bound of 0 for none
+        try:
+            await self._sweep(before)
+        except AioRpcError as error:
+            raise translated(error, self._cluster.current.endpoint) from error
+
+    async def _sweep(self, before: Revision) -> None:
         request = pb.RangeRequest(
             key=MARKS, range_end=prefix_end(MARKS), limit=1_000, keys_only=True, max_mod_revision=before - 1
         )
@@ -105,16 +113,21 @@ class Committer:
 
     @asynccontextmanager
     async def _mark(self) -> AsyncIterator[Mark]:
-        async with self._turn:
-            if self._free:
-                mark = self._free.pop()
-            else:
-                mark = Mark(self._prefix + str(self._marks).encode())
-                self._marks += 1
-            try:
-                yield mark
-            finally:
-                self._free.append(mark)  # also in doubt: its next transaction finds out, and shuts out the lost one
+        try:
+            async with asyncio.timeout(TOTAL_S):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise UnavailableError("the write was not tried", why="too many others wait for etcd already") from error
+        if self._free:
+            mark = self._free.pop()
+        else:
+            mark = Mark(self._prefix + str(self._marks).encode())
+            self._marks += 1
+        try:
+            yield mark
+        finally:
+            self._free.append(mark)  # also in doubt: its next transaction finds out, and shuts out the lost one
+            self._turn.release()
 
     async def _commit_under(self, mark: Mark, txn: Txn) -> Revision:
         mark.number += 1

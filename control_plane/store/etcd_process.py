@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import shutil
 import signal
 import socket
@@ -70,6 +71,7 @@ class EtcdProcess:
         if shutil.which("etcd") is None:
             raise UnavailableError("cannot start etcd", why="there is no `etcd` on the PATH", fix="Install etcd.")
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(self._end_orphan)
         log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -77,6 +79,7 @@ class EtcdProcess:
             )
         finally:
             os.close(log)
+        self._pid_path.write_text(str(self._process.pid))
 
     async def wait_ready(self) -> None:
         """Return once it says that it is healthy, which includes that its cluster has a leader."""
@@ -112,6 +115,27 @@ class EtcdProcess:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def _end_orphan(self) -> None:
+        """End an etcd that still holds the folder because who started it was killed."""
+        try:
+            pid = int(self._pid_path.read_text())
+            orphan = os.pidfd_open(pid)
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if os.fsencode(self._folder / "data") in command:  # else the number is another process's by now
+                signal.pidfd_send_signal(orphan, signal.SIGKILL)  # etcd's log on disk is made for this
+                select.select([orphan], [], [], STOP_TIMEOUT_S)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it just ended by itself
+        finally:
+            os.close(orphan)
+
+    @property
+    def _pid_path(self) -> Path:
+        return self._folder / "etcd.pid"
 
     @property
     def _log_path(self) -> Path:

@@ -31,7 +31,7 @@ from control_plane.store.transactions import holds
 from foundation.clock import SystemClock
 from manifests.errors import CompactedError, ConflictError
 
-KEYS = ("/a", "/a/1", "/a/2", "/b", "/b/é")
+KEYS = ("/a", "/a/1", "/a/é", "/b")
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,19 @@ compares: st.SearchStrategy[Compare] = st.one_of(
 )
 writes = st.lists(
     st.one_of(st.builds(Put, keys, st.binary(max_size=3)), st.builds(Delete, keys)),
-    max_size=4,
+    min_size=1,
+    max_size=3,
     unique_by=lambda write: write.key,
 )
-transactions = st.builds(Txn, st.lists(compares, max_size=1), writes)
+blind = st.builds(Txn, st.just(()), writes)
+guarded = st.builds(Txn, st.lists(compares, min_size=1, max_size=2), writes)
 steps: st.SearchStrategy[Step] = st.one_of(
-    transactions, transactions, transactions, st.builds(Compact, st.integers(0, 5)), st.builds(Reopen)
+    blind, blind, guarded, guarded, st.builds(Compact, st.integers(0, 8)), st.builds(Reopen)
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(steps, max_size=25))
+@settings(max_examples=100, deadline=None)
+@given(st.lists(steps, min_size=8, max_size=25))
 def test_the_embedded_store_does_as_the_model(sequence: Sequence[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run_both(Path(folder) / "store.db", sequence))

@@ -96,6 +96,12 @@ def test_an_ended_container_has_an_exit_code(status: str) -> None:
     assert found.finished_s - found.started_s == 1.5
 
 
+def test_a_very_short_run_does_not_end_before_it_starts() -> None:
+    times = {"StartedAt": "2026-01-02T03:04:05.0007Z", "FinishedAt": "2026-01-02T03:04:05.0005Z"}
+    found = to_container(inspected("exited", **times))
+    assert found.finished_s == found.started_s
+
+
 def test_a_container_without_labels_or_networks_is_read() -> None:
     bare = inspected("created") | {"Config": {"Image": "x", "Labels": None}, "NetworkSettings": {"Networks": None}}
     found = to_container(bare)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
-from control_plane.store.protocol import Change, Changes, Entry, Put, Revision, Store, Txn
+from control_plane.store.protocol import Change, Changes, Delete, Entry, Put, Revision, Store, Txn
 from control_plane.store.sqlite import SqliteStore
+from control_plane.store.sqlite_file import open_reader
 from control_plane.store.sqlite_watch import MARK_EVERY, MOST_BUFFERED, Hub
 from foundation.clock import SystemClock
 
@@ -84,6 +85,18 @@ async def test_a_watch_of_a_quiet_prefix_gets_marks_of_progress(tmp_path: Path) 
 
 async def write(store: Store, number: int) -> None:
     await store.commit(Txn((), (Put(f"/loud/{number}", b""),)))
+
+
+async def test_compaction_leaves_one_row_for_each_key_that_exists(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path, SystemClock()) as store:
+        for number in range(50):
+            await store.commit(Txn((), (Put("/kept", str(number).encode()), Put(f"/{number}", b""))))
+            await store.commit(Txn((), (Delete(f"/{number}"),)))
+        last = await store.commit(Txn((), (Put("/last", b""),)))
+        await store.compact(last)
+        with closing(open_reader(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM log").fetchone() == (2,)
 
 
 async def test_a_watch_that_does_not_read_holds_a_bounded_number_of_changes() -> None:

@@ -41,7 +41,7 @@ def discover(
     source = "--server" if servers else "WHERRY_SERVER"
     if not named:
         if found is None:
-            raise UsageError("no cluster is known here", fix=_HOW_TO_START)
+            raise UsageError("no cluster is known here", why=_where_looked(env), fix=_HOW_TO_START)
         named, source = found.servers, found.source
     named = tuple(_checked_url(server) for server in named)
     token = _read_token(token_file) if token_file else _token_of(env)
@@ -68,6 +68,11 @@ _HOW_TO_START = (
     "Start one on this machine with `wherry dev`, or name a server of yours with --server URL --token-file FILE\n"
     "(or WHERRY_SERVER and WHERRY_TOKEN)."
 )
+
+
+def _where_looked(env: Mapping[str, str]) -> str:
+    folder = env.get("WHERRY_DATA_DIR")
+    return f"there is no {CLIENT_FILE} in {folder}, which WHERRY_DATA_DIR names" if folder else ""
 
 
 def _client_file(env: Mapping[str, str]) -> Connection | None:
@@ -97,10 +102,9 @@ def _read_token(path: str) -> str:
 
 
 def _checked_url(server: str) -> str:
-    url = server.strip().rstrip("/")
-    if "://" not in url:
-        url = f"http://{url}"
-    scheme, _, rest = url.partition("://")
+    given = server.strip()
+    scheme, _, rest = (given if "://" in given else f"http://{given}").partition("://")
+    rest = rest.removesuffix("/")
     if scheme not in ("http", "https") or not rest or "/" in rest or any(c.isspace() for c in rest):
         raise UsageError(f"'{server}' is not a server's URL", fix="Write for example http://127.0.0.1:7400")
-    return url
+    return f"{scheme}://{rest}"

@@ -208,14 +208,16 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
     if item.get("whySentence"):
         yield f"    why there: {clean(item['whySentence'])}"
     if item.get("lastEnding"):
-        yield from _ending_lines(item["lastEnding"], now_s, "    ")
+        yield from _ending_lines(item["lastEnding"], now_s, "    ", said=clean(item.get("message")))
 
 
-def _ending_lines(ending: Item, now_s: float, indent: str) -> Iterator[str]:
+def _ending_lines(ending: Item, now_s: float, indent: str, *, said: str = "") -> Iterator[str]:
+    """Yield how an attempt ended, and the message, unless that has been said."""
     when = age(ending.get("finishedAt"), now_s)
     yield f"{indent}attempt {ending.get('attempt')} ended {when} ago: {exit_of(ending)}"
-    if ending.get("message"):
-        yield f"{indent}{clean(ending['message'])}"
+    message = clean(ending.get("message"))
+    if message and message not in said:
+        yield f"{indent}{message}"
 
 
 def _why_lines(item: Item) -> list[str]:

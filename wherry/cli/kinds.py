@@ -105,5 +105,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known word, or nothing when none is near."""
     from difflib import get_close_matches  # only when something was mistyped
 
-    near = get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    words = list(known)
+    begun = [w for w in words if word and w.startswith(word.lower())]
+    near = begun[:1] or get_close_matches(word.lower(), words, n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -6,7 +6,7 @@ Between the commands and the transport; all commands that read go through here.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from manifests.errors import NotFoundError, UsageError
+from manifests.errors import NotFoundError, UsageError, WherryError
 from wherry.cli.kinds import ALLOCATIONS, EVENTS, NODES, WORKLOAD_KINDS, WORKLOADS, Workload, did_you_mean, kind_of
 from wherry.cli.tables import name_of
 from wherry.cli.transport import Transport, segment
@@ -45,6 +45,8 @@ def list_items(transport: Transport, scope: Scope) -> tuple[int, list[Item]]:
         query["limit"] = EVENTS_SHOWN
     path = "/v1/workloads" if scope.kind in WORKLOAD_KINDS else f"/v1/{scope.kind}"
     answer = transport.get(path, query)
+    if "items" not in answer:
+        raise WherryError(f"the answer to {path} is not a list", fix="Is this address that of a Wherry server?")
     items = answer["items"]
     if scope.names:
         items = [item for item in items if name_of(scope.kind, item) in scope.names]

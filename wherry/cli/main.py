@@ -3,6 +3,7 @@
 A command's module is imported only when it is called for, so that the fast ones stay fast.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ COMMANDS = {
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
     ),
-    "server": Command("wherry.cli.commands.server", "run a control-plane server", "wherry server --store sqlite"),
+    "server": Command(
+        "wherry.cli.commands.server", "run a control-plane server", "wherry server --data-dir /var/lib/wherry/server"
+    ),
     "agent": Command(
         "wherry.cli.commands.agent", "run the agent of this host", "wherry agent --server http://10.0.0.1:7400"
     ),
@@ -54,13 +57,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WherryError as error:
         print(_words_of(error), file=sys.stderr)
         return error.exit_code
+    except BaseExceptionGroup as group:  # a daemon's task group
+        _, other = group.split(WherryError)
+        if other is not None:
+            raise
+        first = _first_of(group)
+        print(_words_of(first), file=sys.stderr)
+        return first.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read us has seen enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as full:
+        if full.errno != errno.ENOSPC:
+            raise
+        print(_words_of(WherryError("cannot write the result", why="no space is left there")), file=sys.stderr)
+        os._exit(1)  # Python would try, and fail, to write the rest at exit
     return code
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> WherryError:
+    first = group.exceptions[0]
+    if isinstance(first, BaseExceptionGroup):
+        return _first_of(first)
+    assert isinstance(first, WherryError)
+    return first
 
 
 def _run(argv: list[str]) -> int:

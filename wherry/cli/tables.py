@@ -20,7 +20,11 @@ class View(NamedTuple):
 
     def headings(self) -> list[str]:
         columns = _HEADINGS[self.kind] + (_WIDE_HEADINGS[self.kind] if self.is_wide else ())
-        return (["NAMESPACE"] if self._shows_namespace() else []) + list(columns) + list(_LAST_HEADINGS[self.kind])
+        return (
+            (["NAMESPACE"] if self._shows_namespace() else [])
+            + list(columns)
+            + ["WHY" if self.is_wide and self.kind == ALLOCATIONS else "MESSAGE"]
+        )
 
     def row(self, item: Item) -> list[str]:
         """Return the cells of one item, as many as there are headings."""
@@ -48,6 +52,18 @@ def message_of(item: Item) -> str:
     """Return the one thing about a workload that its user should know: what blocks it, else what it waits for."""
     said = [b.get("sentence", "") for b in item.get("blocked") or []] + list(item.get("messages") or [])
     return clean("; ".join(said))
+
+
+def trouble_of(item: Item) -> str:
+    """Return what an allocation is doing or waiting for, and how its last attempt ended where that still matters."""
+    message, ending = clean(item.get("message")), item.get("lastEnding")
+    is_well = item.get("phase") == "succeeded" or (item.get("phase") == "running" and item.get("health") == "healthy")
+    if is_well:
+        return ""
+    if not ending or (ending.get("message") and clean(ending["message"]) in message):
+        return message
+    said = f": {clean(ending['message'])}" if ending.get("message") else ""
+    return "; ".join(filter(None, (message, f"attempt {ending.get('attempt')} ended: {exit_of(ending)}{said}")))
 
 
 def exit_of(ending: Item | None) -> str:
@@ -129,7 +145,7 @@ def _allocation(item: Item, view: View) -> list[object]:
             exit_of(item.get("lastEnding")) or "-",
         ]
         return [*cells, item.get("whySentence")]
-    return cells
+    return [*cells, trouble_of(item)]
 
 
 def _event(item: Item, view: View) -> list[object]:
@@ -161,7 +177,6 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     DAEMONS: ("VERSION", "IMAGE"),
     JOBS: ("VERSION", "IMAGE"),
     WORKLOADS: ("VERSION", "IMAGE"),
-    ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING", "WHY"),
+    ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING"),
     EVENTS: ("REVISION",),
 }
-_LAST_HEADINGS: Mapping[str, tuple[str, ...]] = dict.fromkeys(_ROWS, ("MESSAGE",)) | {ALLOCATIONS: ()}

@@ -6,7 +6,7 @@ Pure but for asking whether a stream is a terminal. What comes from the cluster 
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TextIO
 
@@ -44,7 +44,7 @@ def style_of(stream: TextIO) -> Style:
     if not stream.isatty():
         return Style()
     try:
-        width = os.get_terminal_size(stream.fileno()).columns
+        width = os.get_terminal_size(stream.fileno()).columns or 80  # 0: a terminal that doesn't know
     except (OSError, ValueError):
         width = 80
     has_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -76,16 +76,23 @@ def clean_deep(value: object) -> object:
 
 
 class Table:
-    """Rows under headings, each column as wide as its widest cell. Later rows keep to the widths of the first."""
+    """Rows under headings, each column as wide as its widest cell. Later rows keep to the widths of the first.
 
-    def __init__(self, headings: Sequence[str], style: Style, *, is_cut: bool = True) -> None:
+    `least` are widths of columns by heading, for rows that are yet to come.
+    """
+
+    def __init__(
+        self, headings: Sequence[str], style: Style, *, is_cut: bool = True, least: Mapping[str, int] | None = None
+    ) -> None:
         self._headings = list(headings)
         self._style = style
         self._is_cut = is_cut and style.width > 0
-        self._widths = [len(heading) for heading in headings]
+        self._widths = [max(len(heading), (least or {}).get(heading, 0)) for heading in headings]
 
     def render(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """Return the heading line and a line for each row."""
+        if rows and not any(row[-1] for row in rows):
+            self._headings[-1] = ""  # e.g. no item has a message
         self._fit(rows)
         return [self._line(self._headings, is_heading=True), *self.render_rows(rows)]
 

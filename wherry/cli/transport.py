@@ -71,10 +71,14 @@ class Transport:
     """Calls to one cluster. Not for use by several threads at once: give each its own."""
 
     def __init__(self, connection: Connection, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._kept: HTTPConnection | None = None
         self.connection = connection
         self._connect_timeout_s = connect_timeout_s
         self._servers = list(connection.servers)  # the one that answered last stands first
-        self._kept: HTTPConnection | None = None
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
 
     def get(self, path: str, query: Query | None = None, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         return self._call("GET", _target(path, query), None, timeout_s)
@@ -233,11 +237,14 @@ def _foreseen(read: Callable[[], bytes], what: str) -> bytes:
         raise UnavailableError(what, why=_reason(error)) from error
 
 
-def _parsed(data: bytes, target: str) -> Any:
+def _parsed(data: bytes, target: str) -> dict[str, Any]:
     try:
-        return json.loads(data)
+        answer = json.loads(data)
     except ValueError as error:
         raise WherryError(f"the answer to {target} is not JSON", why=str(error), fix=_NOT_WHERRY) from error
+    if not isinstance(answer, dict):
+        raise WherryError(f"the answer to {target} is not a JSON object", fix=_NOT_WHERRY)
+    return answer
 
 
 _NOT_WHERRY = "Is this address that of a Wherry server?"

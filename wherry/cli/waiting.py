@@ -12,7 +12,7 @@ from manifests.errors import NotFoundError, TimedOutError, UnavailableError, Whe
 from wherry.cli.kinds import Workload
 from wherry.cli.lookup import allocations_of
 from wherry.cli.progress import Progress
-from wherry.cli.tables import exit_of
+from wherry.cli.tables import trouble_of
 from wherry.cli.text import clean, plural, span
 from wherry.cli.transport import Query, Transport
 from wherry.cli.watching import Waker
@@ -65,7 +65,7 @@ def wait_until_gone(transport: Transport, workloads: Sequence[Workload], timeout
             if not left:
                 return Seen(True, (f"{workload}: gone",))
         first = f"{workload}: stopping, {plural(len(left), 'allocation')} left"
-        return Seen(False, (first, *(f"  {trouble_of(a)}" for a in left[:MOST_SHOWN])))
+        return Seen(False, (first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])))
 
     _wait(transport, workloads, look, timeout_s)
 
@@ -83,7 +83,7 @@ def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]
         return Seen(True, (first,))
     lines = [first, *(f"  {clean(line)}" for line in _said_of(item))]
     unwell = [a for a in allocations() if is_unwell(a)]
-    lines += [f"  {trouble_of(a)}" for a in unwell[:MOST_SHOWN]]
+    lines += [f"  {line_of(a)}" for a in unwell[:MOST_SHOWN]]
     if len(unwell) > MOST_SHOWN:
         lines.append(f"  and {len(unwell) - MOST_SHOWN} more")
     return Seen(False, tuple(lines), is_failed=state == "failed")
@@ -98,19 +98,14 @@ def is_unwell(allocation: Item) -> bool:
     return allocation.get("phase") != "running" or allocation.get("health") != "healthy"
 
 
-def trouble_of(allocation: Item) -> str:
+def line_of(allocation: Item) -> str:
     """Return where an allocation stands, and how its last attempt ended."""
     phase, health = clean(allocation.get("phase")), clean(allocation.get("health"))
     text = f"{clean(allocation.get('id'))} on {clean(allocation.get('node'))}: {phase}"
     if phase == "running" and health != "healthy":
         text += ", not checked yet" if health == "unknown" else f", {health}"
-    if allocation.get("message"):
-        text += f", {clean(allocation['message'])}"
-    ending = allocation.get("lastEnding")
-    if ending:
-        text += f"; attempt {ending.get('attempt')} ended: {exit_of(ending)}"
-        text += f": {clean(ending.get('message'))}" if ending.get("message") else ""
-    return text
+    trouble = trouble_of(allocation)
+    return f"{text}, {trouble}" if trouble else text
 
 
 def _said_of(item: Item) -> list[str]:
@@ -125,37 +120,40 @@ def _said_of(item: Item) -> list[str]:
 
 def _wait(transport: Transport, workloads: Sequence[Workload], look: Look, timeout_s: float) -> None:
     began = time.monotonic()
-    waker, progress = Waker(transport.connection, "workload,allocation"), Progress()
-    seen: dict[Workload, Seen] = {}
-    trouble = ""
-    while True:
-        for workload in workloads:
-            if workload not in seen or not seen[workload].is_done:
-                try:
-                    seen[workload], trouble = look(transport, workload), ""
-                except UnavailableError as error:
-                    trouble = f"{error.what}: {error.why}" if error.why else error.what
-        waited = time.monotonic() - began
-        footer = trouble or f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the cluster"
-        shown = {str(workload): s.lines for workload, s in seen.items()}
-        progress.show(shown | ({"": (trouble,)} if trouble else {}), footer)
-        failed = [workload for workload, s in seen.items() if s.is_failed]
-        if failed:
-            raise _failed(failed, seen)
-        open_ones = [w for w in workloads if w not in seen or not seen[w].is_done]
-        if not open_ones:
-            return
-        if waited >= timeout_s:
-            raise _timed_out(open_ones, seen, timeout_s, trouble)
-        time.sleep(SHORTEST_LOOK_S)
-        waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+    progress, seen = Progress(), dict[Workload, Seen]()
+    with Waker(transport.connection, "workload,allocation") as waker:
+        while True:
+            trouble = _look_at_open(transport, workloads, look, seen)
+            waited = time.monotonic() - began
+            shown = {str(workload): s.lines for workload, s in seen.items()} | ({"": (trouble,)} if trouble else {})
+            progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the cluster")
+            failed = [workload for workload, s in seen.items() if s.is_failed]
+            if failed:
+                raise _failed(failed[0], seen[failed[0]])
+            open_ones = [w for w in workloads if w not in seen or not seen[w].is_done]
+            if not open_ones:
+                return
+            if waited >= timeout_s:
+                raise _timed_out(open_ones, seen, timeout_s, trouble)
+            time.sleep(SHORTEST_LOOK_S)
+            waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
 
 
-def _failed(failed: Sequence[Workload], seen: Mapping[Workload, Seen]) -> WherryError:
-    first = failed[0]
+def _look_at_open(transport: Transport, workloads: Sequence[Workload], look: Look, seen: dict[Workload, Seen]) -> str:
+    """Look at those that aren't done yet. Returns what is the matter when the servers can't be reached."""
+    for workload in workloads:
+        if workload not in seen or not seen[workload].is_done:
+            try:
+                seen[workload] = look(transport, workload)
+            except UnavailableError as error:
+                return f"{error.what}: {error.why}" if error.why else error.what
+    return ""
+
+
+def _failed(first: Workload, seen: Seen) -> WherryError:
     return WherryError(
         f"{first} failed",
-        why="; ".join(line.strip() for line in seen[first].lines[1:]),
+        why="; ".join(line.strip() for line in seen.lines[1:]),
         fix=f"Look at `wherry describe {first.kind} {first.name}` and `wherry logs {first.kind}/{first.name}`.",
     )
 

@@ -5,10 +5,11 @@ A watch that breaks off is opened again, from a new list; so nothing is missed, 
 
 import json
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from sys import stdout
+from typing import Self
 
 from manifests.errors import (
     CompactedError,
@@ -27,6 +28,7 @@ from wherry.cli.text import Table, say, style_of
 from wherry.cli.transport import Transport
 
 RETRY_S = 1.0
+_LEAST = {"STATE": len("progressing"), "PHASE": len("succeeded"), "HEALTH": len("unhealthy")}
 _Key = tuple[str, str, str]
 
 
@@ -78,8 +80,8 @@ class _Printer:
 
     def __init__(self, scope: Scope, output: str) -> None:
         self._scope, self._output = scope, output
-        self._style = style_of(stdout)
-        self._table = Table(view_of(scope, output).headings(), self._style, is_cut=output != "wide")
+        self._style = style_of(sys.stdout)
+        self._table = Table(view_of(scope, output).headings(), self._style, is_cut=output != "wide", least=_LEAST)
         self._printed: dict[_Key, list[str]] = {}
 
     def print_first(self, items: list[Item]) -> None:
@@ -114,12 +116,22 @@ class _Printer:
 
 
 class Waker:
-    """Wakes a waiting command when something changes. The watch is only a hint: without it one looks now and then."""
+    """Wakes a waiting command when something changes. The watch is only a hint: without it one looks now and then.
+
+    Leaving its block ends the watching, at the latest when the stream says its next word.
+    """
 
     def __init__(self, connection: Connection, types: str) -> None:
         self._connection, self._types = connection, types
         self._hints: queue.Queue[None] = queue.Queue(maxsize=1)
+        self._is_closed = False
         threading.Thread(target=self._run, name="waker", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_closed = True
 
     def wait(self, timeout_s: float) -> None:
         """Return when something has changed since the last call, or after the timeout."""
@@ -130,9 +142,11 @@ class Waker:
 
     def _run(self) -> None:
         transport = Transport(self._connection)
-        while True:
+        while not self._is_closed:
             try:
                 for change in transport.watch(types=self._types):
+                    if self._is_closed:
+                        return
                     if change.get("type") != "progress":
                         self._hint()
             except (UnauthorizedError, ForbiddenError):

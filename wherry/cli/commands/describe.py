@@ -1,9 +1,9 @@
 """`wherry describe`: everything about one thing, for people: what it is, how it stands, and why."""
 
 import json
+import sys
 import time
 from argparse import ArgumentParser, Namespace
-from sys import stdout
 
 from manifests.errors import UsageError
 from wherry.cli import lookup
@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> int:
         print(json.dumps({"object": item, "allocations": allocations, "events": events}, indent=2))
         return 0
     page = node_page if kind == NODES else allocation_page if kind == ALLOCATIONS else workload_page
-    print("\n".join(page(item, allocations, events, time.time(), style_of(stdout))))
+    print("\n".join(page(item, allocations, events, time.time(), style_of(sys.stdout))))
     return 0
 
 

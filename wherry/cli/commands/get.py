@@ -1,10 +1,10 @@
 """`wherry get`: what there is, as a table or for programs, once or as it changes."""
 
 import json
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from sys import stdout
 
 from manifests.errors import UsageError
 from wherry.cli import lookup
@@ -63,7 +63,7 @@ def _print_once(transport: Transport, scope: Scope, output: str) -> None:
         print("\n".join(kind_and_name(scope.kind, item) for item in items))
     else:
         view = view_of(scope, output)
-        table = Table(view.headings(), style_of(stdout), is_cut=not view.is_wide)
+        table = Table(view.headings(), style_of(sys.stdout), is_cut=not view.is_wide)
         print("\n".join(table.render([view.row(item) for item in items])))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from manifests.errors import NotFoundError, TimedOutError, UnavailableError, UsageError
 from wherry.cli.arguments import add_connection, add_wait, transport_of
 from wherry.cli.kinds import NODES, did_you_mean
-from wherry.cli.lookup import Scope, not_found
+from wherry.cli.lookup import Scope, not_found, workload_of
+from wherry.cli.tables import message_of
 from wherry.cli.text import clean, plural, say, span
 from wherry.cli.transport import Transport, segment
 
@@ -66,33 +67,41 @@ def _wait_until_drained(transport: Transport, names: list[str], timeout_s: float
     from wherry.cli.watching import Waker
 
     began, progress = time.monotonic(), Progress()
-    waker = Waker(transport.connection, "node,allocation")
     shown: dict[str, list[str]] = {}
     undrained = list(names)
-    while undrained:
-        for name in list(undrained):
-            try:
-                node = transport.get(f"/v1/nodes/{segment(name)}")
-                shown[name] = _lines(transport, node)
-                if node.get("state") == "drained":
-                    undrained.remove(name)
-            except UnavailableError as error:
-                shown[name] = [f"node/{name}: {error.what}, trying again"]
-        waited = time.monotonic() - began
-        progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the drain")
-        if undrained and waited >= timeout_s:
-            raise TimedOutError(
-                f"{', '.join(undrained)} not drained within {span(timeout_s)}",
-                why="; ".join(line.strip() for name in undrained for line in shown[name]),
-                fix="The drain goes on. Where should its allocations go? `wherry get workloads` tells what is blocked.",
-            )
-        if undrained:
-            time.sleep(SHORTEST_LOOK_S)
-            waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+    with Waker(transport.connection, "node,allocation") as waker:
+        while undrained:
+            undrained = [name for name in undrained if not _look(transport, name, shown)]
+            waited = time.monotonic() - began
+            progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the drain")
+            if undrained and waited >= timeout_s:
+                raise _timed_out(undrained, shown, timeout_s)
+            if undrained:
+                time.sleep(SHORTEST_LOOK_S)
+                waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+
+
+def _look(transport: Transport, name: str, shown: dict[str, list[str]]) -> bool:
+    """Say whether the node is drained, and put down how it stands."""
+    try:
+        node = transport.get(f"/v1/nodes/{segment(name)}")
+        shown[name] = _lines(transport, node)
+    except UnavailableError as error:
+        shown[name] = [f"node/{name}: {error.what}, trying again"]
+        return False
+    return bool(node.get("state") == "drained")
+
+
+def _timed_out(undrained: list[str], shown: dict[str, list[str]], timeout_s: float) -> TimedOutError:
+    return TimedOutError(
+        f"{', '.join(undrained)} not drained within {span(timeout_s)}",
+        why="; ".join(line.strip() for name in undrained for line in shown[name]),
+        fix="The drain goes on. Where should its allocations go? `wherry get workloads` tells what is blocked.",
+    )
 
 
 def _lines(transport: Transport, node: Mapping[str, Any]) -> list[str]:
-    from wherry.cli.waiting import MOST_SHOWN, TERMINAL, trouble_of
+    from wherry.cli.waiting import MOST_SHOWN, TERMINAL, line_of
 
     name = clean(node.get("name"))
     if node.get("state") == "drained":
@@ -100,4 +109,8 @@ def _lines(transport: Transport, node: Mapping[str, Any]) -> list[str]:
     items = transport.get("/v1/allocations", {"node": name})["items"]
     left = [a for a in items if a.get("phase") not in TERMINAL]
     first = f"node/{name}: {clean(node.get('state'))}, {plural(len(left), 'allocation')} left"
-    return [first, *(f"  {trouble_of(a)}" for a in left[:MOST_SHOWN])]
+    lines = [first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])]
+    owners = {str(workload_of(a)) for a in left}
+    workloads = transport.get("/v1/workloads")["items"]
+    stuck = [w for w in workloads if str(workload_of(w)) in owners and message_of(w)]
+    return lines + [f"  {workload_of(w)}: {message_of(w)}" for w in stuck]

@@ -1,0 +1,142 @@
+"""The agent's smaller parts: outbox, state file, cgroups, facts, and what a container is created from."""
+
+import asyncio
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.cgroups import cap_parent, is_v2, remove_parent
+from agent.container_spec import Surroundings, container_name, container_spec
+from agent.facts import allocatable_of, capacity_of, own_address
+from agent.options import AgentOptions
+from agent.outbox import MOST_IN_FRAME, Outbox
+from agent.ownership import Ownership
+from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
+from agent.tracked import Tracked, newly_assigned, with_sight
+from manifests.allocations import HostPort, Phase
+from manifests.containers import Resources
+from tests.scripted_server import assigned
+
+ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pids": 500})
+
+
+def record(allocation: str = "web-0-a", *, phase: Phase = Phase.RUNNING) -> Tracked:
+    tracked = with_sight(newly_assigned(assigned(allocation)), None, attempt=1)
+    return replace(tracked, status=tracked.status.model_copy(update={"phase": phase}))
+
+
+async def test_the_outbox_keeps_the_newest_until_it_is_acknowledged() -> None:
+    outbox = Outbox()
+    outbox.put(record(phase=Phase.STARTING).status)
+    outbox.put(record(phase=Phase.RUNNING).status)
+    frame = await outbox.next_frame()
+    assert [status.phase for status in frame.statuses] == [Phase.RUNNING]
+    outbox.put(record(phase=Phase.STOPPED).status)
+    assert outbox.has_terminal
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await outbox.next_frame()
+    outbox.acknowledge(frame.sequence)
+    assert [status.phase for status in (await outbox.next_frame()).statuses] == [Phase.STOPPED]
+
+
+async def test_what_was_forgotten_is_told_again_in_the_next_session() -> None:
+    outbox = Outbox()
+    outbox.put(record().status)
+    outbox.forget("web-0-a")
+    lost = await outbox.next_frame()
+    outbox.put(record("web-1-a").status)  # a Hello will carry this one
+    outbox.begin_session()
+    frame = await outbox.next_frame()
+    assert (lost.forgotten, frame.forgotten, frame.statuses) == (("web-0-a",), ("web-0-a",), ())
+
+
+async def test_a_frame_holds_a_bounded_number_of_statuses() -> None:
+    outbox = Outbox()
+    for number in range(MOST_IN_FRAME + 1):
+        outbox.put(record(f"web-{number}-a").status)
+    first = await outbox.next_frame()
+    outbox.acknowledge(first.sequence)
+    assert (len(first.statuses), len((await outbox.next_frame()).statuses)) == (MOST_IN_FRAME, 1)
+
+
+def test_the_state_survives_a_restart_and_its_times_only_within_one_boot(tmp_path: Path) -> None:
+    tracked = replace(record(), failures=(1.0, 2.0), due_s=3.0, is_admitted=True)
+    save_state(tmp_path, SavedState(boot_id="b1", cluster="c", applied_revision=7, allocations=(to_saved(tracked),)))
+    same, other = load_state(tmp_path, "b1"), load_state(tmp_path, "b2")
+    assert (same.cluster, same.applied_revision) == ("c", 7)
+    again = to_tracked(same.allocations[0])
+    assert (again.assigned, again.status, again.failures) == (tracked.assigned, tracked.status, tracked.failures)
+    assert not again.is_seen
+    assert to_tracked(other.allocations[0]).failures == ()
+    assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", ["", "{half", "[]", '{"bootId": 3}', "\x00\xff"])
+def test_a_damaged_state_file_is_moved_aside(tmp_path: Path, content: str) -> None:
+    (tmp_path / "state.json").write_text(content)
+    assert load_state(tmp_path, "b1") == SavedState(boot_id="b1")
+    assert [path.read_text() for path in tmp_path.glob("state.json.damaged-*")] == [content]
+
+
+def test_the_agents_id_stays(tmp_path: Path) -> None:
+    assert load_agent_id(tmp_path) == load_agent_id(tmp_path) != ""
+
+
+def test_a_container_is_told_who_it_is_and_is_never_given_more_cpu_than_the_node_has() -> None:
+    around = Surroundings("c1c1c1c1c1", "n1", "10.0.0.1", "/wherry", ROOM)
+    ports = (HostPort(name="http-in", container=80, host=8080),)
+    wanted = assigned("web-0-a", ports=ports, limits={"cpu": "4"}, env={"MODE": "x", "WHERRY_NODE": "forged"})
+    spec = container_spec(newly_assigned(wanted), around, Ownership(b"k" * 32))
+    assert spec.name == "wherry-c1c1c1c1-n1-web-0-a-1" == container_name("c1c1c1c1c1", "n1", "web-0-a", 1)
+    assert (spec.hostname, spec.cgroup_parent, spec.limits.cpu_m) == ("web-0-a", "/wherry", 1500)
+    assert (spec.env["MODE"], spec.env["WHERRY_NODE"], spec.env["WHERRY_PORT_HTTP_IN"]) == ("x", "n1", "8080")
+    assert [(p.host_address, p.host_port, p.container_port) for p in spec.ports] == [("10.0.0.1", 8080, 80)]
+
+
+def test_flags_say_exactly_what_is_allocatable_and_else_the_system_keeps_some(tmp_path: Path) -> None:
+    machine = Resources().model_copy(update={"cpu_m": 2000, "memory_bytes": 2**30, "pids": 1000})
+    plain = AgentOptions(("http://127.0.0.1:1",), "n1", tmp_path)
+    left = allocatable_of(plain, machine)
+    assert (left.cpu_m, left.memory_bytes, left.pids) == (1900, 2**30 - 256 * 2**20, 900)
+    given = replace(plain, cpu_m=250, memory_bytes=64 * 2**20, pids=50)
+    assert allocatable_of(given, machine) == capacity_of(given, machine)
+    assert allocatable_of(given, machine).cpu_m == 250
+    assert own_address(plain) == "127.0.0.1"
+    assert own_address(replace(plain, publish_address="10.1.1.1")) == "10.1.1.1"
+
+
+def test_the_parent_cgroup_is_capped_in_version_2(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids")
+    assert cap_parent("/wherry/n1", ROOM, root=tmp_path)
+    parent = tmp_path / "wherry" / "n1"
+    caps = {name: (parent / name).read_text() for name in ("cpu.max", "memory.max", "pids.max")}
+    assert caps == {"cpu.max": "150000 100000", "memory.max": "1073741824", "pids.max": "500"}
+    assert (tmp_path / "wherry" / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+def test_a_parent_that_is_no_path_or_cannot_be_made_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "memory").write_text("a file")
+    assert not cap_parent("/wherry", ROOM, root=tmp_path)
+    assert not cap_parent("/../etc", ROOM, root=tmp_path)
+    remove_parent("/wherry", root=tmp_path)
+
+
+@pytest.mark.skipif(is_v2() or os.geteuid() != 0, reason="needs root and cgroup version 1")
+def test_the_parent_cgroup_is_capped_and_removed_in_version_1() -> None:
+    parent = f"/wherry-test-{secrets.token_hex(4)}"
+    try:
+        assert cap_parent(parent, ROOM)
+        memory = Path(f"/sys/fs/cgroup/memory{parent}")
+        assert int((memory / "memory.limit_in_bytes").read_text()) == 2**30
+        assert Path(f"/sys/fs/cgroup/cpu{parent}/cpu.cfs_quota_us").read_text().strip() == "150000"
+        (memory / "container").mkdir()
+        remove_parent(parent)
+        assert memory.exists()  # something lives in it
+        (memory / "container").rmdir()
+    finally:
+        remove_parent(parent)
+    assert not memory.exists()
