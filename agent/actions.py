@@ -127,7 +127,7 @@ class Actions:
 
     async def _report_failure(self, tracked: Tracked, error: WherryError) -> None:
         reason = "imageFailed" if isinstance(error, ImageError) else "startFailed"
-        message = " ".join(str(error).split("\n"))
+        message = error.sentence()
         _log.info("start failed", allocation=tracked.id, attempt=tracked.status.attempt, why=message)
         try:
             found = await self._containers_of(tracked.id)

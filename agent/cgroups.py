@@ -31,8 +31,11 @@ def cap_parent(parent: str, allocatable: Resources, *, root: Path = ROOT) -> boo
 
 
 def remove_parent(parent: str, *, root: Path = ROOT) -> None:
-    """Remove the cgroup where nothing lives in it; the kernel refuses to remove one with containers."""
-    for folder in [root] if is_v2(root) else [root / controller for controller in _CONTROLLERS]:
+    """Remove the cgroup where nothing lives in it; the kernel refuses to remove one with containers.
+
+    In version 1 from all hierarchies: the container manager makes it in more of them than are capped.
+    """
+    for folder in [root] if is_v2(root) else list(root.iterdir()):
         with contextlib.suppress(OSError):
             (folder / _relative(parent)).rmdir()
 

@@ -13,6 +13,7 @@ from typing import assert_never
 from agent.driver import Driver
 from agent.log_streams import LogStreams
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.outbox import Outbox
 from agent.transport import Channel, Transport
 from foundation.backoff import Backoff
@@ -27,15 +28,16 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    NodeReport,
     OpenLogs,
     Refused,
     StatusesAck,
     Welcome,
 )
 
-RETRY = Backoff(0.3, 5.0)  # with jitter, so that a server's end isn't a stampede on the next
+RETRY = Backoff(0.3, 2.0)  # with jitter, so that a server's end isn't a stampede on the next
 WELCOME_TIMEOUT_S = 10.0
-MOST_MISSED_ACKS = 3
+SILENCE_SHARE = 0.5  # of the time after which the node would be lost: the rest is for finding another server
 FIRST_LOOK_S = 3.0
 FLUSH_S = 0.05  # statuses that change within this travel together
 _log = Log(__name__)
@@ -49,6 +51,7 @@ class SessionParts:
     outbox: Outbox
     driver: Driver
     facts: Callable[[], NodeFacts]  # as of now
+    news: NodeNews
     clock: Clock
     rng: random.Random
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
@@ -80,7 +83,15 @@ class Session:
                 if failures <= 1 or failures % 20 == 0:
                     _log.warning("session was lost", server=server, failures=failures, why=str(_first(group)))
             turn += 1
-            await self._parts.clock.sleep(RETRY.delay_s(failures, self._parts.rng))
+            await self._parts.clock.sleep(self._pause_s(failures))
+
+    def _pause_s(self, failures: int) -> float:
+        """Return how long to wait: a moment before the next server, longer once all were tried in vain.
+
+        Were each of three dead servers worth a long pause, the one that is back first would call the node lost.
+        """
+        rounds, rest = divmod(failures, len(self._servers))
+        return RETRY.delay_s(1 if rest else rounds, self._parts.rng)
 
     async def _look_first(self) -> None:
         """Let the first Hello tell what runs now, not what was on disk; but a manager that hangs holds up nothing."""
@@ -97,8 +108,9 @@ class Session:
             async with asyncio.TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
                 tasks.create_task(self._receive(channel, streams), name="session-receive")
-                tasks.create_task(self._beat(channel, welcome.heartbeat_s), name="session-heartbeat")
+                tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
+                tasks.create_task(self._send_reports(channel), name="session-reports")
 
     async def _introduce(self, channel: Channel) -> Welcome:
         """Say what is here, and return the welcome. Raises ConflictError when the server is of another cluster."""
@@ -111,6 +123,7 @@ class Session:
             facts=parts.facts(),
             statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
             applied_revision=parts.node.applied_revision,
+            trouble=parts.news.trouble,
         )
         await channel.send(hello)
         try:
@@ -152,14 +165,16 @@ class Session:
             case _:
                 assert_never(frame)
 
-    async def _beat(self, channel: Channel, every_s: float) -> None:
+    async def _beat(self, channel: Channel, welcome: Welcome) -> None:
         """Send heartbeats; give the session up when their answers stay away, as when one direction is cut."""
         while True:
-            if self._sequence - self._acked >= MOST_MISSED_ACKS:
-                raise UnavailableError(f"the server answered none of the last {MOST_MISSED_ACKS} heartbeats")
+            missed = self._sequence - self._acked
+            silent_s = (missed + 1) * welcome.heartbeat_s  # since it sent the last one that was answered
+            if missed >= 2 and silent_s > welcome.lost_after_s * SILENCE_SHARE:
+                raise UnavailableError(f"the server answered none of the last {missed} heartbeats")
             self._sequence += 1
             await channel.send(Heartbeat(sequence=self._sequence))
-            await self._parts.clock.sleep(every_s)
+            await self._parts.clock.sleep(welcome.heartbeat_s)
 
     async def _send_statuses(self, channel: Channel) -> None:
         outbox = self._parts.outbox
@@ -169,6 +184,14 @@ class Session:
             if outbox.has_terminal:
                 await self._parts.save()
             await channel.send(await outbox.next_frame())
+
+    async def _send_reports(self, channel: Channel) -> None:
+        """Tell when something about the node itself has changed; the Hello told the rest."""
+        news = self._parts.news
+        while True:
+            await news.has_changed.wait()
+            news.has_changed.clear()
+            await channel.send(NodeReport(facts=self._parts.facts(), trouble=news.trouble))
 
 
 def _first(group: BaseExceptionGroup[WherryError]) -> BaseException:

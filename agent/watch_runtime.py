@@ -8,6 +8,7 @@ import random
 
 from agent.driver import ContainerId, Driver
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.ownership import NODE, Ownership
 from agent.tracked import Work
 from foundation.backoff import Backoff
@@ -27,6 +28,7 @@ class RuntimeWatch:
         driver: Driver,
         node: Node,
         ownership: Ownership,
+        news: NodeNews,
         *,
         name: str,
         clock: Clock,
@@ -35,6 +37,7 @@ class RuntimeWatch:
         self._driver = driver
         self._node = node
         self._ownership = ownership
+        self._news = news
         self._labels = {NODE: name}
         self._clock = clock
         self._rng = rng
@@ -103,24 +106,26 @@ class RuntimeWatch:
 
     async def _list(self) -> bool:
         """Return whether the manager answered, and take in what it said."""
-        before = dict(self._node.tracked)
+        before, asked_s = dict(self._node.tracked), self._clock.now_s()
         try:
             found = await self._driver.list_containers(self._labels)
         except WherryError as error:
-            self._note_away(str(error))
+            self._note_away(str(error), since_s=asked_s)
             return False
         self._note_back()
         owned = [(identity, c) for c in found if (identity := self._ownership.owned(c.labels)) is not None]
         self._node.see_all(owned, before)
         return True
 
-    def _note_away(self, reason: str) -> None:
+    def _note_away(self, reason: str, *, since_s: float | None = None) -> None:
         now_s = self._clock.now_s()
         if self._away_since_s is None:
-            self._away_since_s = now_s
+            self._away_since_s = now_s if since_s is None else since_s
             _log.warning("container manager went away", why=reason)
-        elif now_s - self._away_since_s > TELL_AFTER_S and not self._told:
-            self._told = f"the container manager doesn't answer, so this may be out of date: {reason.splitlines()[0]}"
+        if now_s - self._away_since_s > TELL_AFTER_S and not self._told:
+            trouble = f"the container manager doesn't answer: {reason.splitlines()[0]}"
+            self._news.set_trouble(trouble)
+            self._told = f"this may be out of date: {trouble}"
             self._node.tell_all(self._told, instead_of="")
 
     def _note_back(self) -> None:
@@ -131,4 +136,5 @@ class RuntimeWatch:
         if self._told:
             self._node.tell_all("", instead_of=self._told)
             self._told = ""
+            self._news.set_trouble("")
         self._node.retry_now()

@@ -21,7 +21,7 @@ from tests.scripted_server import IMAGE, SLEEP, ScriptedServer, assigned
 
 CONCURRENCIES = (4, 8, 16)
 ROUNDS = 3
-IDLE_S = 30.0
+IDLE_S = 20.0
 IDLE_CONTAINERS = 10
 CPU_M = 100
 MEMORY_BYTES = 16 * 2**20

@@ -35,6 +35,7 @@ class Membership:
     ) -> None:
         self._store, self._state, self._server, self._clock, self._rng = store, state, server, clock, rng
         self._failures = 0
+        self.has_lease = False  # without one this server may be cut off from the store
         self.is_leading = False
 
     async def run(self, lead: Lead) -> None:
@@ -42,7 +43,7 @@ class Membership:
         while True:
             try:
                 await self._one_lease(lead)
-            except* UnavailableError as group:
+            except* (UnavailableError, ConflictError) as group:  # a conflict: a new lease was gone before its first use
                 self._failures += 1
                 if self._failures == 1:
                     why = str(group.exceptions[0]).splitlines()[0]
@@ -57,9 +58,11 @@ class Membership:
             if self._failures:
                 log.info("the store answered again", server=self._server.name)
             self._failures = 0
+            self.has_lease = True
             await _until_lost(lease, self._campaign(lease, lead))
             log.warning("the lease was lost", server=self._server.name)
         finally:
+            self.has_lease = False
             await _bounded(lease.revoke())
 
     async def _campaign(self, lease: Lease, lead: Lead) -> None:

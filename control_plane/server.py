@@ -96,6 +96,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
         version=version("wherry"),
         started_s=clock.wall_s(),
     )
+    membership = Membership(store, state, record, clock, rng)
     registry = SessionRegistry(
         store,
         state,
@@ -103,8 +104,8 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
         server_id=record.id,
         heartbeat_s=options.heartbeat_s,
         lost_after_s=options.lost_after_s,
+        has_store=lambda: membership.has_lease,
     )
-    membership = Membership(store, state, record, clock, rng)
     leader = Leader(store, state, clock, lost_after_s=options.lost_after_s)
     events = EventLog(state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:

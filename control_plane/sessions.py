@@ -4,6 +4,8 @@ It knows frames, the cache and the store, and nothing of HTTP: a `Connection` br
 in memory. The store is written when a session opens, when a status changes, and when a node is lost.
 """
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +23,7 @@ log = Log(__name__)
 
 CHECK_EVERY_S = 0.25
 REGISTER_TRIES = 5
+SEND_AWAY_AFTER_S = 2.0  # a lease that is only lost is replaced at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,12 @@ class SessionRegistry:
         server_id: str,
         heartbeat_s: float,
         lost_after_s: float,
+        has_store: Callable[[], bool],
     ) -> None:
         self._store, self._state, self._clock = store, state, clock
         self._server_id, self.heartbeat_s, self.lost_after_s = server_id, heartbeat_s, lost_after_s
+        self._has_store = has_store
+        self._cut_off_since: float | None = None
         self._sessions: dict[str, LiveSession] = {}
 
     def of_node(self, node: str) -> LiveSession | None:
@@ -92,6 +98,8 @@ class SessionRegistry:
     async def register(self, hello: Hello, connection: Connection) -> LiveSession:
         """Write that the node is here, and return its session. Raises ConflictError or UnavailableError in words."""
         self._check_hello(hello)
+        if not self._has_store():
+            raise UnavailableError("this server has lost the store", fix="Another server will do.")
         await self._state.wait_for(hello.applied_revision)
         name = hello.facts.name
         for _ in range(REGISTER_TRIES):
@@ -191,16 +199,33 @@ class SessionRegistry:
             await self._clock.sleep(CHECK_EVERY_S)
             now = self._clock.now_s()
             if now - checked_at > STALLED_S:
-                self._forgive(now - checked_at)
+                log.warning("this server stalled, and judges no node by that time", seconds=round(now - checked_at, 1))
+                self._forgive(now)
             checked_at = now
+            if not self._has_store():
+                self._forgive(now)
+            await self._send_away_if_cut_off(now)
             for session in [s for s in self._sessions.values() if not self._is_fresh(s)]:
                 await self._lose(session)
 
-    def _forgive(self, stalled_s: float) -> None:
-        """This server slept: what it didn't hear meanwhile is no one's silence."""
-        log.warning("this server stalled, and judges no node by that time", seconds=round(stalled_s, 1))
+    def _forgive(self, now_s: float) -> None:
+        """What this server didn't hear while it slept or had lost the store is no one's silence: time begins anew.
+
+        An agent that was turned away meanwhile, for want of the store, needs that time to come back.
+        """
         for session in self._sessions.values():
-            session.heard_at_s += stalled_s
+            session.heard_at_s = now_s
+
+    async def _send_away_if_cut_off(self, now_s: float) -> None:
+        """End all sessions once the store is gone for a while: without a lease, others soon call the nodes lost."""
+        if self._has_store():
+            self._cut_off_since = None
+            return
+        if self._cut_off_since is None:
+            self._cut_off_since = now_s
+        if now_s - self._cut_off_since >= SEND_AWAY_AFTER_S and any(s.connection for s in self._sessions.values()):
+            log.warning("agents sent elsewhere, as this server has lost the store")
+            await self.close()
 
     async def _lose(self, session: LiveSession) -> None:
         status = self._state.nodes.get(session.node)
@@ -229,6 +254,7 @@ class SessionRegistry:
 
     async def close(self) -> None:
         """Send all agents elsewhere."""
-        for session in list(self._sessions.values()):
-            if session.connection:
-                await session.connection.close()
+        async with asyncio.TaskGroup() as tasks:
+            for session in self._sessions.values():
+                if session.connection:
+                    tasks.create_task(session.connection.close(), name=f"close-{session.node}")

@@ -34,6 +34,16 @@ class WherryError(Exception):
         self.why = why
         self.fix = fix
 
+    def sentence(self) -> str:
+        """Return all of it on one line, for a status or a log.
+
+        >>> WherryError("cannot pull image web:1", why="no such host", fix="Check the node's DNS.").sentence()
+        "cannot pull image web:1: no such host. Check the node's DNS."
+        """
+        said = f"{self.what}: {self.why}" if self.why else self.what
+        end = "" if not self.fix or said.endswith((".", "!", "?")) else "."
+        return " ".join(f"{said}{end} {self.fix}".split())
+
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what
         return f"{text}\n{self.fix}" if self.fix else text

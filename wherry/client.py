@@ -36,6 +36,8 @@ from manifests.errors import (
 Json: TypeAlias = dict[str, Any]
 
 CONNECT_TIMEOUT_S = 5.0
+SESSION_CONNECT_TIMEOUT_S = 2.0  # an agent must be with another server before its node counts as lost
+SESSION_CLOSE_TIMEOUT_S = 0.3  # likewise: where nobody answers, a goodbye is in vain
 CALL_TIMEOUT_S = 30.0
 STREAM_IDLE_S = 35.0  # a watch hears of progress every 10 s
 MOST_LINE_BYTES = 16 * 2**20
@@ -178,11 +180,11 @@ class Client:
     async def session(self, server: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """Open an agent's session with that very server."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(SESSION_CONNECT_TIMEOUT_S):
                 socket = await self._open_http.ws_connect(
                     _url(server.rstrip("/"), "/v1/session", None),
                     max_msg_size=MOST_LINE_BYTES,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                    timeout=aiohttp.ClientWSTimeout(ws_close=SESSION_CLOSE_TIMEOUT_S),
                 )
         except aiohttp.WSServerHandshakeError as error:
             kind = _BY_STATUS.get(error.status, UnavailableError)

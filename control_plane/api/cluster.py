@@ -22,6 +22,7 @@ async def show(request: web.Request) -> web.Response:
             "server": context.server.name,
             "leader": leading.name if leading else "",
             "isLeading": context.membership.is_leading,
+            "hasStore": context.membership.has_lease,
             "revision": state.revision,
         }
     )

@@ -28,6 +28,7 @@ SECURITY_HEADERS = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
+STALE = '110 wherry "this server has lost the store, so what it says may be out of date"'
 
 
 @web.middleware
@@ -55,8 +56,11 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(WherryError("the server failed", why="this is a bug in Wherry", fix="Its log has the details."))
 
 
-async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Add what keeps browsers safe, and say so when the answer may be out of date."""
     response.headers.update(SECURITY_HEADERS)
+    if not context_of(request).membership.has_lease:
+        response.headers["Warning"] = STALE
 
 
 def problem(error: WherryError) -> web.Response:

@@ -5,7 +5,7 @@ from aiohttp import web
 from control_plane.api import allocations, cluster, nodes, pages, session, watch, workloads
 from control_plane.api.bodies import MOST_BODY_BYTES
 from control_plane.api.context import CONTEXT, Context
-from control_plane.api.guard import ROLES, Handler, add_security_headers, guard
+from control_plane.api.guard import ROLES, Handler, add_headers, guard
 from control_plane.records import Role
 
 ANYONE: frozenset[Role] | None = None
@@ -48,5 +48,5 @@ def make_app(context: Context) -> web.Application:
     for method, path, handler, roles in TABLE:
         route = app.router.add_route(method, path, handler)
         app[ROLES][route.handler] = roles
-    app.on_response_prepare.append(add_security_headers)
+    app.on_response_prepare.append(add_headers)
     return app

@@ -24,6 +24,7 @@ class Answer:
     status: int
     body: Any
     server: str
+    warning: str  # that it may be out of date
 
     @property
     def is_ok(self) -> bool:
@@ -36,7 +37,7 @@ class Api:
     def __init__(self, servers: Sequence[str], token: str) -> None:
         self._servers = list(servers)
         headers = {"Authorization": f"Bearer {token}"}
-        self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TRY_S))
+        self._session = aiohttp.ClientSession(headers=headers)
 
     async def __aenter__(self) -> "Api":
         return self
@@ -71,13 +72,17 @@ class Api:
             raise failure
         return answer
 
-    async def ask(self, server: str, method: str, path: str, body: object = None) -> Answer:
+    async def ask(self, server: str, method: str, path: str, body: object = None, *, within_s: float = TRY_S) -> Answer:
         """Return that one server's answer."""
-        return await self._ask(server, method, path, body, None)
+        return await self._ask(server, method, path, body, None, within_s)
 
     async def get(self, path: str) -> Any:
         """Return the body; ApiError with the problem when the answer is an error."""
         return _body(await self.call("GET", path), f"GET {path}")
+
+    async def get_from(self, server: str, path: str) -> Any:
+        """Return the body as that one server has it."""
+        return _body(await self.ask(server, "GET", path), f"GET {path}")
 
     async def items(self, path: str) -> list[dict[str, Any]]:
         """Return what a list holds."""
@@ -88,12 +93,21 @@ class Api:
         return _body(await self.call("POST", "/v1/apply", {"documents": manifests, "dryRun": False}), "apply")
 
     async def _ask(
-        self, server: str, method: str, path: str, body: object, headers: Mapping[str, str] | None
+        self,
+        server: str,
+        method: str,
+        path: str,
+        body: object,
+        headers: Mapping[str, str] | None,
+        within_s: float = TRY_S,
     ) -> Answer:
-        async with self._session.request(method, f"{server}{path}", json=body, headers=headers) as response:
+        timeout = aiohttp.ClientTimeout(total=within_s)
+        url = f"{server}{path}"
+        async with self._session.request(method, url, json=body, headers=headers, timeout=timeout) as response:
             text = await response.text()
+            warning = response.headers.get("Warning", "")
             is_json = response.content_type.endswith("json")
-            return Answer(response.status, json.loads(text) if is_json and text else text, server)
+            return Answer(response.status, json.loads(text) if is_json and text else text, server, warning)
 
 
 def _body(answer: Answer, what: str) -> Any:

@@ -1,6 +1,7 @@
 """The Docker Engine of one host, and what really runs in it, asked of the engine itself and not of Wherry."""
 
 import asyncio
+import contextlib
 import functools
 import io
 import json
@@ -25,6 +26,10 @@ UP_S = 60.0
 CALL_S = 20.0
 BUSYBOX = Path("/bin/busybox")
 APPLETS = ("sh", "sleep", "true", "false", "echo", "cat", "nc", "httpd", "nslookup", "ls", "env", "kill", "dd")
+
+
+class GoneError(LabError):
+    """The engine doesn't know what it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,8 @@ class Dockerd:
             session.request(method, f"{API}{path}", json=body, data=data) as response,
         ):
             text = await response.text()
+            if response.status == 404:
+                raise GoneError(f"{method} {path} on {self._host.name}: {text}")
             if response.status >= 400:
                 raise LabError(f"{method} {path} on {self._host.name}: {response.status} {text}")
             return json.loads(text) if response.content_type == "application/json" and text else text
@@ -136,8 +143,10 @@ class Dockerd:
 
 async def containers(host: "Host") -> tuple[RunContainer, ...]:
     """Return every container of the host's engine, also those that have ended, in the order of their names."""
-    listed = await host.dockerd.call("GET", "/containers/json?all=1")
-    found = [_run_container(await host.dockerd.call("GET", f"/containers/{entry['Id']}/json")) for entry in listed]
+    found: list[RunContainer] = []
+    for entry in await host.dockerd.call("GET", "/containers/json?all=1"):
+        with contextlib.suppress(GoneError):  # removed since
+            found.append(_run_container(await host.dockerd.call("GET", f"/containers/{entry['Id']}/json")))
     return tuple(sorted(found, key=lambda container: container.name))
 
 

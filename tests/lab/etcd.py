@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
+from tests.lab.commands import LabError
 from tests.lab.host import Host
 from tests.lab.processes import Process
 from tests.lab.waiting import wait_until
@@ -65,6 +66,16 @@ class EtcdMember:
             answer = json.loads(await response.text())
             return bool(answer["health"] == "true")
 
+    async def leads(self) -> bool:
+        """Tell whether it is the leader. An error when it doesn't answer."""
+        timeout = aiohttp.ClientTimeout(total=HEALTH_S)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(f"{self.url}/v3/maintenance/status", json={}) as response,
+        ):
+            status = await response.json()
+            return bool(status["leader"] == status["header"]["member_id"])
+
 
 class Etcd:
     """All members of one store."""
@@ -79,6 +90,13 @@ class Etcd:
     def store_url(self) -> str:
         """The store as `wherry server --store` takes it."""
         return "etcd:" + ",".join(member.url for member in self.members)
+
+    async def leader(self) -> EtcdMember:
+        """Return the member that leads; LabError when none does."""
+        for member in self.members:
+            if await member.leads():
+                return member
+        raise LabError("no member of etcd leads")
 
     async def await_healthy(self, deadline_s: float = UP_S) -> None:
         """Return when every member serves."""

@@ -10,6 +10,7 @@ from tests.lab.api import ApiError
 
 State = TypeVar("State")
 EVERY_S = 0.05
+HOLD_EVERY_S = 0.25
 # A daemon that isn't up yet is a state to wait through, not a failure.
 NOT_YET = (aiohttp.ClientError, ApiError, OSError, TimeoutError)
 
@@ -39,3 +40,18 @@ async def wait_until(
                 last = error
         await asyncio.sleep(min(EVERY_S, max(0.0, end_s - loop.time())))
     raise AssertionError(f"not within {deadline_s} s: {describe}\nlast state: {last!r}")
+
+
+async def hold_for(
+    read: Callable[[], Awaitable[State]], duration_s: float, describe: str, holds: Callable[[State], object] = bool
+) -> None:
+    """Return after that time if `holds` was true of every state meanwhile; AssertionError at the first where not."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + duration_s
+    while True:
+        state = await read()
+        if not holds(state):
+            raise AssertionError(f"no longer, {end_s - loop.time():.1f} s early: {describe}\nstate: {state!r}")
+        if loop.time() >= end_s:
+            return
+        await asyncio.sleep(HOLD_EVERY_S)
