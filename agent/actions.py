@@ -95,7 +95,8 @@ class Actions:
                 self._can_cancel.discard(allocation)
                 self.node.progress(allocation, Phase.STARTING)
                 container = await self._bring_up(tracked)
-            self.node.finish(allocation, Work.START, container)
+            # To look at it is not to start it: the next start needn't wait.
+            self.node.finish(allocation, Work.START, await self._driver.inspect(container))
         except (ImageError, StartError, InvalidError) as error:
             await self._report_failure(tracked, error)
         except WherryError as error:
@@ -111,7 +112,7 @@ class Actions:
         await self._driver.ensure_image(tracked.spec.image, tracked.spec.pull)
         self._images[tracked.spec.image] = self._clock.now_s()
 
-    async def _bring_up(self, tracked: Tracked) -> Container | None:
+    async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster
         spec = container_spec(tracked, self.surroundings, self._ownership)
         try:
@@ -122,7 +123,7 @@ class Actions:
             await self._make_image_ready(tracked)  # it was removed since
             container = await self._driver.create(spec)
         await self._driver.start(container)
-        return await self._driver.inspect(container)
+        return container
 
     async def _report_failure(self, tracked: Tracked, error: WherryError) -> None:
         reason = "imageFailed" if isinstance(error, ImageError) else "startFailed"
