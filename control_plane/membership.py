@@ -35,6 +35,7 @@ class Membership:
     ) -> None:
         self._store, self._state, self._server, self._clock, self._rng = store, state, server, clock, rng
         self._failures = 0
+        self.has_joined = asyncio.Event()  # once, at the first lease
         self.has_lease = False  # without one this server may be cut off from the store
         self.is_leading = False
 
@@ -59,6 +60,7 @@ class Membership:
                 log.info("the store answered again", server=self._server.name)
             self._failures = 0
             self.has_lease = True
+            self.has_joined.set()
             await _until_lost(lease, self._campaign(lease, lead))
             log.warning("the lease was lost", server=self._server.name)
         finally:

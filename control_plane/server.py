@@ -9,7 +9,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
@@ -32,6 +31,7 @@ from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log, set_up_logs
+from foundation.version import VERSION
 from manifests.errors import InvalidError, UsageError
 
 log = Log(__name__)
@@ -66,34 +66,36 @@ async def run_server(options: ServerOptions) -> None:
     set_up_logs(level=options.log_level, daemon=f"server/{options.name}")
     _check(options)
     options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
     rng = random.SystemRandom()
-    store = await open_store(options.store, clock=clock, rng=rng)
-    try:
-        await serve(options, store, clock, rng, stop)
-    finally:
-        await store.close()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(_open_and_serve(options, clock, rng), name="serve")
+        await stop.wait()
+        serving.cancel()
     log.info("server stopped", server=options.name)
 
 
-async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.Random, stop: asyncio.Event) -> None:
-    """Run one server on an open store until `stop` is set."""
+async def _open_and_serve(options: ServerOptions, clock: Clock, rng: random.Random) -> None:
+    store = await open_store(options.store, clock=clock, rng=rng)
+    try:
+        await serve(options, store, clock, rng)
+    finally:
+        await store.close()
+
+
+async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.Random) -> None:
+    """Run one server on an open store until cancelled; then send its agents elsewhere and give its lease up."""
     await ensure_cluster(store, clock, rng)
-    admin_file = options.admin_token_file or options.data_dir / "admin.token"
-    admin = ensure_token_file(admin_file, Role.ADMIN)
-    join = ensure_token_file(options.join_token_file or options.data_dir / "join.token", Role.NODE)
-    await register_token(store, admin, Role.ADMIN, clock)
-    await register_token(store, join, Role.NODE, clock)
+    admin_token = await _ensure_tokens(options, store, clock)
     state = ClusterState(store, clock)
     record = ServerRecord(
         id=f"{options.name}-{rng.getrandbits(32):08x}",
         name=options.name,
         url=options.url,
-        version=version("wherry"),
+        version=VERSION,
         started_s=clock.wall_s(),
     )
     membership = Membership(store, state, record, clock, rng)
@@ -121,26 +123,32 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             peers=peers,
         )
         await state.load()
-        async with _listening(options, context):
-            ca_file = str(options.tls_cert) if options.tls_cert else None
-            write_client_file(options.data_dir / "client.json", url=options.url, token=admin, ca_file=ca_file)
-            log.info("server ready", server=options.name, url=options.url, store=options.store.split(":")[0])
-            await _run_until(stop, state, registry, membership, leader)
-            await registry.close()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(state.follow(), name="follow-store")
+            tasks.create_task(registry.watch_silence(), name="watch-silence")
+            tasks.create_task(membership.run(leader.lead), name="membership")
+            await membership.has_joined.wait()  # an agent that came before would be turned away
+            async with _listening(options, context):
+                await _until_cancelled(options, registry, admin_token)
 
 
-async def _run_until(
-    stop: asyncio.Event, state: ClusterState, registry: SessionRegistry, membership: Membership, leader: Leader
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(state.follow(), name="follow-store"),
-            tasks.create_task(registry.watch_silence(), name="watch-silence"),
-            tasks.create_task(membership.run(leader.lead), name="membership"),
-        ]
-        await stop.wait()
-        for task in running:
-            task.cancel()
+async def _ensure_tokens(options: ServerOptions, store: Store, clock: Clock) -> str:
+    """Make this host's tokens known to the cluster, and return the admin token."""
+    admin = ensure_token_file(options.admin_token_file or options.data_dir / "admin.token", Role.ADMIN)
+    join = ensure_token_file(options.join_token_file or options.data_dir / "join.token", Role.NODE)
+    await register_token(store, admin, Role.ADMIN, clock)
+    await register_token(store, join, Role.NODE, clock)
+    return admin
+
+
+async def _until_cancelled(options: ServerOptions, registry: SessionRegistry, admin_token: str) -> None:
+    ca_file = str(options.tls_cert) if options.tls_cert else None
+    write_client_file(options.data_dir / "client.json", url=options.url, token=admin_token, ca_file=ca_file)
+    log.info("server ready", server=options.name, url=options.url, store=options.store.split(":")[0])
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await registry.close()
 
 
 @asynccontextmanager

@@ -48,7 +48,6 @@ class Served:
     data_dir: Path
     store: Store
     http: aiohttp.ClientSession
-    stop: asyncio.Event
 
     @property
     def admin(self) -> dict[str, str]:
@@ -99,17 +98,17 @@ async def served(
         lost_after_s=lost_after_s,
     )
     await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
-    clock, rng, stop = SystemClock(), random.Random(1), asyncio.Event()
+    clock, rng = SystemClock(), random.Random(1)
     opened = await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(serve(chosen, opened, clock, rng, stop), name="server")
-        server = Served(chosen.url, data_dir, opened, http, stop)
+        task = tasks.create_task(serve(chosen, opened, clock, rng), name="server")
+        server = Served(chosen.url, data_dir, opened, http)
         try:
             await wait_until(lambda: _answers(server, task), deadline_s=10, describe="the server to answer")
             yield server
         finally:
-            stop.set()
-            await task
+            task.cancel()
+            await asyncio.wait([task])
             await opened.close()
 
 
