@@ -83,7 +83,7 @@ async def test_a_leader_that_froze_steps_down_and_judges_nobody(cluster: Cluster
         lambda: cluster.api.get_from(url, "/v1/cluster"), LATE_S, "it follows", lambda c: c["leader"] == new.host.name
     )
     watch.read("leader awake, until it says who leads instead")
-    await hold_untouched(cluster, before, 6.0)
+    await hold_untouched(cluster, before, 5.0)
     assert await leader_of(cluster) is new
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
@@ -94,13 +94,13 @@ async def test_containers_outlive_all_servers(cluster: Cluster) -> None:
     for server in cluster.servers:
         await server.kill()
     await cluster.agent(1).restart()
-    await hold_untouched(cluster, before, 12.0)
+    await hold_untouched(cluster, before, 8.0)
     watch = Stopwatch()
     cluster.server(2).start()
     url = cluster.server_urls[1]
     await wait_until(lambda: ready_nodes(cluster, url), LATE_S, "the one server has all nodes", lambda n: n == 3)
     watch.read("one of three dead servers started again, until it has all nodes")
-    await hold_untouched(cluster, before, 8.0)
+    await hold_untouched(cluster, before, 5.0)
     cluster.server(1).start()
     cluster.server(3).start()
     assert await converged(cluster) == before
@@ -114,7 +114,7 @@ async def test_writes_go_on_when_the_leader_of_etcd_is_killed(cluster: Cluster) 
     await member.kill()
     await wait_until(lambda: write(cluster, "killed"), LATE_S, "a write is done")
     assert watch.read("leader of etcd killed, until a write is done") < WRITTEN_S
-    await hold_untouched(cluster, before, 7.0)
+    await hold_untouched(cluster, before, 6.0)
     member.start()
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
@@ -141,7 +141,7 @@ async def test_without_a_majority_of_etcd_nothing_moves_and_errors_say_so(cluste
         member.start()
     await wait_until(lambda: write(cluster, "majority"), LATE_S, "a write is done")
     watch.read("majority is back, until a write is done")
-    await hold_untouched(cluster, before, 7.0)
+    await hold_untouched(cluster, before, 6.0)
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
 
