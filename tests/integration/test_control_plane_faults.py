@@ -4,6 +4,7 @@ Containers are compared with the engines themselves: the same id, pid and start 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -32,6 +33,7 @@ pytestmark = [
 ]
 
 LED_S = 6.0
+LED_POLITELY_S = 2.0  # no lease must expire first
 WRITTEN_S = 5.0
 LATE_S = 30.0
 ANSWER_S = 25.0  # a server tries for 15 s to reach the store before it says that it can't
@@ -66,6 +68,22 @@ async def test_another_server_leads_when_the_leader_is_killed(cluster: Cluster) 
     old.start()
     assert await converged(cluster) == before
     assert all("/more-" in key for key in await decided_since(cluster, revision))
+
+
+async def test_servers_restarted_one_after_the_other_touch_nothing(cluster: Cluster) -> None:
+    before, revision = await converged(cluster), await revision_now(cluster)
+    for server in cluster.servers:
+        was_leading = await leader_of(cluster) is server
+        watch = Stopwatch()
+        assert await server.stop() == 0
+        watch.read(f"server stopped politely{', the leader' * was_leading}")
+        await leader_of(cluster, but=server, deadline_s=LED_POLITELY_S)
+        server.start()
+        url = cluster.server_urls[cluster.servers.index(server)]
+        await wait_until(partial(cluster.api.get_from, url, "/v1/health"), LATE_S, "it is back")
+    await hold_untouched(cluster, before, 3.0)
+    assert await converged(cluster) == before
+    assert await decided_since(cluster, revision) == []
 
 
 async def test_a_leader_that_froze_steps_down_and_judges_nobody(cluster: Cluster) -> None:
