@@ -9,7 +9,7 @@ import random
 from typing import assert_never
 
 from agent.container_spec import Surroundings, container_spec
-from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, PullPolicy, StartError
+from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, StartError
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
@@ -18,7 +18,7 @@ from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import Phase
-from manifests.containers import PullPolicyName
+from manifests.containers import PullPolicy
 from manifests.errors import InvalidError, WherryError
 
 RETRY = Backoff(0.5, 15.0)
@@ -95,7 +95,8 @@ class Actions:
                 self._can_cancel.discard(allocation)
                 self.node.progress(allocation, Phase.STARTING)
                 container = await self._bring_up(tracked)
-            self.node.finish(allocation, Work.START, container)
+            # To look at it is not to start it: the next start needn't wait.
+            self.node.finish(allocation, Work.START, await self._driver.inspect(container))
         except (ImageError, StartError, InvalidError) as error:
             await self._report_failure(tracked, error)
         except WherryError as error:
@@ -105,13 +106,13 @@ class Actions:
 
     def _is_known(self, tracked: Tracked) -> bool:
         is_fresh = self._clock.now_s() - self._images.get(tracked.spec.image, -IMAGE_KNOWN_S) < IMAGE_KNOWN_S
-        return is_fresh and tracked.spec.pull is PullPolicyName.IF_MISSING
+        return is_fresh and tracked.spec.pull is PullPolicy.IF_MISSING
 
     async def _make_image_ready(self, tracked: Tracked) -> None:
-        await self._driver.ensure_image(tracked.spec.image, PullPolicy(tracked.spec.pull))
+        await self._driver.ensure_image(tracked.spec.image, tracked.spec.pull)
         self._images[tracked.spec.image] = self._clock.now_s()
 
-    async def _bring_up(self, tracked: Tracked) -> Container | None:
+    async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster
         spec = container_spec(tracked, self.surroundings, self._ownership)
         try:
@@ -122,11 +123,11 @@ class Actions:
             await self._make_image_ready(tracked)  # it was removed since
             container = await self._driver.create(spec)
         await self._driver.start(container)
-        return await self._driver.inspect(container)
+        return container
 
     async def _report_failure(self, tracked: Tracked, error: WherryError) -> None:
         reason = "imageFailed" if isinstance(error, ImageError) else "startFailed"
-        message = " ".join(str(error).split("\n"))
+        message = error.sentence()
         _log.info("start failed", allocation=tracked.id, attempt=tracked.status.attempt, why=message)
         try:
             found = await self._containers_of(tracked.id)

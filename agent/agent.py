@@ -17,6 +17,7 @@ from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, machine_resources, node_facts, own_address, read_boot_id
 from agent.health import HealthChecks
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.options import AgentOptions
 from agent.outbox import Outbox
 from agent.ownership import Ownership
@@ -51,6 +52,7 @@ class Agent:
         self._clock = clock
         self._rng = rng
         self._outbox = Outbox()
+        self._news = NodeNews()
         self._ownership = Ownership.load(options.data_dir)
         self._agent_id = load_agent_id(options.data_dir)
         state = load_state(options.data_dir, read_boot_id())
@@ -107,14 +109,20 @@ class Agent:
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
         assert self._node is not None
         watch = RuntimeWatch(
-            self._driver, self._node, self._ownership, name=self._options.name, clock=self._clock, rng=self._rng
+            self._driver,
+            self._node,
+            self._ownership,
+            self._news,
+            name=self._options.name,
+            clock=self._clock,
+            rng=self._rng,
         )
         parts = SessionParts(
             node=self._node,
             outbox=self._outbox,
             driver=self._driver,
             facts=self._facts,
-            trouble=lambda: watch.trouble,
+            news=self._news,
             clock=self._clock,
             rng=self._rng,
             cluster=lambda: self._cluster,
@@ -203,10 +211,11 @@ class Agent:
             _log.warning("container manager doesn't answer", why=str(error) or "it took too long")
 
     async def _ask_driver(self) -> None:
-        """Ask again until it has answered once; the node's next report then tells of it."""
+        """Ask again until it has answered once, and tell of it."""
         while self._driver_info is None:
             await self._clock.sleep(ASK_DRIVER_EVERY_S)
             await self._learn_driver()
+        self._news.facts_changed()
 
     async def _make_cgroup(self) -> None:
         """Cap all containers together, where the container manager leaves cgroups to whoever makes them."""

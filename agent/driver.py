@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, Protocol
 
+from manifests.containers import PullPolicy
 from manifests.errors import DriverError
 
 ContainerId = NewType("ContainerId", str)
@@ -20,12 +21,6 @@ class ImageError(DriverError):
 
 class StartError(DriverError):
     """The container was created but can't start: a wrong command, a port that is taken, a limit refused."""
-
-
-class PullPolicy(StrEnum):
-    ALWAYS = "always"
-    IF_MISSING = "ifMissing"
-    NEVER = "never"
 
 
 class ContainerState(StrEnum):

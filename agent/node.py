@@ -58,6 +58,7 @@ class Node:
         self._by_container: dict[ContainerId, str] = {}
         self._unclaimed: dict[str, Listed] | None = None  # of unknown allocations; None until the first full list
         self._has_full = False
+        self._untold: frozenset[str] = frozenset()  # the server has them and can't read them
         self._wake = asyncio.Event()
         self.applied_revision = applied_revision
         self.has_looked = asyncio.Event()  # the container manager has said once what there is
@@ -84,7 +85,7 @@ class Node:
         touched = [assigned.allocation.id for assigned in frame.assigned]
         gone = set(frame.withdrawn)
         if frame.is_full:
-            gone |= self._tracked.keys() - set(touched)
+            gone |= self._tracked.keys() - set(touched) - set(frame.untold)
         for assigned in frame.assigned:
             old = self._tracked.get(assigned.allocation.id)
             new = self._claimed(newly_assigned(assigned)) if old is None else replace(old, assigned=assigned)
@@ -95,6 +96,7 @@ class Node:
         self._settle([*touched, *gone])
         if frame.is_full:
             self._has_full = True
+            self._untold = frozenset(frame.untold)
             self._end_orphans()
         return True
 
@@ -141,9 +143,11 @@ class Node:
         if not self._has_full or not self._unclaimed:
             return
         for allocation, found in self._unclaimed.items():
+            if allocation in self._untold:
+                continue
             _log.info("orphans removed", allocation=allocation, containers=len(found))
             self._perform(Discard(tuple(container.id for _, container in found)))
-        self._unclaimed = {}
+        self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in self._untold}
 
     # What becomes of actions.
 

@@ -13,6 +13,7 @@ from typing import assert_never
 from agent.driver import Driver
 from agent.log_streams import LogStreams
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.outbox import Outbox
 from agent.transport import Channel, Transport
 from foundation.backoff import Backoff
@@ -50,7 +51,7 @@ class SessionParts:
     outbox: Outbox
     driver: Driver
     facts: Callable[[], NodeFacts]  # as of now
-    trouble: Callable[[], str]  # what keeps the node from starting containers now
+    news: NodeNews
     clock: Clock
     rng: random.Random
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
@@ -66,7 +67,6 @@ class Session:
         self._sequence = 0
         self._acked = 0
         self._is_welcome = False
-        self._reported: NodeReport | None = None  # what the server knows of the node
 
     async def run(self) -> None:
         """Hold a session for as long as the agent lives."""
@@ -110,6 +110,7 @@ class Session:
                 tasks.create_task(self._receive(channel, streams), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
+                tasks.create_task(self._send_reports(channel), name="session-reports")
 
     async def _introduce(self, channel: Channel) -> Welcome:
         """Say what is here, and return the welcome. Raises ConflictError when the server is of another cluster."""
@@ -117,13 +118,12 @@ class Session:
         await parts.save()
         parts.node.begin_session()
         parts.outbox.begin_session()
-        self._reported = NodeReport(facts=parts.facts(), trouble=parts.trouble())
         hello = Hello(
             cluster=parts.cluster(),
-            facts=self._reported.facts,
-            trouble=self._reported.trouble,
+            facts=parts.facts(),
             statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
             applied_revision=parts.node.applied_revision,
+            trouble=parts.news.trouble,
         )
         await channel.send(hello)
         try:
@@ -172,17 +172,9 @@ class Session:
             silent_s = (missed + 1) * welcome.heartbeat_s  # since it sent the last one that was answered
             if missed >= 2 and silent_s > welcome.lost_after_s * SILENCE_SHARE:
                 raise UnavailableError(f"the server answered none of the last {missed} heartbeats")
-            await self._report(channel)
             self._sequence += 1
             await channel.send(Heartbeat(sequence=self._sequence))
             await self._parts.clock.sleep(welcome.heartbeat_s)
-
-    async def _report(self, channel: Channel) -> None:
-        """Tell the server what has changed of the node since it was told last, if anything."""
-        report = NodeReport(facts=self._parts.facts(), trouble=self._parts.trouble())
-        if report != self._reported:
-            await channel.send(report)
-            self._reported = report
 
     async def _send_statuses(self, channel: Channel) -> None:
         outbox = self._parts.outbox
@@ -192,6 +184,14 @@ class Session:
             if outbox.has_terminal:
                 await self._parts.save()
             await channel.send(await outbox.next_frame())
+
+    async def _send_reports(self, channel: Channel) -> None:
+        """Tell when something about the node itself has changed; the Hello told the rest."""
+        news = self._parts.news
+        while True:
+            await news.has_changed.wait()
+            news.has_changed.clear()
+            await channel.send(NodeReport(facts=self._parts.facts(), trouble=news.trouble))
 
 
 def _first(group: BaseExceptionGroup[WherryError]) -> BaseException:

@@ -8,6 +8,7 @@ import random
 
 from agent.driver import ContainerId, Driver
 from agent.node import Node
+from agent.node_news import NodeNews
 from agent.ownership import NODE, Ownership
 from agent.tracked import Work
 from foundation.backoff import Backoff
@@ -27,6 +28,7 @@ class RuntimeWatch:
         driver: Driver,
         node: Node,
         ownership: Ownership,
+        news: NodeNews,
         *,
         name: str,
         clock: Clock,
@@ -35,6 +37,7 @@ class RuntimeWatch:
         self._driver = driver
         self._node = node
         self._ownership = ownership
+        self._news = news
         self._labels = {NODE: name}
         self._clock = clock
         self._rng = rng
@@ -43,7 +46,6 @@ class RuntimeWatch:
         self._list_now = asyncio.Event()
         self._away_since_s: float | None = None
         self._told = ""
-        self.trouble = ""  # why the node can't start containers now
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -121,9 +123,9 @@ class RuntimeWatch:
             self._away_since_s = now_s if since_s is None else since_s
             _log.warning("container manager went away", why=reason)
         if now_s - self._away_since_s > TELL_AFTER_S and not self._told:
-            cause = reason.splitlines()[0]
-            self.trouble = f"the container manager doesn't answer: {cause}"
-            self._told = f"the container manager doesn't answer, so this may be out of date: {cause}"
+            trouble = f"the container manager doesn't answer: {reason.splitlines()[0]}"
+            self._news.set_trouble(trouble)
+            self._told = f"this may be out of date: {trouble}"
             self._node.tell_all(self._told, instead_of="")
 
     def _note_back(self) -> None:
@@ -133,5 +135,6 @@ class RuntimeWatch:
         self._away_since_s = None
         if self._told:
             self._node.tell_all("", instead_of=self._told)
-            self._told = self.trouble = ""
+            self._told = ""
+            self._news.set_trouble("")
         self._node.retry_now()

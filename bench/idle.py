@@ -2,14 +2,13 @@
 
 import asyncio
 import base64
-import os
 import time
 from pathlib import Path
 
 import aiohttp
 
 from bench.figures import Figure, at_most, below, reported
-from bench.rig import service, until_ready
+from bench.rig import cpu_s, service, until_ready
 from control_plane import keys
 from tests.lab.cluster import Cluster, Daemon, wherry_cluster
 
@@ -18,7 +17,6 @@ WINDOW_S, SHORT_WINDOW_S = 60.0, 20.0
 SETTLE_S = 5.0  # for the last statuses to be stored, and the first checks to be spread
 MEMORY_MIB = 80.0
 CPU_PERCENT = 1.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 async def measure(*, short: bool) -> list[Figure]:
@@ -29,11 +27,11 @@ async def measure(*, short: bool) -> list[Figure]:
         await asyncio.sleep(SETTLE_S)
         daemons = {f"{d.name} {d.host.name}": d for d in (*cluster.servers, *cluster.agents)}
         revision = await _revision(cluster)
-        before = {name: _cpu_s(daemon) for name, daemon in daemons.items()}
+        before = {name: cpu_s(daemon.process.pid) for name, daemon in daemons.items()}
         began = time.monotonic()
         await asyncio.sleep(window_s)
         passed_s = time.monotonic() - began
-        percents = {name: 100 * (_cpu_s(d) - before[name]) / passed_s for name, d in daemons.items()}
+        percents = {name: 100 * (cpu_s(d.process.pid) - before[name]) / passed_s for name, d in daemons.items()}
         figures = [at_most(f"store revisions made in {window_s:.0f} s", await _revision(cluster) - revision, "", 0)]
         for name, daemon in daemons.items():
             figures.append(below(f"{name}: memory", _memory_mib(daemon), "MiB", MEMORY_MIB))
@@ -62,12 +60,6 @@ async def _revision(cluster: Cluster) -> int:
         session.post(f"{cluster.etcd.members[0].url}/v3/kv/range", json={"key": key}) as answer,
     ):
         return int((await answer.json())["header"]["revision"])
-
-
-def _cpu_s(daemon: Daemon) -> float:
-    """Return the CPU time that the process has used, its threads included."""
-    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _memory_mib(daemon: Daemon) -> float:

@@ -4,6 +4,7 @@ The clusters of several nodes are tests.lab.cluster's; here is the smallest whol
 SQLite, an engine and an agent.
 """
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from tests.lab.waiting import wait_until
 Json: TypeAlias = dict[str, Any]
 UP_S = 60.0
 IMAGE = "wherry/busybox:1"
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,12 @@ async def inspect(host: Host, container: str) -> Json:
 def state_time_s(inspected: Mapping[str, Any], which: str) -> float:
     """Return State.StartedAt or State.FinishedAt as seconds since the epoch."""
     return to_seconds(inspected["State"][which])
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that the process has used, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _server_arguments(host: Host, admin: Path, join: Path) -> tuple[str, ...]:

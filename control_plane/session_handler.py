@@ -205,12 +205,20 @@ class ServedSession:
         if changed is not None:
             wanted = [a for a in wanted if a.id in changed]
         present = {a.id for a in wanted}
+        assigned = tuple(assigned for a in wanted if (assigned := self._assigned(a)))
+        told = {a.allocation.id for a in assigned}
         return Assignments(
             revision=self._state.revision,
             is_full=changed is None,
-            assigned=tuple(assigned for a in wanted if (assigned := self._assigned(a))),
+            assigned=assigned,
             withdrawn=tuple(sorted(changed - present)) if changed else (),
+            untold=tuple(sorted((present - told) | self._unreadable())) if changed is None else (),
         )
+
+    def _unreadable(self) -> set[str]:
+        """Return the node's allocations whose records are there and can't be read: no reason to stop them."""
+        prefix = keys.ALLOCATIONS + self.session.node + "/"
+        return {key.removeprefix(prefix) for key in self._state.quarantined if key.startswith(prefix)}
 
     def _assigned(self, allocation: Allocation) -> Assigned | None:
         version = self._state.versions.get(keys.version_id(keys.id_of_ref(allocation.workload), allocation.version))

@@ -81,7 +81,7 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
         "state": _workload_state(record, said, counts),
         "counts": counts,
         "blocked": [_blocked(b) for b in said.blocked] if said else [],
-        "messages": list(said.messages) if said else [],
+        "messages": [*(said.messages if said else ()), *_ailing(state, workload_id, record)],
     }
 
 
@@ -123,6 +123,20 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
             desired = wanted + sum(b.count for b in said.blocked) if said else wanted
     names = ("running", "ready", "updated", "succeeded", "failed", "restarting")
     return {"desired": desired, **{name: counted[name] for name in names}}
+
+
+def _ailing(state: ClusterState, workload_id: str, record: WorkloadRecord) -> list[str]:
+    """Return how the newest end was, if something of the workload has failed or is about to start again."""
+    statuses = [
+        status
+        for a in state.allocations_of(workload_id)
+        if a.workload.uid == record.uid and a.desired is Desired.RUN and (status := state.statuses.get(a.id))
+    ]
+    ends = [(s.last_ending, s.id) for s in statuses if s.phase in (Phase.BACKOFF, Phase.FAILED) and s.last_ending]
+    if not ends:
+        return []
+    ending, id_ = max(ends, key=lambda end: (end[0].finished_s, end[1]))
+    return [f"{id_}: {ending.message or ending.reason}"]
 
 
 def _workload_state(record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:

@@ -139,7 +139,7 @@ class StopSpec(Model):
     grace_s: Duration = Field(10.0, alias="grace", le=3600)
 
 
-class PullPolicyName(StrEnum):
+class PullPolicy(StrEnum):
     ALWAYS = "always"
     IF_MISSING = "ifMissing"
     NEVER = "never"
@@ -157,7 +157,7 @@ class ContainerSpec(Model):
             description="the name of an image, such as docker.io/library/nginx:1.27",
         ),
     ]
-    pull: PullPolicyName = PullPolicyName.IF_MISSING
+    pull: PullPolicy = PullPolicy.IF_MISSING
     command: tuple[Text, ...] = ()
     args: tuple[Text, ...] = ()
     env: dict[EnvName, EnvValue] = Field(default_factory=dict)

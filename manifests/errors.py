@@ -16,6 +16,7 @@ Code matches on classes, never on messages. `why` and `fix` are for people.
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:  # problems load pydantic, which the command line does without where it can
@@ -33,6 +34,16 @@ class WherryError(Exception):
         self.what = what
         self.why = why
         self.fix = fix
+
+    def sentence(self) -> str:
+        """Return all of it on one line, for a status or a log.
+
+        >>> WherryError("cannot pull image web:1", why="no such host", fix="Check the node's DNS.").sentence()
+        "cannot pull image web:1: no such host. Check the node's DNS."
+        """
+        said = f"{self.what}: {self.why}" if self.why else self.what
+        end = "" if not self.fix or said.endswith((".", "!", "?")) else "."
+        return " ".join(f"{said}{end} {self.fix}".split())
 
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what
@@ -87,3 +98,14 @@ class DriverError(WherryError):
 
 class CompactedError(WherryError):
     http_status = 410
+
+
+BY_HTTP_STATUS = MappingProxyType(
+    {
+        kind.http_status: kind
+        for kind in (
+            *(InvalidError, UsageError, NotFoundError, ConflictError, TimedOutError, UnauthorizedError),
+            *(ForbiddenError, UnavailableError, DriverError, CompactedError),
+        )
+    }
+)  # for clients, which raise again what a server answered with

@@ -86,6 +86,7 @@ class Assignments(Model):
     is_full: bool
     assigned: tuple[Assigned, ...] = ()
     withdrawn: tuple[str, ...] = ()  # ids that are no longer desired at all
+    untold: tuple[str, ...] = ()  # ids that the server has but can't read: to be left as they are
 
 
 class HeartbeatAck(Model):

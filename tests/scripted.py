@@ -148,6 +148,7 @@ class ScriptedAgent:
     statuses: dict[str, AllocationStatus] = field(default_factory=dict)
     welcome: Welcome | None = None
     refused: Refused | None = None
+    full: Assignments | None = None  # the last full ones
     is_silent: bool = False  # connected, but sends nothing: as if frozen
     opened_logs: list[OpenLogs] = field(default_factory=list)
     _sequence: int = 0
@@ -166,6 +167,9 @@ class ScriptedAgent:
 
     async def answered(self) -> Welcome | Refused | None:
         return self.welcome or self.refused
+
+    async def full_assignments(self) -> Assignments | None:
+        return self.full
 
     async def _beat(self) -> None:
         while True:
@@ -194,6 +198,7 @@ class ScriptedAgent:
 
     async def _obey(self, frame: Assignments) -> None:
         if frame.is_full:
+            self.full = frame
             self.assigned.clear()
         for assigned in frame.assigned:
             self.assigned[assigned.allocation.id] = assigned

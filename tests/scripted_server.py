@@ -23,6 +23,7 @@ from manifests.session import (
     HeartbeatAck,
     Hello,
     LogsEnded,
+    NodeReport,
     OpenLogs,
     Statuses,
     StatusesAck,
@@ -82,6 +83,7 @@ class ScriptedServer:
         self.history: list[AllocationStatus] = []
         self.forgotten: set[str] = set()
         self.hellos: list[Hello] = []
+        self.reports: list[NodeReport] = []
         self.frames = 0
         self.logs: dict[int, bytes] = {}
         self.logs_ended: dict[int, str] = {}
@@ -205,6 +207,8 @@ class ScriptedServer:
             case Hello() as hello:
                 self._socket = socket
                 await self._welcome(hello)
+            case NodeReport() as report:
+                self.reports.append(report)
             case Heartbeat(sequence=sequence):
                 if not self.is_deaf:
                     await self.send(HeartbeatAck(sequence=sequence))

@@ -19,19 +19,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from manifests.errors import (
-    CompactedError,
-    ConflictError,
-    DriverError,
-    ForbiddenError,
-    InvalidError,
-    NotFoundError,
-    TimedOutError,
-    UnauthorizedError,
-    UnavailableError,
-    UsageError,
-    WherryError,
-)
+from manifests.errors import BY_HTTP_STATUS, UnavailableError, UsageError, WherryError
 
 Json: TypeAlias = dict[str, Any]
 
@@ -41,11 +29,6 @@ SESSION_CLOSE_TIMEOUT_S = 0.3  # likewise: where nobody answers, a goodbye is in
 CALL_TIMEOUT_S = 30.0
 STREAM_IDLE_S = 35.0  # a watch hears of progress every 10 s
 MOST_LINE_BYTES = 16 * 2**20
-_CLASSES = (
-    *(InvalidError, UsageError, NotFoundError, ConflictError, TimedOutError, UnauthorizedError, ForbiddenError),
-    *(UnavailableError, DriverError, CompactedError),
-)
-_BY_STATUS: Mapping[int, type[WherryError]] = {kind.http_status: kind for kind in _CLASSES}
 
 
 class Client:
@@ -187,7 +170,7 @@ class Client:
                     timeout=aiohttp.ClientWSTimeout(ws_close=SESSION_CLOSE_TIMEOUT_S),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            kind = _BY_STATUS.get(error.status, UnavailableError)
+            kind = BY_HTTP_STATUS.get(error.status, UnavailableError)
             raise kind(f"server {server} refused the session", why=f"it answered {error.status}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(server, error) from error
@@ -213,7 +196,7 @@ def error_from(status: int, data: bytes) -> WherryError:
         problem = dict(json.loads(data))
     except (ValueError, TypeError):
         problem = {}
-    kind = _BY_STATUS.get(status, WherryError)
+    kind = BY_HTTP_STATUS.get(status, WherryError)
     what = str(problem.get("title") or f"the server answered {status}")
     why = str(problem.get("detail") or "")
     problems = [f"{p.get('path')}: {p.get('message')}" for p in problem.get("problems") or () if isinstance(p, dict)]

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from agent.driver import Container, ContainerId, ContainerSpec, DriverInfo, ExecResult, ImageError, LogChunk, PullPolicy
+from agent.driver import Container, ContainerId, ContainerSpec, DriverInfo, ExecResult, ImageError, LogChunk
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_codec import Json, to_container, to_create_body
 from agent.drivers.docker_words import start_failure
 from foundation.clock import Clock, SystemClock
+from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError, WherryError
 
 MOST_INSPECTS = 16  # at once, of one list

@@ -85,6 +85,14 @@ class Committer:
 
     async def sweep(self, before: Revision) -> None:
         """Delete the marks which other clients last used before that revision: they are idle or gone."""
+        if before <= 1:
+            return  # etcd takes a bound of 0 for none
+        try:
+            await self._sweep(before)
+        except AioRpcError as error:
+            raise translated(error, self._cluster.current.endpoint) from error
+
+    async def _sweep(self, before: Revision) -> None:
         request = pb.RangeRequest(
             key=MARKS, range_end=prefix_end(MARKS), limit=1_000, keys_only=True, max_mod_revision=before - 1
         )

@@ -16,10 +16,10 @@ from agent.driver import (
     Limits,
     LogChunk,
     PublishedPort,
-    PullPolicy,
     StartError,
 )
 from agent.drivers.local_image import BUSYBOX_IMAGE
+from manifests.containers import PullPolicy
 from manifests.errors import DriverError, InvalidError, NotFoundError, TimedOutError
 from tests.conformance.driver_lab import (
     LABS,

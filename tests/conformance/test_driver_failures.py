@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.driver import ContainerState, Driver, PullPolicy
+from agent.driver import ContainerState, Driver
 from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
+from manifests.containers import PullPolicy
 from manifests.errors import UnavailableError
 from tests.conformance.driver_lab import LABS, SUITE, DriverLab, ended, look, run, runs, shell, wait_for_end
 

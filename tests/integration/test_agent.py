@@ -284,9 +284,13 @@ async def test_a_restarted_and_a_hung_dockerd_harm_nothing(
             await server.until(
                 lambda: "answer" in getattr(server.statuses.get("web-2-a"), "message", ""), what="the hang is reported"
             )
+            await server.until(
+                lambda: any("answer" in r.trouble for r in server.reports), what="the node says what its trouble is"
+            )
         finally:
             daemon.resume()
         await server.until_phase("web-2-a", Phase.RUNNING)
+        await server.until(lambda: server.reports[-1].trouble == "", what="the node says that it is well again")
     after = await ids(driver)
     assert before.items() <= after.items()
     assert {status.phase for status in server.history} <= {

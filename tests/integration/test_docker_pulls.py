@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.driver import ImageError, PullPolicy
+from agent.driver import ImageError
 from agent.drivers.docker import DockerDriver
+from manifests.containers import PullPolicy
 from tests.conformance.driver_lab import SUITE, ended, run, shell
 from tests.dockerd import DockerdProcess, dockerd
 from tests.registry import Registry, registry

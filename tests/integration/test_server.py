@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control_plane import keys
-from control_plane.store.protocol import Put, Txn
+from control_plane.store.protocol import Delete, Put, Txn
 from manifests.allocations import Phase
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
@@ -361,3 +361,19 @@ async def test_a_node_whose_containers_cannot_start_gets_nothing_and_says_why(se
         assert "n1 can't start containers now" in web["blocked"][0]["sentence"]
         await agent.report("")
         await server.until_state(WEB, "healthy")
+
+
+async def test_allocations_whose_records_cannot_be_read_are_named_and_not_withdrawn(server: Served) -> None:
+    agent = ScriptedAgent(server, facts("n1"))
+    async with connected(server, agent):
+        await server.apply(manifest(replicas=2))
+        await server.until_state(WEB, "healthy")
+    first, second = (a["id"] for a in await allocations(server))
+    damaged = Put(keys.ALLOCATIONS + f"n1/{first}", b"{garbage")
+    await server.store.commit(Txn((), (damaged, Delete(keys.VERSIONS + "default/service/web/00000001"))))
+    again = ScriptedAgent(server, facts("n1"), statuses=agent.statuses)
+    async with connected(server, again):
+        full = await wait_until(again.full_assignments, 5, "the full assignments come")
+        assert full is not None
+        assert {first, second} <= set(full.untold)
+        assert not {first, second} & set(full.withdrawn)

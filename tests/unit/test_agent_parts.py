@@ -11,13 +11,17 @@ import pytest
 from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
 from agent.facts import allocatable_of, capacity_of, own_address
+from agent.node import Node
 from agent.options import AgentOptions
 from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
+from agent.reconcile import Action
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
 from agent.tracked import Tracked, newly_assigned, with_sight
+from foundation.clock import SystemClock
 from manifests.allocations import HostPort, Phase
 from manifests.containers import Resources
+from manifests.session import Assignments
 from tests.scripted_server import assigned
 
 ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pids": 500})
@@ -41,6 +45,19 @@ async def test_the_outbox_keeps_the_newest_until_it_is_acknowledged() -> None:
             await outbox.next_frame()
     outbox.acknowledge(frame.sequence)
     assert [status.phase for status in (await outbox.next_frame()).statuses] == [Phase.STOPPED]
+
+
+async def test_what_a_server_cannot_read_is_left_as_it_is() -> None:
+    done: list[Action] = []
+    node = Node(
+        allocatable=Resources(),
+        clock=SystemClock(),
+        perform=done.append,
+        on_change=lambda old, new: None,
+        restored=[record("web-0-a"), record("web-1-a")],
+    )
+    node.assign(Assignments(revision=1, is_full=True, untold=("web-0-a",)))
+    assert [t.id for t in node.tracked.values() if not t.is_withdrawn] == ["web-0-a"]
 
 
 async def test_what_was_forgotten_is_told_again_in_the_next_session() -> None:

@@ -60,7 +60,6 @@ def test_when_none_answers_each_is_named_with_what_to_do() -> None:
         (404, NotFoundError),
         (409, ConflictError),
         (410, CompactedError),
-        (412, ConflictError),
         (503, UnavailableError),
         (504, TimedOutError),
         (500, WherryError),

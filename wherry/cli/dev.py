@@ -135,10 +135,12 @@ class _Dev:
         self._write_pids()
         connection = self._server_ready()
         self._cluster = str(Transport(connection).get("/v1/cluster")["cluster"])
+        nodes = Transport(connection).get("/v1/nodes")["items"]
+        before = {node["name"]: node["server"] for node in nodes}
         for name in plan.names:
             family.start(name, plan.agent_command(name))
         self._write_pids()
-        self._nodes_ready(Transport(connection))
+        self._nodes_ready(Transport(connection), before)
         self._write_client_file()
 
     def _server_ready(self) -> Connection:
@@ -152,18 +154,19 @@ class _Dev:
                     return connection
             self._pause(deadline, "the server")
 
-    def _nodes_ready(self, transport: Transport) -> None:
+    def _nodes_ready(self, transport: Transport, before: dict[str, str]) -> None:
+        """Return when each node has a session with the new server; what an earlier run left may still read ready."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
+            missing = "the server"
             with suppress(UnavailableError):
                 nodes = transport.get("/v1/nodes", timeout_s=5)["items"]
-                up = {node["name"] for node in nodes if node.get("liveness") == "ready"}
-                missing = [name for name in self._plan.names if name not in up]
-                if not missing:
+                up = {n["name"] for n in nodes if n.get("liveness") == "ready" and n["server"] != before.get(n["name"])}
+                down = [name for name in self._plan.names if name not in up]
+                if not down:
                     return
-                self._pause(deadline, f"node {missing[0]}")
-                continue
-            self._pause(deadline, "the server")
+                missing = f"node {down[0]}"
+            self._pause(deadline, missing)
 
     def _pause(self, deadline: float, what: str) -> None:
         """Wait a moment for a part to get ready. Raises if it can't any more, with the end of its log."""
@@ -190,7 +193,8 @@ class _Dev:
 
     def _print_welcome(self) -> None:
         plan = self._plan
-        is_default = str(plan.data_dir) == str(Path(dev_data_dir({"HOME": os.environ.get("HOME", "")})).resolve())
+        elsewhere = {key: value for key, value in os.environ.items() if key != "WHERRY_DATA_DIR"}
+        is_default = plan.data_dir == Path(dev_data_dir(elsewhere)).resolve()
         wherry = shlex.join(_shown(wherry_command()))
         say(f"""
 The cluster is ready: {plan.url}

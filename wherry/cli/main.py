@@ -37,7 +37,9 @@ COMMANDS = {
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
     ),
-    "server": Command("wherry.cli.commands.server", "run a control-plane server", "wherry server --store sqlite"),
+    "server": Command(
+        "wherry.cli.commands.server", "run a control-plane server", "wherry server --data-dir /var/lib/wherry/server"
+    ),
     "agent": Command(
         "wherry.cli.commands.agent", "run the agent of this host", "wherry agent --server http://10.0.0.1:7400"
     ),
@@ -141,8 +143,15 @@ def _words_of(error: WherryError) -> str:
     from wherry.cli.text import clean, style_of
 
     style = style_of(sys.stderr)
-    lines = [clean_line for line in str(error).split("\n") if (clean_line := _cleaned(line, clean(line)))]
+    lines = [clean_line for line in _lines_of(error) if (clean_line := _cleaned(line, clean(line)))]
     return style.paint("error: ", "red") + "\n".join(lines)
+
+
+def _lines_of(error: WherryError) -> list[str]:
+    """Return what to show; several reasons stand one a line below what failed."""
+    if "\n" not in error.why:
+        return str(error).split("\n")
+    return [f"{error.what}:", *(f"  {line}" for line in error.why.split("\n")), *error.fix.splitlines()]
 
 
 def _cleaned(line: str, cleaned: str) -> str:

@@ -44,7 +44,7 @@ def style_of(stream: TextIO) -> Style:
     if not stream.isatty():
         return Style()
     try:
-        width = os.get_terminal_size(stream.fileno()).columns
+        width = os.get_terminal_size(stream.fileno()).columns or 80  # 0: a terminal that doesn't know
     except (OSError, ValueError):
         width = 80
     has_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -12,37 +12,13 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from manifests.errors import (
-    CompactedError,
-    ConflictError,
-    DriverError,
-    ForbiddenError,
-    InvalidError,
-    NotFoundError,
-    TimedOutError,
-    UnauthorizedError,
-    UnavailableError,
-    UsageError,
-    WherryError,
-)
+from manifests.errors import BY_HTTP_STATUS, InvalidError, UnauthorizedError, UnavailableError, UsageError, WherryError
 from wherry.cli.connection import Connection
 
 CONNECT_TIMEOUT_S = 4.0
 ANSWER_TIMEOUT_S = 30.0
 WATCH_SILENCE_S = 25.0  # a watch says `progress` every 10 s
 _MOST_PROBLEM_BYTES = 1_000_000
-_ERRORS: Mapping[int, type[WherryError]] = {
-    400: UsageError,
-    401: UnauthorizedError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: CompactedError,
-    412: ConflictError,
-    502: DriverError,
-    503: UnavailableError,
-    504: TimedOutError,
-}
 
 Query = Mapping[str, str | int | None]
 
@@ -286,7 +262,7 @@ def _error_of(response: HTTPResponse, target: str, connection: Connection) -> Wh
         fix = _fix_of_token(connection)
     if response.status == InvalidError.http_status:
         return RefusedDocumentsError(what, why=why, fix=fix, refused=_problems_of(known.get("problems")))
-    return _ERRORS.get(response.status, WherryError)(what, why=why, fix=fix)
+    return BY_HTTP_STATUS.get(response.status, WherryError)(what, why=why, fix=fix)
 
 
 def _fix_of_token(connection: Connection) -> str:
