@@ -136,6 +136,7 @@ async def _run_until(
         running = [
             tasks.create_task(state.follow(), name="follow-store"),
             tasks.create_task(registry.watch_silence(), name="watch-silence"),
+            tasks.create_task(registry.watch_store(), name="watch-store"),
             tasks.create_task(membership.run(leader.lead), name="membership"),
         ]
         await stop.wait()
