@@ -23,6 +23,7 @@ log = Log(__name__)
 
 CHECK_EVERY_S = 0.25
 REGISTER_TRIES = 5
+CHECK_STORE_S = 0.05
 SEND_AWAY_AFTER_S = 2.0  # a lease that is only lost is replaced at once
 
 
@@ -98,8 +99,7 @@ class SessionRegistry:
     async def register(self, hello: Hello, connection: Connection) -> LiveSession:
         """Write that the node is here, and return its session. Raises ConflictError or UnavailableError in words."""
         self._check_hello(hello)
-        if not self._has_store():
-            raise UnavailableError("this server has lost the store", fix="Another server will do.")
+        await self._await_store()
         await self._state.wait_for(hello.applied_revision)
         name = hello.facts.name
         for _ in range(REGISTER_TRIES):
@@ -202,11 +202,38 @@ class SessionRegistry:
                 log.warning("this server stalled, and judges no node by that time", seconds=round(now - checked_at, 1))
                 self._forgive(now)
             checked_at = now
-            if not self._has_store():
-                self._forgive(now)
-            await self._send_away_if_cut_off(now)
             for session in [s for s in self._sessions.values() if not self._is_fresh(s)]:
                 await self._lose(session)
+
+    async def watch_store(self) -> None:
+        """Judge nobody while the store is gone; after a while end all sessions, until cancelled.
+
+        For want of this server's lease, the leader would soon call the nodes lost that stay here.
+        """
+        while True:
+            await self._clock.sleep(CHECK_EVERY_S)
+            now = self._clock.now_s()
+            if self._has_store():
+                self._cut_off_since = None
+                continue
+            self._forgive(now)
+            if self._cut_off_since is None:
+                self._cut_off_since = now
+            if self._is_cut_off() and any(s.connection for s in self._sessions.values()):
+                log.warning("agents were sent elsewhere, as this server has lost the store")
+                await self.close()
+
+    def _is_cut_off(self) -> bool:
+        """Say whether the store is gone for more than the moment in which a lost lease is replaced."""
+        since = self._cut_off_since
+        return since is not None and self._clock.now_s() - since >= SEND_AWAY_AFTER_S
+
+    async def _await_store(self) -> None:
+        """Return once this server has the store: soon after its start. Raises UnavailableError if it is cut off."""
+        while not self._has_store():
+            if self._is_cut_off():
+                raise UnavailableError("this server has lost the store", fix="Another server will do.")
+            await self._clock.sleep(CHECK_STORE_S)
 
     def _forgive(self, now_s: float) -> None:
         """What this server didn't hear while it slept or had lost the store is no one's silence: time begins anew.
@@ -215,17 +242,6 @@ class SessionRegistry:
         """
         for session in self._sessions.values():
             session.heard_at_s = now_s
-
-    async def _send_away_if_cut_off(self, now_s: float) -> None:
-        """End all sessions once the store is gone for a while: without a lease, others soon call the nodes lost."""
-        if self._has_store():
-            self._cut_off_since = None
-            return
-        if self._cut_off_since is None:
-            self._cut_off_since = now_s
-        if now_s - self._cut_off_since >= SEND_AWAY_AFTER_S and any(s.connection for s in self._sessions.values()):
-            log.warning("agents sent elsewhere, as this server has lost the store")
-            await self.close()
 
     async def _lose(self, session: LiveSession) -> None:
         status = self._state.nodes.get(session.node)

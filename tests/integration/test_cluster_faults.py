@@ -14,6 +14,7 @@ from tests.lab.faults import (
     Stopwatch,
     converged,
     decided_since,
+    hold_untouched,
     node_of,
     on_node,
     owned,
@@ -75,7 +76,7 @@ async def test_a_silent_host_is_replaced_and_left_alone(cluster: Cluster, cut: s
         await cut_off.partition()
     await await_replaced(cluster, "n1", "n2")
     watch.read(f"cut off ({cut}), until all replicas run elsewhere")
-    await hold_for(lambda: owned_on([cut_off]), 4.0, "silence is not an order", lambda c: c == there)
+    await hold_for(lambda: owned_on([cut_off]), 3.0, "silence is not an order", lambda c: c == there)
     watch = Stopwatch()
     await cut_off.heal()
     after = await converged(cluster)
@@ -89,8 +90,7 @@ async def test_a_short_silence_moves_nothing(cluster: Cluster) -> None:
     await cluster.host("n1").partition()
     await hold_for(lambda: owned_on([cluster.host("n1")]), 2.0, "they run on", lambda c: c.items() <= before.items())
     await cluster.host("n1").heal()
-    hosts = [agent.host for agent in cluster.agents]
-    await hold_for(lambda: owned_on(hosts), 6.0, "nothing changes", lambda c: c == before)
+    await hold_untouched(cluster, before, 5.0)
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
 
@@ -116,12 +116,11 @@ async def test_containers_outlive_their_agent(cluster: Cluster) -> None:
     before, revision = await converged(cluster), await revision_now(cluster)
     await cluster.agent(2).kill()
     cluster.agent(2).start()
-    hosts = [agent.host for agent in cluster.agents]
-    await hold_for(lambda: owned_on(hosts), 7.0, "nothing changes", lambda c: c == before)
+    await hold_untouched(cluster, before, 3.0)
     await cluster.agent(1).pause()
-    await hold_for(lambda: owned_on(hosts), 3.0, "nothing changes", lambda c: c == before)
+    await hold_untouched(cluster, before, 3.0)
     cluster.agent(1).resume()
-    await hold_for(lambda: owned_on(hosts), 3.0, "nothing changes", lambda c: c == before)
+    await hold_untouched(cluster, before, 3.0)
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
 

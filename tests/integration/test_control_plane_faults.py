@@ -4,6 +4,7 @@ Containers are compared with the engines themselves: the same id, pid and start 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -32,6 +33,7 @@ pytestmark = [
 ]
 
 LED_S = 6.0
+LED_POLITELY_S = 2.0  # no lease must expire first
 WRITTEN_S = 5.0
 LATE_S = 30.0
 ANSWER_S = 25.0  # a server tries for 15 s to reach the store before it says that it can't
@@ -68,6 +70,22 @@ async def test_another_server_leads_when_the_leader_is_killed(cluster: Cluster) 
     assert all("/more-" in key for key in await decided_since(cluster, revision))
 
 
+async def test_servers_restarted_one_after_the_other_touch_nothing(cluster: Cluster) -> None:
+    before, revision = await converged(cluster), await revision_now(cluster)
+    for server in cluster.servers:
+        was_leading = await leader_of(cluster) is server
+        watch = Stopwatch()
+        assert await server.stop() == 0
+        watch.read(f"server stopped politely{', the leader' * was_leading}")
+        await leader_of(cluster, but=server, deadline_s=LED_POLITELY_S)
+        server.start()
+        url = cluster.server_urls[cluster.servers.index(server)]
+        await wait_until(partial(cluster.api.get_from, url, "/v1/health"), LATE_S, "it is back")
+    await hold_untouched(cluster, before, 3.0)
+    assert await converged(cluster) == before
+    assert await decided_since(cluster, revision) == []
+
+
 async def test_a_leader_that_froze_steps_down_and_judges_nobody(cluster: Cluster) -> None:
     before, revision = await converged(cluster), await revision_now(cluster)
     old = await leader_of(cluster)
@@ -83,7 +101,7 @@ async def test_a_leader_that_froze_steps_down_and_judges_nobody(cluster: Cluster
         lambda: cluster.api.get_from(url, "/v1/cluster"), LATE_S, "it follows", lambda c: c["leader"] == new.host.name
     )
     watch.read("leader awake, until it says who leads instead")
-    await hold_untouched(cluster, before, 6.0)
+    await hold_untouched(cluster, before, 5.0)
     assert await leader_of(cluster) is new
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
@@ -94,13 +112,13 @@ async def test_containers_outlive_all_servers(cluster: Cluster) -> None:
     for server in cluster.servers:
         await server.kill()
     await cluster.agent(1).restart()
-    await hold_untouched(cluster, before, 12.0)
+    await hold_untouched(cluster, before, 8.0)
     watch = Stopwatch()
     cluster.server(2).start()
     url = cluster.server_urls[1]
     await wait_until(lambda: ready_nodes(cluster, url), LATE_S, "the one server has all nodes", lambda n: n == 3)
     watch.read("one of three dead servers started again, until it has all nodes")
-    await hold_untouched(cluster, before, 8.0)
+    await hold_untouched(cluster, before, 5.0)
     cluster.server(1).start()
     cluster.server(3).start()
     assert await converged(cluster) == before
@@ -114,7 +132,7 @@ async def test_writes_go_on_when_the_leader_of_etcd_is_killed(cluster: Cluster) 
     await member.kill()
     await wait_until(lambda: write(cluster, "killed"), LATE_S, "a write is done")
     assert watch.read("leader of etcd killed, until a write is done") < WRITTEN_S
-    await hold_untouched(cluster, before, 7.0)
+    await hold_untouched(cluster, before, 6.0)
     member.start()
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
@@ -141,7 +159,7 @@ async def test_without_a_majority_of_etcd_nothing_moves_and_errors_say_so(cluste
         member.start()
     await wait_until(lambda: write(cluster, "majority"), LATE_S, "a write is done")
     watch.read("majority is back, until a write is done")
-    await hold_untouched(cluster, before, 7.0)
+    await hold_untouched(cluster, before, 6.0)
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
 

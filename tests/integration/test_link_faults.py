@@ -44,7 +44,7 @@ async def test_a_node_that_can_not_reach_its_server_goes_to_another(cluster: Clu
         lambda: server_of(cluster, "n1"), LATE_S, "another server has the node", lambda server: server is not old
     )
     watch.read("link between node and server cut, until another server has the node")
-    await hold_untouched(cluster, before, 4.0)
+    await hold_untouched(cluster, before, 3.0)
     await cluster.net.mend("n1", old.host.name)
     assert await converged(cluster) == before
     assert await decided_since(cluster, revision) == []
@@ -65,7 +65,7 @@ async def test_a_server_that_can_not_reach_the_store_sends_its_nodes_elsewhere(c
         lambda nodes: all(not node["server"].startswith(old.host.name) for node in nodes["items"]),
     )
     watch.read("server cut off from the store, until others have its nodes")
-    await hold_untouched(cluster, before, 8.0)
+    await hold_untouched(cluster, before, 6.0)
     for other in others:
         await cluster.net.mend(old.host.name, other)
     assert await converged(cluster) == before

@@ -1,0 +1,90 @@
+"""The checker of the store's history finds each kind of breach, and none where there is none."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from control_plane import keys
+from control_plane.records import LeaderRecord
+from control_plane.store.protocol import Change, Entry, Revision
+from manifests.allocations import Allocation, AllocationStatus, Desired, HostPort, Phase, allocation_id
+from manifests.base import Model
+from manifests.containers import Resources
+from manifests.nodes import Liveness, NodeFacts, NodeStatus
+from manifests.reasons import Choice
+from manifests.workloads import WorkloadRecord
+from tests.builders import record, status
+from tests.lab.invariants import breaches
+
+WEB = record(replicas=1, resources={"cpu": "1"})
+SIZE = Resources.of(cpu_m=1500, memory_bytes=2**30, pids=100)
+
+
+def allocation(number: int, index: int = 0, *, desired: Desired = Desired.RUN, host_port: int = 0) -> Allocation:
+    return Allocation(
+        id=allocation_id(WEB.ref, index, number),
+        workload=WEB.ref,
+        version=1,
+        index=index,
+        node="n1",
+        desired=desired,
+        reserved=Resources.of(cpu_m=500 if host_port else 1000, memory_bytes=1, pids=1),
+        ports=(HostPort(name="http", container=80, host=host_port),) if host_port else (),
+        why=Choice(0.0, ()),
+        created_s=0.0,
+    )
+
+
+def node() -> NodeStatus:
+    facts = NodeFacts(name="n1", agent_id="a", boot_id="b", agent_version="1", capacity=SIZE, allocatable=SIZE)
+    return NodeStatus(facts=facts, liveness=Liveness.READY, server="s1", session=1, changed_s=0.0)
+
+
+def written(*records: Model | str) -> list[Change]:
+    """Return a history in which each record was put at a revision of its own; a key alone was deleted."""
+    return [_change(Revision(number), record) for number, record in enumerate(records, start=2)]
+
+
+def _change(revision: Revision, record: Model | str) -> Change:
+    if isinstance(record, str):
+        return Change(record, None, revision)
+    key = _key_of(record)
+    return Change(key, Entry(key, record.to_bytes(), revision, revision), revision)
+
+
+def _key_of(record: Model) -> str:
+    match record:
+        case Allocation():
+            return keys.ALLOCATIONS + keys.placed_id(record.node, record.id)
+        case AllocationStatus():
+            return keys.STATUSES + keys.placed_id(record.node, record.id)
+        case WorkloadRecord():
+            return keys.WORKLOADS + keys.id_of_ref(record.ref)
+        case NodeStatus():
+            return keys.NODES + record.facts.name
+        case _:
+            return keys.LEADER
+
+
+BEGIN: Sequence[Model] = (LeaderRecord(server="s1"), node(), WEB)
+
+
+def test_a_replacement_after_an_end_breaks_nothing() -> None:
+    old = allocation(1)
+    stopped = old.model_copy(update={"desired": Desired.STOP})
+    history = written(*BEGIN, old, stopped, status(old, Phase.STOPPED), allocation(2))
+    assert breaches(history) == ()
+
+
+@pytest.mark.parametrize(
+    ("history", "breach"),
+    [
+        ((allocation(1), allocation(2, 1)), "at revision 6: n1 has 2000 cpu_m reserved of 1500 (S1)"),
+        ((allocation(1, host_port=80), allocation(2, 1, host_port=80)), "2 allocations hold (80, 'tcp') of n1 (S1)"),
+        ((allocation(1), allocation(2)), "2 allocations are wanted in slot"),
+        (tuple(allocation(n, n) for n in range(3)), "3 allocations of web are wanted, at most 2 may be (S2)"),
+        ((keys.LEADER, allocation(1)), "at revision 6: allocations were written while nobody led (S4)"),
+    ],
+)
+def test_each_breach_is_found(history: Sequence[Model | str], breach: str) -> None:
+    assert any(breach in found for found in breaches(written(*BEGIN, *history)))
