@@ -35,9 +35,16 @@ class Membership:
     ) -> None:
         self._store, self._state, self._server, self._clock, self._rng = store, state, server, clock, rng
         self._failures = 0
-        self.has_joined = asyncio.Event()  # once, at the first lease
-        self.has_lease = False  # without one this server may be cut off from the store
+        self._holds_lease = asyncio.Event()
         self.is_leading = False
+
+    @property
+    def has_lease(self) -> bool:
+        """Say whether this server holds a lease: without one it may be cut off from the store."""
+        return self._holds_lease.is_set()
+
+    async def wait_for_lease(self) -> None:
+        await self._holds_lease.wait()
 
     async def run(self, lead: Lead) -> None:
         """Take part until cancelled, then give the lease up, so that others needn't wait for it to expire."""
@@ -59,12 +66,11 @@ class Membership:
             if self._failures:
                 log.info("the store answered again", server=self._server.name)
             self._failures = 0
-            self.has_lease = True
-            self.has_joined.set()
+            self._holds_lease.set()
             await _until_lost(lease, self._campaign(lease, lead))
             log.warning("the lease was lost", server=self._server.name)
         finally:
-            self.has_lease = False
+            self._holds_lease.clear()
             await _bounded(lease.revoke())
 
     async def _campaign(self, lease: Lease, lead: Lead) -> None:

@@ -128,7 +128,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             tasks.create_task(registry.watch_silence(), name="watch-silence")
             tasks.create_task(registry.watch_store(), name="watch-store")
             tasks.create_task(membership.run(leader.lead), name="membership")
-            await membership.has_joined.wait()  # an agent that came before would be turned away
+            await membership.wait_for_lease()  # an agent that came before would be turned away
             async with _listening(options, context):
                 await _until_cancelled(options, registry, admin_token)
 

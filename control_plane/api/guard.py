@@ -1,5 +1,6 @@
 """Stands before every handler: who may call it, and what an error looks like from outside."""
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from control_plane.bootstrap import hash_of
 from control_plane.records import Role
 from control_plane.state import ClusterState
 from foundation.logs import Log
-from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, WherryError
+from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, UnavailableError, WherryError
 
 log = Log(__name__)
 
@@ -19,6 +20,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROLES: web.AppKey[dict[Handler, frozenset[Role] | None]] = web.AppKey("roles", dict)  # None: anyone, without a token
 
+STORE_TIMEOUT_S = 3.0  # a lease that is only lost is replaced sooner
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -38,6 +40,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(request.match_info.http_exception, web.HTTPException):
             raise _no_route(request)
         _authorize(request)
+        if request.method not in ("GET", "HEAD"):
+            await _await_store(request)
         return await handler(request)
     except WherryError as error:
         return problem(error)
@@ -77,6 +81,19 @@ def problem(error: WherryError) -> web.Response:
         body["problems"] = [{"document": p.document, "path": p.path, "message": p.message} for p in problems]
     headers = {"Retry-After": "1"} if error.http_status == 503 else None
     return web.json_response(body, status=error.http_status, content_type="application/problem+json", headers=headers)
+
+
+async def _await_store(request: web.Request) -> None:
+    """Return if writes can be tried. Raises UnavailableError if this server has lost the store for a while."""
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            await context_of(request).membership.wait_for_lease()
+    except TimeoutError:
+        raise UnavailableError(
+            "nothing can be changed now",
+            why="this server can't reach the store",
+            fix="Ask another server, or look at the store's members; what runs goes on running meanwhile.",
+        ) from None
 
 
 def _no_route(request: web.Request) -> WherryError:
