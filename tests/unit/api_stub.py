@@ -27,6 +27,7 @@ class Stub:
     url: str
     answers: dict[str, Answer | Callable[[Request], Answer]]
     requests: list[Request] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer
 
 
 @contextmanager
@@ -50,6 +51,8 @@ def api_stub(answers: Mapping[str, Answer | Callable[[Request], Answer]]) -> Ite
                 self.send_header("Connection", "close")
             else:
                 self.send_header("Content-Length", str(len(data)))
+            for name, value in stub.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 

@@ -142,3 +142,12 @@ def test_a_stream_gives_its_bytes_as_they_are() -> None:
             while chunk := transport.read_chunk(response):
                 data += chunk
         assert data == b"\xff\x00log"
+
+
+def test_an_answer_that_may_be_out_of_date_is_said_to_be_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with api_stub({"GET /v1/nodes": (200, {"items": []})}) as stub:
+        stub.headers["Warning"] = '110 wherry "this server has lost the store"'
+        transport = Transport(Connection((stub.url,), "t", None, "test"))
+        transport.get("/v1/nodes")
+        transport.get("/v1/nodes")
+    assert capsys.readouterr().err == "warning: this server has lost the store\n"

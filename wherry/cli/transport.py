@@ -6,6 +6,7 @@ an unknown outcome of a write is the user's to look at. Stdlib only, because sta
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from manifests.errors import BY_HTTP_STATUS, InvalidError, UnauthorizedError, UnavailableError, UsageError, WherryError
 from wherry.cli.connection import Connection
+from wherry.cli.text import clean
 
 CONNECT_TIMEOUT_S = 4.0
 ANSWER_TIMEOUT_S = 30.0
@@ -50,6 +52,7 @@ class Transport:
         self._kept: HTTPConnection | None = None
         self.connection = connection
         self._connect_timeout_s = connect_timeout_s
+        self._has_warned = False
         self._servers = list(connection.servers)  # the one that answered last stands first
 
     def __del__(self) -> None:
@@ -119,6 +122,7 @@ class Transport:
                 continue
             if response.status < 400:
                 self._prefer(server)
+                self._warn(response)
                 return http, response
             refusal = _error_of(response, target, self.connection)
             http.close()
@@ -149,6 +153,13 @@ class Transport:
         http.sock.settimeout(timeout_s)
         http.request(method, target, body=data, headers=headers)
         return http.getresponse()
+
+    def _warn(self, response: HTTPResponse) -> None:
+        """Say once that answers may be out of date, where the server says so."""
+        warning = response.getheader("Warning")
+        if warning and not self._has_warned:
+            self._has_warned = True
+            print(f"warning: {clean(warning.partition(chr(34))[2].rstrip(chr(34)))}", file=sys.stderr)
 
     def _prefer(self, server: str) -> None:
         self._servers.remove(server)
