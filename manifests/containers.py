@@ -154,7 +154,7 @@ class ContainerSpec(Model):
             min_length=1,
             max_length=512,
             pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./:@]*\z",
-            description="the name of an image, such as docker.io/library/nginx:1.27",
+            description="the name of an image, such as nginx:1.27",
         ),
     ]
     pull: PullPolicy = PullPolicy.IF_MISSING
