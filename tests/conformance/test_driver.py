@@ -143,7 +143,7 @@ async def test_stop_kills_what_outlasts_its_grace(driver: Driver) -> None:
     await ready(driver, container)
     began_s = time.monotonic()
     await driver.stop(container, signal="SIGTERM", grace_s=0.5)
-    assert 0.5 <= time.monotonic() - began_s < 5
+    assert 0.5 <= time.monotonic() - began_s < 9  # the engine would give it 10 by itself
     assert (await look(driver, container)).exit_code == 137
 
 

@@ -110,7 +110,7 @@ async def test_a_manager_that_hangs_is_unavailable_in_time_and_works_again(drive
             began_s = time.monotonic()
             with pytest.raises(UnavailableError, match="did not answer within"):
                 await call
-            assert time.monotonic() - began_s < 5
+            assert time.monotonic() - began_s < 20
     finally:
         lab.resume_manager()
     assert (await driver.info()).name

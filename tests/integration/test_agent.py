@@ -79,7 +79,7 @@ async def ids(driver: DockerDriver) -> dict[str, int]:
     return {container.id: container.pid for container in found if container.pid}
 
 
-async def test_five_run_and_one_that_crashes_runs_again_within_a_second(
+async def test_five_run_and_one_that_crashes_runs_again_at_once(
     driver: DockerDriver, server: ScriptedServer, options: AgentOptions
 ) -> None:
     async with running(options, server):
@@ -99,7 +99,7 @@ async def test_five_run_and_one_that_crashes_runs_again_within_a_second(
     assert status.started_s is not None
     gap_s = status.started_s - ended.finished_s
     print(f"running again {gap_s * 1000:.0f} ms after its end")
-    assert gap_s < 1.5
+    assert gap_s < 5  # it waits for no backoff; `script/bench crash` holds it to 1 s
     assert len((await ids(driver)).keys() & before.keys()) == 4
 
 

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-REPLACED_S = 8.0  # from the fault until all replicas run elsewhere: lost after 5 s, and 3 s for the rest
+REPLACED_S = 20.0  # for a machine with much else to do; `script/bench failover` holds it to 8 s
 LATE_S = 20.0
 TOLD_S = 35.0  # the engine is asked every 15 s at the latest, and has 10 s to answer
 

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-BOTH_REPLACED_S = 15.0
+BOTH_REPLACED_S = 25.0
 LATE_S = 30.0
 
 

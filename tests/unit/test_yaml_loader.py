@@ -237,7 +237,7 @@ def test_a_bomb_is_refused_in_no_time_and_little_memory(bomb: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert cpu_s < 0.05
+    assert cpu_s < 0.5  # some milliseconds when nothing disturbs; what goes off takes seconds
     assert peak < 20_000_000
 
 
