@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from control_plane import keys
 from control_plane.state import ClusterState
 from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision, Store, Txn
@@ -70,7 +72,7 @@ class DesiredWriter:
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:
             entry = await self._existing(workload)
-            old = WorkloadRecord.read(entry.value).workload
+            old = _read_record(workload, entry).workload
             if not isinstance(old, Service):
                 raise InvalidError(
                     f"{old.kind} {old.metadata.name} can't be scaled",
@@ -160,7 +162,7 @@ class DesiredWriter:
         return await self._commit(compares, writes), results
 
     def _next_record(self, workload_id: str, workload: Workload, entry: Entry | None) -> tuple[WorkloadRecord, Result]:
-        old = WorkloadRecord.read(entry.value) if entry else None
+        old = _read_record(workload_id, entry) if entry else None
         if old is None:
             version = 1 + max(self._versions_of(workload_id), default=0)
             uid = f"{self._rng.getrandbits(64):016x}"
@@ -200,6 +202,17 @@ class DesiredWriter:
 
 class _StaleError(ConflictError):
     """The user's own expectation fails: trying again would not help."""
+
+
+def _read_record(workload: str, entry: Entry) -> WorkloadRecord:
+    try:
+        return WorkloadRecord.read(entry.value)
+    except ValidationError as error:
+        raise _StaleError(
+            f"the record of {workload} can't be read",
+            why=f"{error.error_count()} of its fields are damaged, or written by a newer version",
+            fix="Run the newest version of Wherry on all servers, or delete the workload and apply it anew.",
+        ) from error
 
 
 def _check_expected(workload: str, entry: Entry | None, expected: Revision | None) -> None:

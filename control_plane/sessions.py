@@ -12,7 +12,7 @@ from typing import Protocol
 from control_plane import keys
 from control_plane.controllers.orphans import STALLED_S, lost_status
 from control_plane.state import ClusterState
-from control_plane.store.protocol import ModifiedAt, Put, Revision, Store, Txn
+from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.errors import ConflictError, UnavailableError
@@ -113,7 +113,7 @@ class SessionRegistry:
                 trouble=hello.trouble,
                 changed_s=self._clock.wall_s(),
             )
-            unchanged = ModifiedAt(keys.NODES + name, self._state.nodes.modified_at(name))
+            unchanged = ModifiedAt(keys.NODES + name, await self._modified_at(name))
             try:
                 revision = await self._store.commit(Txn((unchanged,), (Put(keys.NODES + name, status.to_bytes()),)))
             except ConflictError:
@@ -122,6 +122,13 @@ class SessionRegistry:
             await self._state.wait_for(revision)
             return await self._adopt(hello, status, revision, connection)
         raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
+
+    async def _modified_at(self, node: str) -> Revision:
+        """Return where the node's record stands; one that can't be read is known by the store alone, and mended now."""
+        if self._state.is_unreadable(keys.NODES + node):
+            entry = await self._store.get(keys.NODES + node)
+            return entry.mod_revision if entry else ABSENT
+        return self._state.nodes.modified_at(node)
 
     async def report(self, session: LiveSession, report: NodeReport) -> None:
         """Write what has changed about the node. Raises ConflictError if it has a newer session."""

@@ -137,6 +137,10 @@ class ClusterState:
         self._subscribers: list[Subscriber] = []
         self._moved = asyncio.Condition()
 
+    def is_unreadable(self, key: str) -> bool:
+        """Say whether there is a record that can't be read: then nothing may be concluded from its absence here."""
+        return key in self.quarantined
+
     def allocations_of(self, workload: str) -> list[Allocation]:
         """Return the allocations of the workload of that id, by index, newest last within one index."""
         found = (self.allocations.get(a) for a in self._by_workload.get(workload, ()))

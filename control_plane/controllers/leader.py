@@ -118,6 +118,8 @@ class Leader:
 
     def _decide(self, workload: str, nodes: Sequence[NodeView], *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
+        if self._state.is_unreadable(keys.WORKLOADS + workload):
+            return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
         record = self._state.workloads.get(workload)
         seen = seen_of(self._state, workload, self._ended_for_s)
         if record is None:
@@ -157,7 +159,7 @@ class Leader:
     def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
         record = self._state.workloads.get(workload)
         if record is None:
-            return self._last_units(workload)
+            return [] if self._state.is_unreadable(keys.WORKLOADS + workload) else self._last_units(workload)
         status = WorkloadStatus(
             ref=record.ref,
             generation=record.generation,

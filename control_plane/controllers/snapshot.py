@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from control_plane import keys
 from control_plane.controllers.decision import Seen
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
@@ -58,6 +59,8 @@ def seen_of(state: ClusterState, workload: str, ended_for_s: Callable[[str], flo
 
 
 def _node_of(state: ClusterState, name: str) -> Eligibility | None:
+    if state.is_unreadable(keys.NODES + name):
+        return Eligibility.TROUBLED  # it may be well: what runs there stays
     status = state.nodes.get(name)
     return eligibility_of(status, state.intents.get(name)) if status else None
 

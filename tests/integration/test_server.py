@@ -329,6 +329,25 @@ async def test_a_poisoned_record_stops_nothing_else(server: Served) -> None:
         await server.until_state(WEB, "healthy")
 
 
+async def test_a_record_that_cannot_be_read_stops_nothing_of_its_own(server: Served) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(manifest(replicas=2))
+        await server.until_state(WEB, "healthy")
+        before = {a["id"] for a in await allocations(server)}
+        await server.store.commit(Txn((), (Put(keys.WORKLOADS + "default/service/web", b"{garbage"),)))
+        await server.store.commit(Txn((), (Put(keys.NODES + "n1", b"{garbage"),)))
+        await server.apply(manifest(name="other", replicas=0))
+        await server.until_state("/v1/workloads/default/service/other", "healthy")
+        assert {a["id"] for a in await allocations(server) if a["desired"] == "run"} == before
+        status, body = await server.call("POST", "/v1/apply", {"documents": [manifest(replicas=1)]})
+        assert status == 409
+        assert "can't be read" in body["title"]
+    again = ScriptedAgent(server, facts("n1"))
+    async with connected(server, again):
+        assert again.refused is None
+        await server.until_state("/v1/nodes/n1", "ready")
+
+
 async def test_two_servers_cannot_use_one_data_folder(server: Served) -> None:
     with pytest.raises(BaseException, match="lock") as raised:
         async with served(server.data_dir):
