@@ -1,21 +1,41 @@
-"""Streams containers' logs over a session, on request. A slow reader slows its own stream, not the node.
+"""Streams containers' logs over a session, on request. A slow reader slows its own stream, not the node or the session.
 
-Each stream reads from the driver no faster than the session takes it: nothing is buffered here.
+Of each stream no more is sent than its reader has made room for; nothing is buffered here.
 """
 
 import asyncio
 import struct
+from dataclasses import dataclass, field
 
 from agent.driver import ContainerId, Driver, LogChunk
 from agent.tracked import Tracked
 from agent.transport import Channel
 from manifests.errors import NotFoundError, UnavailableError, WherryError
-from manifests.session import LogsEnded, OpenLogs
+from manifests.session import LOG_WINDOW_BYTES, LogsEnded, MoreLogs, OpenLogs
 
 MOST_STREAMS = 64
 MOST_CHUNK_BYTES = 32 * 1024
 _HEADER = struct.Struct(">IB")
 _NUMBERS = {"stdout": 1, "stderr": 2}
+
+
+@dataclass(slots=True)
+class _Window:
+    """How much the reader has room for."""
+
+    left_bytes: int = LOG_WINDOW_BYTES
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def grant(self, count: int) -> None:
+        self.left_bytes += count
+        self.opened.set()
+
+    async def take(self, count: int) -> None:
+        """Return once there is room, and count it as used."""
+        while self.left_bytes <= 0:
+            self.opened.clear()
+            await self.opened.wait()
+        self.left_bytes -= count
 
 
 class LogStreams:
@@ -26,17 +46,28 @@ class LogStreams:
         self._channel = channel
         self._tasks = tasks
         self._open: dict[int, asyncio.Task[None]] = {}
+        self._windows: dict[int, _Window] = {}
 
     def open(self, ask: OpenLogs, tracked: Tracked | None) -> None:
-        if ask.stream not in self._open:
-            is_full = len(self._open) >= MOST_STREAMS
-            task = self._tasks.create_task(self._serve(ask, tracked, is_full=is_full), name=f"logs {ask.allocation}")
-            self._open[ask.stream] = task
-            task.add_done_callback(lambda _: self._open.pop(ask.stream, None))
+        if ask.stream in self._open:
+            return
+        is_full = len(self._open) >= MOST_STREAMS
+        self._windows[ask.stream] = _Window()
+        task = self._tasks.create_task(self._serve(ask, tracked, is_full=is_full), name=f"logs {ask.allocation}")
+        self._open[ask.stream] = task
+        task.add_done_callback(lambda _: self._ended(ask.stream))
+
+    def grant(self, more: MoreLogs) -> None:
+        if (window := self._windows.get(more.stream)) is not None:
+            window.grant(more.count)
 
     def close(self, stream: int) -> None:
         if (task := self._open.get(stream)) is not None:
             task.cancel()
+
+    def _ended(self, stream: int) -> None:
+        self._open.pop(stream, None)
+        self._windows.pop(stream, None)
 
     async def _serve(self, ask: OpenLogs, tracked: Tracked | None, *, is_full: bool) -> None:
         error = ""
@@ -49,8 +80,10 @@ class LogStreams:
         await self._channel.send(LogsEnded(stream=ask.stream, error=error))
 
     async def _pass_on(self, ask: OpenLogs, container: ContainerId) -> None:
+        window = self._windows[ask.stream]
         async for chunk in self._driver.logs(container, follow=ask.follow, tail=ask.tail):
             for frame in _frames(ask.stream, chunk):
+                await window.take(len(frame) - _HEADER.size)
                 await self._channel.send_bytes(frame)
 
 

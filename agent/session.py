@@ -28,6 +28,7 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    MoreLogs,
     NodeReport,
     OpenLogs,
     Refused,
@@ -158,6 +159,8 @@ class Session:
                 self._parts.node.assign(frame)
             case OpenLogs():
                 streams.open(frame, self._parts.node.tracked.get(frame.allocation))
+            case MoreLogs() as more:
+                streams.grant(more)
             case CloseStream(stream=stream):
                 streams.close(stream)
             case Welcome() | Refused():

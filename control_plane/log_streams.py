@@ -1,24 +1,29 @@
-"""Log streams that readers of the API have open on one agent's session: numbers out, bytes back."""
+"""Log streams that readers of the API have open on one agent's session: numbers out, bytes back.
+
+An agent sends no more of a stream than its reader has made room for (`LOG_WINDOW_BYTES`, then what `MoreLogs` grants),
+so a slow reader slows its own stream, and neither the session nor this server's memory suffers.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from manifests.errors import UnavailableError, WherryError
+from manifests.errors import UnavailableError
+from manifests.session import LOG_WINDOW_BYTES
 
-MOST_CHUNKS_WAITING = 512  # a reader that is further behind is cut off, so that it can't hold the session up
+MOST_WAITING_BYTES = 4 * LOG_WINDOW_BYTES  # an agent that sends more keeps to no window
 
 
 @dataclass(slots=True)
 class _Stream:
-    chunks: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(MOST_CHUNKS_WAITING))
+    waiting: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
     error: str = ""
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def end(self, error: str = "") -> None:
-        self.error = self.error or error
-        if self.chunks.full():
-            self.chunks.get_nowait()
-        self.chunks.put_nowait(None)
+    def end(self, error: str) -> None:
+        self.has_ended, self.error = True, error
+        self.woken.set()
 
 
 class LogStreams:
@@ -41,11 +46,11 @@ class LogStreams:
         stream = self._streams.get(number)
         if stream is None:
             return
-        try:
-            stream.chunks.put_nowait(data)
-        except asyncio.QueueFull:
-            self._streams.pop(number)
-            stream.end("the reader was too slow, and the stream was cut: read again with a shorter --tail")
+        if len(stream.waiting) + len(data) > MOST_WAITING_BYTES:
+            self.end(number, "the agent sent more than it was asked for")
+            return
+        stream.waiting += data
+        stream.woken.set()
 
     def end(self, number: int, error: str) -> None:
         stream = self._streams.pop(number, None)
@@ -56,16 +61,21 @@ class LogStreams:
         for number in list(self._streams):
             self.end(number, error)
 
-    async def read(self, number: int) -> AsyncIterator[bytes]:
-        """Yield the stream's bytes until it ends. Raises UnavailableError if it ended with an error."""
+    async def read(self, number: int) -> AsyncGenerator[bytes, None]:
+        """Yield what has come, as soon as there is some, until the stream ends.
+
+        Raises UnavailableError, after all that came, if it ended with an error.
+        """
         stream = self._streams.get(number)
         if stream is None:
             return
-        while (chunk := await stream.chunks.get()) is not None:
-            yield chunk
+        while stream.waiting or not stream.has_ended:
+            if stream.waiting:
+                data = bytes(stream.waiting)
+                stream.waiting.clear()
+                yield data
+            else:
+                stream.woken.clear()
+                await stream.woken.wait()
         if stream.error:
-            raise _ended(stream.error)
-
-
-def _ended(error: str) -> WherryError:
-    return UnavailableError("the log stream broke off", why=error)
+            raise UnavailableError("the log stream broke off", why=stream.error)

@@ -15,6 +15,7 @@ from manifests.nodes import NodeFacts
 from manifests.workloads import Workload
 
 PROTOCOL = 1
+LOG_WINDOW_BYTES = 256 * 1024  # of each log stream that may be under way unread
 
 
 class Hello(Model):
@@ -107,12 +108,20 @@ class OpenLogs(Model):
     tail: int | None = None
 
 
+class MoreLogs(Model):
+    """The reader has taken so many bytes of log off the stream: as many more may come."""
+
+    type: Literal["moreLogs"] = "moreLogs"
+    stream: int
+    count: int
+
+
 class CloseStream(Model):
     type: Literal["closeStream"] = "closeStream"
     stream: int
 
 
 FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded
-FromServer: TypeAlias = Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | CloseStream
+FromServer: TypeAlias = Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | MoreLogs | CloseStream
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

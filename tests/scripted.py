@@ -20,11 +20,13 @@ from manifests.containers import Resources
 from manifests.nodes import NodeFacts
 from manifests.session import (
     FROM_SERVER,
+    LOG_WINDOW_BYTES,
     Assigned,
     Assignments,
     Heartbeat,
     HeartbeatAck,
     Hello,
+    MoreLogs,
     NodeReport,
     OpenLogs,
     Refused,
@@ -150,6 +152,10 @@ class ScriptedAgent:
     full: Assignments | None = None  # the last full ones
     is_silent: bool = False  # connected, but sends nothing: as if frozen
     opened_logs: list[OpenLogs] = field(default_factory=list)
+    log_lines: int = 0  # how many numbers its log holds; 0: one line of text
+    most_unread_bytes: int = 0
+    _room: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _unread_bytes: int = 0
     _sequence: int = 0
 
     async def run(self) -> None:
@@ -157,8 +163,8 @@ class ScriptedAgent:
         url = self.server.url + "/v1/session"
         async with self.server.http.ws_connect(url, headers=self.server.join) as self._socket:
             await self._send(Hello(facts=self.facts, statuses=tuple(self.statuses.values())))
-            async with asyncio.TaskGroup() as tasks:
-                beats = tasks.create_task(self._beat(), name="beat")
+            async with asyncio.TaskGroup() as self._tasks:
+                beats = self._tasks.create_task(self._beat(), name="beat")
                 async for message in self._socket:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self._take(FROM_SERVER.validate_json(message.data))
@@ -190,10 +196,24 @@ class ScriptedAgent:
                 await self._obey(frame)
             case OpenLogs():
                 self.opened_logs.append(frame)
-                await self._socket.send_bytes(frame.stream.to_bytes(4, "big") + b"\x01hello from the container\n")
-                await self._socket.send_str(f'{{"type": "logsEnded", "stream": {frame.stream}}}')
+                self._tasks.create_task(self._send_logs(frame.stream), name="logs")
+            case MoreLogs():
+                async with self._room:
+                    self._unread_bytes -= frame.count
+                    self._room.notify_all()
             case HeartbeatAck():
                 pass
+
+    async def _send_logs(self, stream: int) -> None:
+        """Send the log line by line, never more than the reader has room for."""
+        head = stream.to_bytes(4, "big") + b"\x01"
+        for line in [b"%d\n" % n for n in range(self.log_lines)] or [b"hello from the container\n"]:
+            async with self._room:
+                await self._room.wait_for(lambda: self._unread_bytes < LOG_WINDOW_BYTES)
+                self._unread_bytes += len(line)
+                self.most_unread_bytes = max(self.most_unread_bytes, self._unread_bytes)
+            await self._socket.send_bytes(head + line)
+        await self._socket.send_str(f'{{"type": "logsEnded", "stream": {stream}}}')
 
     async def _obey(self, frame: Assignments) -> None:
         if frame.is_full:

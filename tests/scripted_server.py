@@ -23,6 +23,7 @@ from manifests.session import (
     HeartbeatAck,
     Hello,
     LogsEnded,
+    MoreLogs,
     NodeReport,
     OpenLogs,
     Statuses,
@@ -195,6 +196,7 @@ class ScriptedServer:
             if message.type is WSMsgType.BINARY:
                 stream = int.from_bytes(message.data[:4], "big")
                 self.logs[stream] += message.data[5:]
+                await self.send(MoreLogs(stream=stream, count=len(message.data) - 5))
             elif message.type is WSMsgType.TEXT:
                 await self._handle(message.data, socket)
             async with self._changed:

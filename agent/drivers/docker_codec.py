@@ -154,7 +154,8 @@ _STREAMS = {0: "stdout", 1: "stdout", 2: "stderr", 3: "stderr"}  # 3 is dockerd'
 class Frames:
     """Takes apart Docker's multiplexed output: 8 bytes of header (stream, length), then that many bytes.
 
-    Chunks may be cut anywhere. Payload is passed on as it comes, so that a huge frame is never held whole.
+    Chunks may be cut anywhere. Payload is passed on as it comes, so that a huge frame is never held whole; what comes
+    together of one stream, a frame for each line, is passed on together.
     """
 
     def __init__(self) -> None:
@@ -164,7 +165,7 @@ class Frames:
 
     def feed(self, data: bytes) -> list[LogChunk]:
         """Return what the bytes complete, in order."""
-        chunks: list[LogChunk] = []
+        runs: list[tuple[str, list[bytes]]] = []
         data, at = self._header + data, 0
         self._header = b""
         while at < len(data):
@@ -172,14 +173,16 @@ class Frames:
                 piece = data[at : at + self._left]
                 self._left -= len(piece)
                 at += len(piece)
-                chunks.append(LogChunk(self._stream, piece))
+                if not runs or runs[-1][0] != self._stream:
+                    runs.append((self._stream, []))
+                runs[-1][1].append(piece)
             elif len(data) - at < _HEADER.size:
                 self._header = data[at:]
                 break
             else:
                 self._begin(*_HEADER.unpack_from(data, at))
                 at += _HEADER.size
-        return chunks
+        return [LogChunk(stream, b"".join(pieces)) for stream, pieces in runs]
 
     def _begin(self, kind: int, length: int) -> None:
         if kind not in _STREAMS:

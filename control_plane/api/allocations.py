@@ -8,7 +8,7 @@ from control_plane.api.context import Context, context_of
 from control_plane.session_handler import ServedSession
 from manifests.allocations import Allocation
 from manifests.errors import NotFoundError, UnavailableError
-from manifests.session import CloseStream, OpenLogs
+from manifests.session import CloseStream, MoreLogs, OpenLogs
 
 FORWARDED = "X-Wherry-Forwarded"  # set by a server that asks on: the next one must answer by itself
 MOST_TAIL = 1_000_000
@@ -65,9 +65,9 @@ async def _pass_on(request: web.Request, served: ServedSession, number: int) -> 
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     await response.prepare(request)
     try:
-        await response.write(first)
+        await _write(response, served, number, first)
         async for chunk in chunks:
-            await response.write(chunk)
+            await _write(response, served, number, chunk)
     except (UnavailableError, ConnectionError):
         if request.transport:
             request.transport.abort()  # the reader must see that this is not the end
@@ -76,6 +76,13 @@ async def _pass_on(request: web.Request, served: ServedSession, number: int) -> 
         await served.connection.send(CloseStream(stream=number))
     await response.write_eof()
     return response
+
+
+async def _write(response: web.StreamResponse, served: ServedSession, number: int, chunk: bytes) -> None:
+    """Send bytes to the reader, and let the agent send as many more."""
+    await response.write(chunk)
+    if chunk:
+        await served.connection.send(MoreLogs(stream=number, count=len(chunk)))
 
 
 async def _ask_on(request: web.Request, context: Context, allocation: Allocation) -> web.StreamResponse:

@@ -12,6 +12,7 @@ import pytest
 from control_plane import keys
 from control_plane.store.protocol import Delete, Put, Txn
 from manifests.allocations import Phase
+from manifests.session import LOG_WINDOW_BYTES
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
@@ -396,3 +397,15 @@ async def test_allocations_whose_records_cannot_be_read_are_named_and_not_withdr
         assert full is not None
         assert {first, second} <= set(full.untold)
         assert not {first, second} & set(full.withdrawn)
+
+
+async def test_a_reader_gets_the_whole_of_a_long_log_and_only_as_fast_as_it_reads(server: Served) -> None:
+    agent = ScriptedAgent(server, facts("n1"), log_lines=200_000)
+    async with connected(server, agent):
+        await server.apply(manifest(replicas=1))
+        await server.until_state(WEB, "healthy")
+        id_ = (await allocations(server))[0]["id"]
+        async with server.http.get(f"{server.url}/v1/allocations/{id_}/logs", headers=server.admin) as answer:
+            text = await answer.read()
+    assert text.splitlines() == [b"%d" % number for number in range(200_000)]
+    assert agent.most_unread_bytes <= LOG_WINDOW_BYTES + 100
