@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.drivers.docker_api import DockerApi
-from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from script.lib.engine import engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,13 +150,6 @@ def docker(demo: Demo, act: Callable[[DockerApi], Any]) -> None:
     asyncio.run(with_api())
 
 
-async def ensure_image(api: DockerApi) -> None:
-    """Make the examples' image from this machine's busybox: no registry is needed."""
-    if not await api.has_image(BUSYBOX_IMAGE):
-        print(f"demo: making the image {BUSYBOX_IMAGE} from Debian's busybox-static", flush=True)
-        await api.load(busybox_image_tar())
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="script/demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop everything at the end, instead of leaving it running")
@@ -167,7 +159,6 @@ def main() -> int:
     try:
         with engine(folder) as socket:
             demo = Demo(folder, socket, options.port)
-            docker(demo, ensure_image)
             with demo.cluster() as dev:
                 show(demo)
                 if not options.once:

@@ -1,6 +1,5 @@
 """What the documentation tells people to type is typed here, against a real `wherry dev` with real containers."""
 
-import asyncio
 import os
 import re
 import shlex
@@ -13,7 +12,6 @@ import pytest
 
 from manifests.yaml_loader import load_text
 from tests.dockerd import DockerdProcess
-from tests.images import load_busybox
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -47,7 +45,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str
     dev = None
     try:
         daemon.start()
-        asyncio.run(load_busybox(daemon.socket))
         asked = wherry("dev", "--nodes", "3", "--data-dir", str(folder / "dev"), "--docker", f"unix://{daemon.socket}")
         with (folder / "dev.log").open("wb") as log:
             dev = subprocess.Popen([*inside, *asked], env=environment, cwd=ROOT, stdout=log, stderr=log)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from manifests.errors import ConflictError, TimedOutError, UnavailableError, UsageError, WherryError
+from manifests.errors import ConflictError, NotFoundError, TimedOutError, UnavailableError, UsageError, WherryError
 from wherry.cli.arguments import whole_number
 from wherry.cli.connection import CLIENT_FILE, Connection, dev_data_dir, read_client_file
 from wherry.cli.dev_plan import MOST_NODES, Plan, check_port, child_env, settle_store, wherry_command
@@ -129,6 +129,7 @@ class _Dev:
         say(f"Starting a server and {plural(plan.nodes, 'node')} in {plan.data_dir} ...")
         (plan.data_dir / CLIENT_FILE).unlink(missing_ok=True)
         (plan.server_dir / CLIENT_FILE).unlink(missing_ok=True)
+        self._make_example_image()
         if plan.has_own_etcd:
             family.start("etcd", plan.etcd_command())
         family.start("server", plan.server_command())
@@ -142,6 +143,19 @@ class _Dev:
         self._write_pids()
         self._nodes_ready(Transport(connection), before)
         self._write_client_file()
+
+    def _make_example_image(self) -> None:
+        """Give the engine the image of manifests/examples, if it lacks it: no registry has it."""
+        from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
+
+        if self._docker.has_image(BUSYBOX_IMAGE):
+            return
+        try:
+            self._docker.load_image(busybox_image_tar())
+        except NotFoundError as error:
+            say(f"The examples' image {BUSYBOX_IMAGE} can't be made: {error.sentence()}")
+        else:
+            say(f"Made the examples' image {BUSYBOX_IMAGE} from this machine's busybox.")
 
     def _server_ready(self) -> Connection:
         """Return how to reach the server, once it answers."""

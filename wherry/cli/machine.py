@@ -16,6 +16,7 @@ from manifests.quantities import render_bytes, render_cpu
 
 DOCKER_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 60.0
+LOAD_TIMEOUT_S = 60.0
 MOST_STOPS_AT_ONCE = 8
 _MI = 2**20
 _RESERVED_PART = 10  # of the machine, one part in so many stays with the system
@@ -92,6 +93,14 @@ class Docker:
             ) from error
         return str(info.get("CgroupDriver", "cgroupfs"))
 
+    def has_image(self, image: str) -> bool:
+        return bool(self._call("GET", f"/images/{quote(image, safe='')}/json"))
+
+    def load_image(self, archive: bytes) -> None:
+        """Load an archive as `docker load` does; a dockerd that won't take it is left without."""
+        with suppress(OSError, HTTPException, ValueError):  # ValueError: what it says of its progress is no JSON value
+            self._call("POST", "/images/load?quiet=1", body=archive, timeout_s=LOAD_TIMEOUT_S)
+
     def remove_containers(self, cluster: str) -> int:
         """Stop, kindly, and remove all containers of a cluster. Returns how many there were."""
         try:
@@ -109,13 +118,14 @@ class Docker:
         with suppress(OSError, HTTPException, ValueError):
             self._call("DELETE", f"/containers/{container}?force=1&v=1", timeout_s=STOP_TIMEOUT_S)
 
-    def _call(self, method: str, target: str, *, timeout_s: float = DOCKER_TIMEOUT_S) -> Any:
+    def _call(self, method: str, target: str, *, body: bytes | None = None, timeout_s: float = DOCKER_TIMEOUT_S) -> Any:
+        """Return what dockerd answers, or {} if it refuses."""
         http = HTTPConnection("docker", timeout=timeout_s)
         try:
             http.sock = socket.socket(socket.AF_UNIX)
             http.sock.settimeout(timeout_s)
             http.sock.connect(self._path)
-            http.request(method, target)
+            http.request(method, target, body, {"Content-Type": "application/x-tar"} if body else {})
             response = http.getresponse()
             data = response.read()
             if response.status >= 400:
