@@ -17,6 +17,7 @@ from agent.tracked import Failure, Tracked, Work
 from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.allocations import Phase
 from manifests.containers import PullPolicy
 from manifests.errors import InvalidError, WherryError
@@ -36,7 +37,7 @@ class Actions:
         *,
         clock: Clock,
         rng: random.Random,
-        tasks: asyncio.TaskGroup,
+        tasks: TaskGroup,
         start_concurrency: int,
     ) -> None:
         self._driver = driver

@@ -28,6 +28,7 @@ from agent.transport import Transport
 from agent.watch_runtime import RuntimeWatch
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.errors import WherryError
 from manifests.nodes import NodeFacts
 
@@ -75,7 +76,7 @@ class Agent:
         await self._learn_driver()
         await self._make_cgroup()
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 self._assemble(tasks)
                 for name, part in self._parts().items():
                     tasks.create_task(part, name=name)
@@ -84,7 +85,7 @@ class Agent:
             if self._cgroup_parent:
                 remove_parent(self._cgroup_parent)  # only if nothing lives in it
 
-    def _assemble(self, tasks: asyncio.TaskGroup) -> None:
+    def _assemble(self, tasks: TaskGroup) -> None:
         concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * (os.cpu_count() or 1))
         self._actions = Actions(
             self._driver,

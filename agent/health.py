@@ -15,6 +15,7 @@ from agent.node import Node
 from agent.probes import Verdict, probe
 from agent.tracked import Tracked
 from foundation.clock import Clock
+from foundation.tasks import TaskGroup
 from manifests.allocations import Health, Phase
 from manifests.containers import CheckSpec
 from manifests.errors import WherryError
@@ -51,9 +52,7 @@ def counted(count: Count, check: CheckSpec, *, passes: bool) -> Count:
 class HealthChecks:
     """Follows the node's records: `follow` begins and ends checks as attempts come and go."""
 
-    def __init__(
-        self, node: Node, driver: Driver, *, clock: Clock, rng: random.Random, tasks: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, node: Node, driver: Driver, *, clock: Clock, rng: random.Random, tasks: TaskGroup) -> None:
         self._node = node
         self._driver = driver
         self._clock = clock

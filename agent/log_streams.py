@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from agent.driver import ContainerId, Driver, LogChunk
 from agent.tracked import Tracked
 from agent.transport import Channel
+from foundation.tasks import TaskGroup
 from manifests.errors import NotFoundError, UnavailableError, WherryError
 from manifests.session import LOG_WINDOW_BYTES, LogsEnded, MoreLogs, OpenLogs
 
@@ -41,7 +42,7 @@ class _Window:
 class LogStreams:
     """The open log streams of one session; they end with its task group."""
 
-    def __init__(self, driver: Driver, channel: Channel, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, driver: Driver, channel: Channel, tasks: TaskGroup) -> None:
         self._driver = driver
         self._channel = channel
         self._tasks = tasks

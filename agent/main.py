@@ -15,6 +15,7 @@ from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
 from foundation.clock import SystemClock
 from foundation.logs import Log, set_up_logs
+from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError, UnauthorizedError, UsageError
 from wherry.client import Client
 
@@ -56,7 +57,7 @@ async def _until_signal(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             running = tasks.create_task(agent.run(), name="agent")
             await stopping.wait()
             _log.info("agent stops", containers="left running")

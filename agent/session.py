@@ -19,6 +19,7 @@ from agent.transport import Channel, Transport
 from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError, UnavailableError, WherryError
 from manifests.nodes import NodeFacts
 from manifests.session import (
@@ -106,7 +107,7 @@ class Session:
             self._is_welcome = True
             _log.info("session opened", server=welcome.server, session=welcome.session)
             self._sequence = self._acked = 0
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
                 tasks.create_task(self._receive(channel, streams), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")

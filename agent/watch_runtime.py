@@ -14,6 +14,7 @@ from agent.tracked import Work
 from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.errors import WherryError
 
 LIST_EVERY_S = (10.0, 15.0)
@@ -48,7 +49,7 @@ class RuntimeWatch:
         self._told = ""
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._follow_events(), name="follow-events")
             tasks.create_task(self._inspect_hinted(), name="inspect-hinted")
             tasks.create_task(self._list_regularly(), name="list-containers")

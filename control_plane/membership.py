@@ -17,6 +17,7 @@ from control_plane.store.protocol import ABSENT, CreatedAt, Lease, Put, Store, T
 from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError, UnavailableError
 
 log = Log(__name__)
@@ -123,7 +124,7 @@ async def _until_lost(lease: Lease, work: Awaitable[None]) -> None:
         await work
 
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(watch_lease(), name="watch-lease")
             tasks.create_task(do_work(), name="campaign")
     except* _LeaseLostError:

@@ -31,6 +31,7 @@ from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log, set_up_logs
+from foundation.tasks import TaskGroup
 from foundation.version import VERSION
 from manifests.errors import InvalidError, UsageError
 
@@ -71,7 +72,7 @@ async def run_server(options: ServerOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         serving = tasks.create_task(_open_and_serve(options, clock, rng), name="serve")
         await stop.wait()
         serving.cancel()
@@ -123,7 +124,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             peers=peers,
         )
         await state.load()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(state.follow(), name="follow-store")
             tasks.create_task(registry.watch_silence(), name="watch-silence")
             tasks.create_task(registry.watch_store(), name="watch-store")

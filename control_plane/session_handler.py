@@ -13,6 +13,7 @@ from control_plane.sessions import Connection, LiveSession, LogData, SessionRegi
 from control_plane.state import Batch, ClusterState
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
@@ -106,7 +107,7 @@ class ServedSession:
         self._take_statuses(hello.statuses, 0)
         try:
             await self.connection.send(self._registry.welcome(self.session))
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 others = [
                     tasks.create_task(self._send_assignments(), name=f"assignments-{self.session.node}"),
                     tasks.create_task(self._store_statuses(), name=f"statuses-{self.session.node}"),

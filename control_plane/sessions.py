@@ -4,7 +4,6 @@ It knows frames, the cache and the store, and nothing of HTTP: a `Connection` br
 in memory. The store is written when a session opens, when a status changes, and when a node is lost.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +14,7 @@ from control_plane.state import ClusterState
 from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError, UnavailableError
 from manifests.nodes import Liveness, NodeStatus
 from manifests.session import PROTOCOL, FromAgent, FromServer, Hello, NodeReport, Welcome
@@ -277,7 +277,7 @@ class SessionRegistry:
 
     async def close(self) -> None:
         """Send all agents elsewhere."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for session in self._sessions.values():
                 if session.connection:
                     tasks.create_task(session.connection.close(), name=f"close-{session.node}")

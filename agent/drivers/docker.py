@@ -12,6 +12,7 @@ from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S
 from agent.drivers.docker_codec import Json, to_container, to_create_body
 from agent.drivers.docker_words import start_failure
 from foundation.clock import Clock, SystemClock
+from foundation.tasks import TaskGroup
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError, WherryError
 
@@ -164,7 +165,7 @@ class DockerDriver:
                 return await self.inspect(container)
 
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 looks = [tasks.create_task(look(found), name=f"inspect-{found[:12]}") for found in ids]
         except ExceptionGroup as group:
             raise _first(group) from group

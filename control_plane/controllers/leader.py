@@ -4,7 +4,6 @@ All deciding is pure and elsewhere; here it meets the cache, the store and the c
 couldn't find again: only how long ago an end was seen, and what was blocked in the last pass.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from control_plane.state import Batch, ClusterState
 from control_plane.store.protocol import CreatedAt, Delete, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.allocations import AllocationStatus
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
@@ -58,7 +58,7 @@ class Leader:
         orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = self._state.subscribe(lambda batch: self._on_batch(dirty, batch))
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(orphans.run(fence), name="orphan-watch")
                 await self._passes(fence, dirty)
                 raise _DeposedError

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 
+from foundation.tasks import TaskGroup
 from manifests.errors import UnavailableError
 
 CLOSE_TIMEOUT_S = 5.0
@@ -21,7 +22,7 @@ class Background:
     def __init__(self, name: str) -> None:
         self._entered = asyncio.Event()
         self._closing = asyncio.Event()
-        self._group = asyncio.TaskGroup()
+        self._group = TaskGroup()
         self._owner = asyncio.create_task(self._hold(), name=name)  # the one task that no block holds
 
     @classmethod

@@ -4,7 +4,6 @@ Nothing else imports grpc, and nothing imports this module but `open_store`, whe
 Idle, it writes nothing: each watch asks for a sign of life every few seconds, each lease is renewed in etcd's memory.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from control_plane.store.protocol import Changes, Entry, Page, Revision, Txn
 from control_plane.store.transactions import beyond, check, compacted, prefix_end
 from foundation.clock import Clock
 from foundation.logs import Log
+from foundation.tasks import TaskGroup
 from manifests.errors import WherryError
 
 log = Log(__name__)
@@ -137,7 +137,7 @@ class EtcdStore:
 
     async def members(self) -> tuple[MemberHealth, ...]:
         """Return how each endpoint answers now, in the order given to `open`."""
-        async with asyncio.TaskGroup() as asking:
+        async with TaskGroup() as asking:
             answers = [asking.create_task(self._health(m), name="ask-etcd") for m in self._cluster.members]
         return tuple(answer.result() for answer in answers)
 

@@ -21,6 +21,7 @@ from control_plane.store.etcd_stubs import etcd_pb2 as pb
 from control_plane.store.protocol import Change, Changes, Entry, Revision
 from control_plane.store.transactions import beyond, compacted, prefix_end
 from foundation.backoff import Backoff
+from foundation.tasks import TaskGroup
 from manifests.errors import ForbiddenError
 
 FIRST_RESPONSE_S = 3.0
@@ -116,7 +117,7 @@ class Watch:
 
     async def _read_probed(self, call: _Call, member: Member) -> None:
         try:
-            async with asyncio.TaskGroup() as parts:
+            async with TaskGroup() as parts:
                 parts.create_task(self._probe(member), name="probe-etcd")
                 parts.create_task(self._read(call, member), name="read-watch")
         except ExceptionGroup as failures:

@@ -17,6 +17,7 @@ from agent.probes import LOOPBACK, Verdict, probe, target_of
 from agent.reconcile import Action
 from agent.tracked import Tracked, newly_assigned
 from foundation.clock import SystemClock
+from foundation.tasks import TaskGroup
 from manifests.allocations import Health, Phase
 from manifests.containers import CheckSpec, ExecCheck, HttpCheck, Resources, TcpCheck
 from manifests.errors import TimedOutError, UnavailableError
@@ -152,7 +153,7 @@ async def checked(driver: Driver, **health: Any) -> AsyncIterator[tuple[Node, li
     clock = SystemClock()
     room = Resources().model_copy(update={"cpu_m": 1000, "memory_bytes": 2**30, "pids": 1000})
     node = Node(allocatable=room, clock=clock, perform=actions.append, on_change=follow)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         followers.append(HealthChecks(node, driver, clock=clock, rng=random.Random(1), tasks=tasks))
         node.see_all((), {})
         node.assign(

@@ -53,6 +53,12 @@ def test_what_decides_takes_time_and_chance_from_outside(package: str) -> None:
             assert forbidden not in text, f"{file.name} asks the machine: {forbidden}"
 
 
+@pytest.mark.parametrize("package", ["agent", "control_plane"])
+def test_daemons_use_the_task_group_that_leaves_its_parent_as_it_was(package: str) -> None:
+    for file in sorted((ROOT / package).rglob("*.py")):
+        assert "asyncio.TaskGroup" not in file.read_text(), f"{file.name}: take foundation.tasks.TaskGroup"
+
+
 def test_no_file_is_longer_than_a_head_can_hold() -> None:
     for folder in (*PACKAGES, "tests", "bench", "script"):
         for file in (ROOT / folder).rglob("*.py"):
