@@ -58,7 +58,8 @@ def _start(folder: Path) -> "subprocess.Popen[bytes]":
     _ip("link", "add", BRIDGE, "type", "bridge")
     _ip("addr", "add", BRIDGE_ADDRESS, "dev", BRIDGE)
     _ip("link", "set", BRIDGE, "up")
-    config = {"live-restore": True, "iptables": False, "ip-masq": False, "bridge": BRIDGE}
+    # Without live-restore its containers end with it, however the demo ends.
+    config = {"live-restore": False, "iptables": False, "ip-masq": False, "bridge": BRIDGE}
     (folder / "daemon.json").write_text(json.dumps(config))
     command = [
         "dockerd",
