@@ -181,10 +181,11 @@ def linger(demo: Demo, dev: "subprocess.Popen[bytes]") -> None:
         "wherry scale service/web 6",
         "wherry describe service web",
         "wherry node drain n1 --wait",
-        "wherry delete job batch",
+        "wherry delete job digest",
     ):
         print(f"  {command}")
-    print(f"  and open http://127.0.0.1:{demo.port}/ in a browser", flush=True)
+    token = demo.data_dir / "server" / "admin.token"
+    print(f"  and open http://127.0.0.1:{demo.port}/ in a browser: it asks for the token in {token}", flush=True)
     dev.wait()
 
 

@@ -215,6 +215,7 @@ The cluster is ready: {plan.url}
   nodes   {", ".join(plan.names)}, each with {plan.part}
   store   {plan.store}
   folder  {plan.data_dir} (logs in logs/, process ids in dev.json)
+  page    {plan.url}/ asks for the token in {plan.server_dir / "admin.token"}
 
 Try, in another terminal:
 {"" if is_default else f"  export WHERRY_DATA_DIR={shlex.quote(str(plan.data_dir))}" + chr(10)}\
