@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-from control_plane.store.etcd_process import EtcdProcess, free_port
+from tests.etcd_process import EtcdProcess, free_port
 
 
 class EtcdCluster:

@@ -10,11 +10,11 @@ import pytest
 
 from control_plane.store.access import Credentials, Tls
 from control_plane.store.etcd import EtcdStore
-from control_plane.store.etcd_process import EtcdProcess, free_port
 from control_plane.store.protocol import Change, Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import ForbiddenError, UnauthorizedError
 from tests.etcd import EtcdCluster, etcd_cluster
+from tests.etcd_process import EtcdProcess, free_port
 
 pytestmark = pytest.mark.etcd
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.store.etcd_process import EtcdProcess
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Put, Txn
 from foundation.clock import SystemClock
 from manifests.errors import UnavailableError
+from tests.etcd_process import EtcdProcess
 
 pytestmark = pytest.mark.etcd
 

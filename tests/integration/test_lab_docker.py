@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.images import load_busybox
 from tests.integration.test_lab import left_of
 from tests.lab.cgroups import is_alive
-from tests.lab.dockerd import RunContainer, containers, load_busybox, run_container, running
+from tests.lab.dockerd import RunContainer, containers, run_container, running
 from tests.lab.etcd import start_etcd
 from tests.lab.host import Host
 from tests.lab.network import Network, lab_network, why_no_lab
@@ -33,7 +34,7 @@ async def engines(*names: str) -> AsyncIterator[Network]:
 
 async def start_app(host: Host) -> None:
     await host.start_dockerd()
-    await load_busybox(host)
+    await load_busybox(host.dockerd.socket)
     await run_container(host, "app", *SLEEP, labels={"host": host.name})
 
 
@@ -103,7 +104,7 @@ async def test_pausing_a_host_stops_its_containers_too() -> None:
 async def test_the_memory_of_a_host_bounds_its_containers_together() -> None:
     async with lab_network(["a"]) as net:
         await net["a"].start_dockerd(memory_bytes=64 * MIB)
-        await load_busybox(net["a"])
+        await load_busybox(net["a"].dockerd.socket)
         await run_container(net["a"], "hog", "dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1")
         ended = await wait_until(lambda: app(net["a"]), SOON_S, "it has ended", lambda found: not found.is_running)
         assert ended.exit_code == 137

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from tests.images import load_busybox
 from tests.lab.api import Api
 from tests.lab.commands import LabError
-from tests.lab.dockerd import load_busybox
 from tests.lab.etcd import Etcd, start_etcd
 from tests.lab.host import Host
 from tests.lab.network import Network, lab_network
@@ -127,7 +127,7 @@ class Cluster:
 
     async def _start_node(self, agent: Daemon) -> None:
         await agent.host.start_dockerd(memory_bytes=self._sizes[agent.host].memory_mib * MIB)
-        await load_busybox(agent.host)
+        await load_busybox(agent.host.dockerd.socket)
         agent.start()
 
     async def _is_up(self, index: int) -> bool:

@@ -2,19 +2,15 @@
 
 import asyncio
 import contextlib
-import functools
-import io
 import json
 import shutil
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.lab.commands import LabError, in_thread
+from tests.lab.commands import LabError
 from tests.lab.processes import Process
 from tests.lab.waiting import wait_until
 
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
 API = "http://docker/v1.41"
 UP_S = 60.0
 CALL_S = 20.0
-BUSYBOX = Path("/bin/busybox")
-APPLETS = ("sh", "sleep", "true", "false", "echo", "cat", "nc", "httpd", "nslookup", "ls", "env", "kill", "dd")
 
 
 class GoneError(LabError):
@@ -93,13 +87,13 @@ class Dockerd:
             await self.kill()
         await self.start()
 
-    async def call(self, method: str, path: str, *, body: object = None, data: io.BytesIO | None = None) -> Any:
+    async def call(self, method: str, path: str, *, body: object = None) -> Any:
         """Return the engine's JSON answer, or its text where that isn't JSON; LabError for an error status."""
         timeout = aiohttp.ClientTimeout(total=CALL_S)
         connector = aiohttp.UnixConnector(str(self.socket))
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.request(method, f"{API}{path}", json=body, data=data) as response,
+            session.request(method, f"{API}{path}", json=body) as response,
         ):
             text = await response.text()
             if response.status == 404:
@@ -162,13 +156,6 @@ async def run_container(host: "Host", name: str, *command: str, labels: Mapping[
     return str(created["Id"])
 
 
-async def load_busybox(host: "Host", tag: str = "wherry/busybox:1") -> None:
-    """Give the host's engine a small image, made from this machine's static busybox: no registry is asked."""
-    repository, _, version = tag.rpartition(":")
-    image = io.BytesIO(await in_thread(_busybox_archive))
-    await host.dockerd.call("POST", f"/images/create?fromSrc=-&repo={repository}&tag={version}", data=image)
-
-
 def _run_container(found: Mapping[str, Any]) -> RunContainer:
     state = found["State"]
     return RunContainer(
@@ -180,24 +167,3 @@ def _run_container(found: Mapping[str, Any]) -> RunContainer:
         started_at=state["StartedAt"],
         exit_code=state["ExitCode"],
     )
-
-
-@functools.cache
-def _busybox_archive() -> bytes:
-    """Return a file system of one binary and links to it. Always the same bytes, so always the same layer."""
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w") as archive:
-        archive.add(BUSYBOX, "bin/busybox", filter=_plain)
-        for applet in APPLETS:
-            link = tarfile.TarInfo(f"bin/{applet}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(link)
-        temporary = tarfile.TarInfo("tmp")
-        temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
-        archive.addfile(temporary)
-    return output.getvalue()
-
-
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.mtime, member.mode = 0, 0o755
-    return member

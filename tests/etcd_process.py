@@ -1,4 +1,4 @@
-"""Runs an etcd of our own on loopback, for `wherry dev --store etcd` and for tests. Not for production."""
+"""Runs a real etcd on loopback, one member a process, for tests."""
 
 import asyncio
 import os
