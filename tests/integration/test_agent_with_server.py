@@ -52,8 +52,12 @@ async def run_through(
         await wait_until(workload, 30, "3 are ready", lambda w: w["counts"]["ready"] == 3)
         assert await containers() == 3
         allocation = (await client.list("allocations", name="web"))["items"][0]["id"]
-        logs = b"".join([chunk async for chunk in client.logs(allocation)])
-        assert logs == f"hello from {allocation}\n".encode()
+
+        async def logs() -> bytes:
+            return b"".join([chunk async for chunk in client.logs(allocation)])
+
+        said = await wait_until(logs, 10, "it has said something")  # it may run a moment before it does
+        assert said == f"hello from {allocation}\n".encode()
         await client.apply([web(3, MODE="new")])
         await wait_until(
             workload, 60, "3 are updated", lambda w: w["counts"]["updated"] == 3 and w["state"] == "healthy"
