@@ -180,8 +180,7 @@ class DesiredWriter:
         return record, _result(record, "changed", makes_version=is_new, changes=changes)
 
     def _versions_of(self, workload_id: str) -> list[int]:
-        prefix = workload_id + "/"
-        return [int(v.removeprefix(prefix)) for v in self._state.versions.ids() if v.startswith(prefix)]
+        return list(self._state.versions_of(workload_id))
 
     async def _commit(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> Revision:
         revision = await self._store.commit(Txn(tuple(compares), tuple(writes)))
