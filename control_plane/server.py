@@ -19,7 +19,9 @@ from control_plane.api.routes import make_app
 from control_plane.bootstrap import ensure_cluster, ensure_token_file, register_token, write_client_file
 from control_plane.changes import ChangeFeed
 from control_plane.controllers.leader import Leader
-from control_plane.desired import DesiredWriter
+from control_plane.desired.committer import Committer
+from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.workloads import WorkloadWriter
 from control_plane.events import EventLog
 from control_plane.membership import Membership
 from control_plane.records import Role, ServerRecord
@@ -111,10 +113,12 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
     )
     leader = Leader(store, state, clock, lost_after_s=options.lost_after_s)
     events = EventLog(state, clock)
+    committer = Committer(store, state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
             state=state,
-            desired=DesiredWriter(store, state, clock, rng),
+            workload_writer=WorkloadWriter(committer, clock, rng),
+            node_writer=NodeWriter(committer),
             events=events,
             changes=ChangeFeed(state, events),
             sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
-from control_plane.desired import DesiredWriter
+from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.workloads import WorkloadWriter
 from control_plane.events import EventLog
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
@@ -17,7 +18,8 @@ from foundation.clock import Clock
 @dataclass(frozen=True, slots=True)
 class Context:
     state: ClusterState
-    desired: DesiredWriter
+    workload_writer: WorkloadWriter
+    node_writer: NodeWriter
     events: EventLog
     changes: ChangeFeed
     sessions: SessionHandler
