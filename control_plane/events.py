@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from control_plane.records import BrakeRecord, brake_sentence
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
@@ -74,6 +75,8 @@ def _told(change: ObjectChange) -> Iterator[_Told]:
             yield from _node_told(change, node)
         case NodeIntent() as intent:
             yield from _intent_told(change, intent)
+        case BrakeRecord() as brake:
+            yield from _brake_told(change, brake)
 
 
 def _workload_told(change: ObjectChange, record: WorkloadRecord) -> Iterator[_Told]:
@@ -142,13 +145,33 @@ def _node_told(change: ObjectChange, node: NodeStatus) -> Iterator[_Told]:
     subject, old = f"node/{node.facts.name}", change.old
     if change.new is None:
         yield subject, "deleted", "deleted", ""
-    elif not isinstance(old, NodeStatus):
+        return
+    if not isinstance(old, NodeStatus):
         yield subject, "ready", "registered", ""
-    elif old.liveness is not node.liveness:
-        message = f"lost: {node.message}" if node.liveness is Liveness.LOST else "back"
-        yield subject, node.liveness.value, message, ""
+        return
+    if old.facts.boot_id != node.facts.boot_id:
+        yield subject, "rebooted", "was rebooted: what ran there had ended with it", ""
+    if old.liveness is not node.liveness:
+        yield subject, node.liveness.value, _liveness_sentence(old, node), ""
     elif old.trouble != node.trouble:
         yield subject, "troubled" if node.trouble else "well", node.trouble or "can start containers again", ""
+
+
+def _liveness_sentence(old: NodeStatus, new: NodeStatus) -> str:
+    match new.liveness:
+        case Liveness.LOST:
+            return f"lost: {new.silence()}"
+        case Liveness.SUSPECT:
+            return f"suspect: {new.silence()}; it gets nothing new, and what runs there counts as running"
+        case Liveness.READY:
+            return "back" if old.liveness is Liveness.LOST else "heard again"
+
+
+def _brake_told(change: ObjectChange, brake: BrakeRecord) -> Iterator[_Told]:
+    if change.new is None:
+        yield "cluster", "brakeReleased", "silent nodes are called lost again, and what ran there is replaced", ""
+    elif change.old is None:
+        yield "cluster", "braked", brake_sentence(brake), ""
 
 
 def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[_Told]:
@@ -159,6 +182,8 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[_Told]:
         yield subject, "draining", "is being drained: what runs there moves elsewhere", ""
     elif new.is_cordoned != old.is_cordoned:
         yield subject, "cordoned" if new.is_cordoned else "uncordoned", _cordon_sentence(new), ""
+    if new.confirmed_lost and new.confirmed_lost != old.confirmed_lost:
+        yield subject, "confirmedLost", "an operator confirmed that it is lost", ""
 
 
 def _cordon_sentence(intent: NodeIntent) -> str:

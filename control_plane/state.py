@@ -13,7 +13,7 @@ from typing import Generic, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from control_plane import keys
-from control_plane.records import ClusterRecord, LeaderRecord, ServerRecord, TokenRecord
+from control_plane.records import BrakeRecord, ClusterRecord, LeaderRecord, ServerRecord, TokenRecord
 from control_plane.store.protocol import Change, Entry, Revision, Store
 from foundation.clock import Clock
 from foundation.logs import Log
@@ -128,6 +128,7 @@ class ClusterState:
         self.statuses = Table("status", keys.STATUSES, AllocationStatus, _last_part)
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
         self.nodes = Table("node", keys.NODES, NodeStatus)
+        self.brake = Table("brake", keys.BRAKE, BrakeRecord)
         self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
         self.servers = Table("server", keys.SERVERS, ServerRecord)
         self.tokens = Table("token", keys.TOKENS, TokenRecord)

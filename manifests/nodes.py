@@ -24,6 +24,7 @@ class NodeIntent(Model):
     drain_deadline_s: float | None = Field(None, alias="drainDeadline")  # how long it may take; then all is stopped
     taints: tuple[Annotated[str, AfterValidator(_checked_taint)], ...] = ()  # each `key=value:effect`
     metadata: dict[LabelKey, Text] = Field(default_factory=dict)  # for people; nothing is decided by it
+    confirmed_lost: int | None = None  # an operator says that it is lost, in the silence recorded at that revision
 
 
 class Liveness(StrEnum):
@@ -47,12 +48,17 @@ class NodeFacts(Model):
 
 
 class NodeStatus(Model):
-    """A node as observed. Written by the server that holds its session, or by the leader when that server is gone."""
+    """A node as observed. Written by the server that holds its session; once it is silent, by the leader."""
 
     facts: NodeFacts
     liveness: Liveness
     server: str  # the server that holds, or last held, the session
     session: int  # rises with each new session of this node: only the newest may write
-    message: str = ""  # why it is lost
+    message: str = ""  # why it is silent, where that is known
+    silent_s: float = Field(0.0, alias="silentFor")  # how long nothing was heard of it, when it was marked so
     trouble: str = ""  # what keeps it from starting containers, e.g. that its container manager doesn't answer
     changed_s: Timestamp = Field(alias="changedAt")
+
+    def silence(self) -> str:
+        """Return how long it was silent when it was marked suspect or lost, and why, if that is known."""
+        return f"silent for {self.silent_s:.0f}s" + (f": {self.message}" if self.message else "")

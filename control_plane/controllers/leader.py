@@ -12,7 +12,7 @@ from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
-from control_plane.controllers.orphans import OrphanWatch
+from control_plane.controllers.losses import LossWatch
 from control_plane.controllers.reconcile import Sight, reconcile
 from control_plane.controllers.snapshot import seen_of, snapshot_of
 from control_plane.controllers.writes import (
@@ -46,16 +46,15 @@ class Leader:
 
     def __init__(self, store: Store, state: ClusterState, clock: Clock, *, lost_after_s: float) -> None:
         self._store, self._state, self._clock = store, state, clock
-        self._lost_after_s = lost_after_s
+        self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
         dirty = DirtySet(self._state, self._clock)
-        orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
         try:
             async with TaskGroup() as tasks:
-                tasks.create_task(orphans.run(fence), name="orphan-watch")
+                tasks.create_task(self._losses.run(fence), name="loss-watch")
                 await self._passes(fence, dirty)
                 raise _DeposedError
         except* _DeposedError:

@@ -39,10 +39,10 @@ def node_view(state: ClusterState, name: str) -> NodeView:
 def eligibility_of(status: NodeStatus, intent: NodeIntent | None) -> Eligibility:
     if status.liveness is Liveness.LOST:
         return Eligibility.LOST
+    if intent and intent.is_draining:
+        return Eligibility.DRAINING  # also while it is suspect: a short silence doesn't take a drain back
     if status.liveness is Liveness.SUSPECT:
         return Eligibility.SUSPECT
-    if intent and intent.is_draining:
-        return Eligibility.DRAINING
     if intent and intent.is_cordoned:
         return Eligibility.CORDONED
     return Eligibility.TROUBLED if status.trouble else Eligibility.READY
