@@ -56,7 +56,7 @@ def _next_indexes(
     return Decision(
         stops=(
             *(Stop(s.allocation, lost_reason(s)) for s in lost.values()),
-            *(Stop(s.allocation, f"node {s.allocation.node} is being drained") for s in drained),
+            *(Stop(s.allocation, s.leave_reason) for s in drained),
         ),
         asks=(ask_of(record, indexes),) if indexes else (),
         successions={i: Succession(lost[i].id) for i in indexes if i in lost},

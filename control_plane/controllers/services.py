@@ -92,7 +92,7 @@ def _is_outdated(s: Seen, record: WorkloadRecord) -> bool:
 def _outdated_reason(s: Seen, record: WorkloadRecord) -> str:
     if s.allocation.version != record.version:
         return f"version {record.version} replaces version {s.allocation.version}"
-    return f"node {s.allocation.node} is being drained"
+    return s.leave_reason
 
 
 def _surplus(slots: _Slots, replicas: int) -> list[Seen]:
@@ -151,8 +151,8 @@ def _messages(record: WorkloadRecord, slots: _Slots, note: str) -> tuple[str, ..
     old = [s for s in slots.outdated if s.allocation.version != record.version]
     if old:
         messages.append(f"{len(old)} of an older version still to be replaced by version {record.version}")
-    drained = sorted({s.allocation.node for s in slots.outdated if s.node is Eligibility.DRAINING})
-    messages += [f"moves off node {node}, which is being drained" for node in drained]
+    leaving = sorted({(s.allocation.node, s.leave_reason) for s in slots.outdated if s.node is Eligibility.DRAINING})
+    messages += [f"moves off node {node}: {reason}" for node, reason in leaving]
     if slots.waiting:
         messages.append(f"{len(slots.waiting)} failed and will be tried elsewhere after a backoff")
     return tuple(messages)

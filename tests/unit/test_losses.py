@@ -137,7 +137,7 @@ async def test_a_suspect_node_is_lost_when_its_whole_silence_is_long_enough(rig:
         await rig.silence("a")
         suspect_at = rig.clock.now
         await rig.until(Liveness.LOST, "a")
-    assert 2.0 <= rig.changed_at["a", Liveness.LOST] - suspect_at
+    assert rig.changed_at["a", Liveness.LOST] - suspect_at >= 2.0
     record = rig.state.nodes.get("a")
     assert record is not None
     assert record.silent_s >= LOST_AFTER_S
