@@ -116,6 +116,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
     committer = Committer(store, state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
+            store=store,
             state=state,
             workload_writer=WorkloadWriter(committer, clock, rng),
             node_writer=NodeWriter(committer),
