@@ -97,6 +97,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
     events = EventLog(core.state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
+            store=store,
             state=core.state,
             workload_writer=core.workload_writer,
             node_writer=core.node_writer,
