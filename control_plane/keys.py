@@ -1,12 +1,15 @@
 """Where each thing lives in the store. Each key has one kind of writer, named in the comments."""
 
-from manifests.workloads import Kind, Metadata, WorkloadRef
+from manifests.base import Metadata
+from manifests.workloads import Kind, WorkloadRef
 
 ROOT = "/wherry/"
 
 CLUSTER = "/wherry/desired/cluster"  # the first server
-WORKLOADS = "/wherry/desired/workloads/"  # users
+WORKLOADS = "/wherry/desired/workloads/"  # users; jobs of a CronJob: the leader
 VERSIONS = "/wherry/desired/versions/"  # users; deleted by the leader
+CONFIGS = "/wherry/desired/configs/"  # users
+CONFIG_VERSIONS = "/wherry/desired/configVersions/"  # users; deleted by the leader
 ALLOCATIONS = "/wherry/desired/allocations/"  # the leader
 NODE_INTENTS = "/wherry/desired/nodes/"  # users
 TOKENS = "/wherry/desired/tokens/"  # servers

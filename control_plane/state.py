@@ -6,7 +6,7 @@ are consistent; subscribers are called with each batch of changes right after it
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
+from manifests.configs import ConfigRecord, ConfigVersionRecord
 from manifests.errors import CompactedError, UnavailableError
 from manifests.nodes import NodeIntent, NodeStatus
 from manifests.status import WorkloadStatus
@@ -121,6 +122,8 @@ class ClusterState:
         self.cluster = Table("cluster", keys.CLUSTER, ClusterRecord)
         self.workloads = Table("workload", keys.WORKLOADS, WorkloadRecord)
         self.versions = Table("version", keys.VERSIONS, VersionRecord)
+        self.configs = Table("config", keys.CONFIGS, ConfigRecord)
+        self.config_versions = Table("configVersion", keys.CONFIG_VERSIONS, ConfigVersionRecord)
         self.allocations = Table("allocation", keys.ALLOCATIONS, Allocation, _last_part)
         self.statuses = Table("status", keys.STATUSES, AllocationStatus, _last_part)
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
@@ -131,11 +134,23 @@ class ClusterState:
         self.leader = Table("leader", keys.LEADER, LeaderRecord)
         self._tables: tuple[Table[Model], ...] = tuple(t for t in vars(self).values() if isinstance(t, Table))
         self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
+        self._versions: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
         self._by_node: defaultdict[str, set[str]] = defaultdict(set)
         self.revision = Revision(0)
+        self._heard_s = clock.now_s()
         self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
         self._subscribers: list[Subscriber] = []
         self._moved = asyncio.Condition()
+
+    @property
+    def generation(self) -> int:
+        """Return which life of the store this is: revisions are comparable within one only."""
+        cluster = self.cluster.get("")
+        return cluster.generation if cluster else 0
+
+    def staleness_s(self) -> float:
+        """Return how long ago the store was last heard of: what is here is at most so old."""
+        return self._clock.now_s() - self._heard_s
 
     def is_unreadable(self, key: str) -> bool:
         """Say whether there is a record that can't be read: then nothing may be concluded from its absence here."""
@@ -149,6 +164,10 @@ class ClusterState:
     def allocations_on(self, node: str) -> list[Allocation]:
         found = (self.allocations.get(a) for a in sorted(self._by_node.get(node, ())))
         return [a for a in found if a]
+
+    def versions_of(self, workload: str) -> Mapping[int, VersionRecord]:
+        """Return the kept versions of the workload of that id, by number."""
+        return self._versions.get(workload, {})
 
     def workloads_with_allocations(self) -> Iterator[str]:
         return (workload for workload, ids in self._by_workload.items() if ids)
@@ -212,6 +231,7 @@ class ClusterState:
             self._index(applied)
             done.append(applied)
         self.revision = max(self.revision, revision)
+        self._heard_s = self._clock.now_s()
         if done:
             batch = Batch(self.revision, tuple(done), is_first)
             for subscriber in list(self._subscribers):
@@ -227,6 +247,11 @@ class ClusterState:
         return next((t for t in self._tables if key.startswith(t.prefix)), None)
 
     def _index(self, change: ObjectChange) -> None:
+        if change.table == "version":
+            workload, _, number = change.id.rpartition("/")
+            self._versions[workload].pop(int(number), None)
+            if isinstance(change.new, VersionRecord):
+                self._versions[workload][int(number)] = change.new
         if isinstance(change.old, Allocation):
             self._by_workload[keys.id_of_ref(change.old.workload)].discard(change.id)
             self._by_node[change.old.node].discard(change.id)

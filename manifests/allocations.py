@@ -97,7 +97,21 @@ class Ending(Model):
     exit_code: int | None = None  # None: it never ran
     reason: str  # one word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, refused
     message: str = ""  # a sentence that says what to do
+    container: str = ""  # the container of a group that ended it
+    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, at most 2 KiB in all
     finished_s: Timestamp = Field(alias="finishedAt")
+
+
+class ContainerStatus(Model):
+    """One container of a group, as its node observes it."""
+
+    name: str
+    phase: Phase
+    health: Health = Health.UNKNOWN
+    attempt: int = 1
+    container_id: str = ""
+    message: str = ""
+    last_ending: Ending | None = None
 
 
 class AllocationStatus(Model):
@@ -117,6 +131,7 @@ class AllocationStatus(Model):
     last_ending: Ending | None = None
     started_s: Timestamp | None = Field(None, alias="startedAt")  # of the attempt's container
     next_attempt_s: Timestamp | None = Field(None, alias="nextAttemptAt")  # while in backoff
+    containers: tuple[ContainerStatus, ...] = ()  # of a group, init containers first; one alone is told by the above
 
     @property
     def is_terminal(self) -> bool:

@@ -109,3 +109,11 @@ Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 Timestamp = Annotated[
     float, BeforeValidator(_parse_timestamp), PlainSerializer(render_timestamp, return_type=str, when_used="json")
 ]  # seconds since the epoch here, RFC 3339 outside
+
+
+class Metadata(Model):
+    """What every manifest has: by its name, kind and namespace it is found again."""
+
+    name: Name
+    namespace: Name = "default"
+    labels: Labels = Field(default_factory=dict)

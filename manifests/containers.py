@@ -1,4 +1,4 @@
-"""How one container runs: image, command, resources, ports, health checks, restarts and stop."""
+"""How containers run, alone or in a group: image, command, resources, ports, health checks, restarts and stop."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -39,6 +39,21 @@ class Resources(Model):
     cpu_m: Cpu = Field(DEFAULT_CPU_M, alias="cpu")
     memory_bytes: Bytes = Field(DEFAULT_MEMORY_BYTES, alias="memory")
     pids: Pids = DEFAULT_PIDS
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources.of(
+            cpu_m=self.cpu_m + other.cpu_m,
+            memory_bytes=self.memory_bytes + other.memory_bytes,
+            pids=self.pids + other.pids,
+        )
+
+    def most(self, other: "Resources") -> "Resources":
+        """Return the larger of both in each amount."""
+        return Resources.of(
+            cpu_m=max(self.cpu_m, other.cpu_m),
+            memory_bytes=max(self.memory_bytes, other.memory_bytes),
+            pids=max(self.pids, other.pids),
+        )
 
     @classmethod
     def of(cls, *, cpu_m: int, memory_bytes: int, pids: int) -> "Resources":
@@ -139,24 +154,48 @@ class StopSpec(Model):
     grace_s: Duration = Field(10.0, alias="grace", le=3600)
 
 
+FilePath = Annotated[str, Field(pattern=r"^/[!-~]{1,1023}\z", description="an absolute path without spaces")]
+
+
+class ConfigMount(Model):
+    """A config of the namespace, as a file at an absolute path or as an environment variable."""
+
+    name: Name
+    path: Annotated[str, Field(pattern=r"^/[!-~]{1,1023}\z", description="an absolute path without spaces")] | None = (
+        None
+    )
+    env: EnvName | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.env is None):
+            raise ValueError("a config goes to exactly one place: write path (a file) or env (a variable)")
+        if self.path is not None and ".." in self.path.split("/"):
+            raise FieldError(("path",), "must not contain '..'")
+        return self
+
+
 class PullPolicy(StrEnum):
     ALWAYS = "always"
     IF_MISSING = "ifMissing"
     NEVER = "never"
 
 
-class ContainerSpec(Model):
-    """The fields of a container, written directly in a workload's `spec`."""
+Image = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./:@]*\z",
+        description="the name of an image, such as nginx:1.27",
+    ),
+]
 
-    image: Annotated[
-        Text,
-        Field(
-            min_length=1,
-            max_length=512,
-            pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./:@]*\z",
-            description="the name of an image, such as nginx:1.27",
-        ),
-    ]
+
+class ContainerSpec(Model):
+    """The fields of a container, written directly in a workload's `spec`, or in each entry of its `containers`."""
+
+    image: Image
     pull: PullPolicy = PullPolicy.IF_MISSING
     command: tuple[Text, ...] = ()
     args: tuple[Text, ...] = ()
@@ -170,6 +209,7 @@ class ContainerSpec(Model):
     resources: Resources = Resources()
     limits: LimitsSpec = LimitsSpec()
     ports: tuple[PortSpec, ...] = Field((), max_length=32)
+    configs: tuple[ConfigMount, ...] = Field((), max_length=32)
     health: HealthSpec = HealthSpec()
     restart: RestartSpec = RestartSpec()
     stop: StopSpec = StopSpec()
@@ -226,6 +266,35 @@ class ContainerSpec(Model):
                     f"names the port '{probe.port}', but the ports here are: {have}",
                 )
         return self
+
+
+class MemberSpec(ContainerSpec):
+    """One container of a group: all of them share one network namespace, and live and end together."""
+
+    name: Name
+    sidecar: Flag = False  # starts before the others and stops after them; a job doesn't wait for its end
+
+    @model_validator(mode="after")
+    def _shares_the_network(self) -> Self:
+        if is_given(self, "network"):
+            raise FieldError(("network",), "is shared by all containers of a group: write it once, in spec")
+        return self
+
+
+class InitContainerSpec(MemberSpec):
+    """A container that must succeed before the next one, and then the group, starts."""
+
+    @model_validator(mode="after")
+    def _ends_by_itself(self) -> Self:
+        for field in ("sidecar", "health", "ports"):
+            if is_given(self, field):
+                raise FieldError((field,), "has no meaning in an init container: it ends before the others start")
+        return self
+
+
+def is_given(model: Model, field: str) -> bool:
+    """Say whether a field says something else than its default. (Stored records spell defaults out.)"""
+    return bool(getattr(model, field) != type(model).model_fields[field].get_default(call_default_factory=True))
 
 
 def _refuse_twice(field: str, what: str, values: Sequence[str | None]) -> None:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from manifests.configs import Config
 from manifests.errors import InvalidError
 from manifests.problems import Fault, Problem, counted, faults_of, found, listing, nearest
-from manifests.workloads import API_VERSION, MODELS, Workload
+from manifests.workloads import API_VERSION, MODELS, Document, Kind, Workload
 
 _KINDS = ", ".join(MODELS)
 _OTHER_KINDS = {
-    "CronJob": "there is no CronJob in this version: write a Job, and apply it anew under another name when it is due",
-    "Config": "there is no Config in this version: put the values in the workload's env, or the file in its image",
     "Secret": "there is no Secret in this version: give the workload its secrets by other means, not in a manifest",
     "Deployment": "a Deployment is called Service here",
     "ReplicaSet": "a ReplicaSet is called Service here",
@@ -20,8 +19,7 @@ _OTHER_KINDS = {
     "Pod": "there is no Pod: write a Service with replicas: 1, or a Job",
     "Ingress": "there is no Ingress: publish a port of the workload with ports: [{container: 80, publish: auto}]",
     "Namespace": "a namespace needs no manifest of its own: name it in metadata.namespace",
-} | {
-    "ConfigMap": "there is no ConfigMap in this version: put the values in the workload's env, or the file in its image"
+    "ConfigMap": "a ConfigMap is called Config here, and holds one text",
 }
 
 
@@ -30,11 +28,13 @@ def workload_of(data: object, *, document: int = 0) -> Workload:
     read = read_document(data)
     if isinstance(read, list):
         raise invalid([fault.problem(document) for fault in read])
+    if isinstance(read, Config):
+        raise invalid([Problem(document, "kind", "a Config is no workload")])
     return read
 
 
-def read_document(data: object) -> Workload | list[Fault]:
-    """Return the workload, or everything that is wrong with the document."""
+def read_document(data: object) -> Document | list[Fault]:
+    """Return the workload or config, or everything that is wrong with the document."""
     if not isinstance(data, Mapping):
         hint = ": separate several manifests with lines of ---" if isinstance(data, list) else ""
         return [Fault((), f"a manifest is a map of fields that begins with apiVersion; found {found(data)}{hint}")]
@@ -70,11 +70,14 @@ def _head_faults(data: Mapping[str, object]) -> list[Fault]:
         faults.append(Fault(("kind",), _unknown_kind(data["kind"])))
     if "spec" in data and data["spec"] is None:
         faults.append(Fault(("spec",), "has no fields: write at least the image below it, indented"))
+    spec = data.get("spec")
+    if isinstance(spec, Mapping) and data.get("kind") in list(Kind) and not {"image", "containers"} & spec.keys():
+        faults.append(Fault(("spec", "image"), "is missing"))
     metadata = data.get("metadata")
     if metadata is None:
         faults.append(Fault(("metadata",), "is missing: write metadata: {name: NAME}"))
     elif isinstance(metadata, Mapping) and "name" not in metadata:
-        faults.append(Fault(("metadata", "name"), "is missing: every workload has a name"))
+        faults.append(Fault(("metadata", "name"), "is missing: everything has a name"))
     return faults
 
 

@@ -1,11 +1,17 @@
 """Nodes: what operators want of one, and what its agent and the servers observe."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from manifests.base import Labels, Model, Timestamp
+from manifests.base import LabelKey, Labels, Model, Text, Timestamp
 from manifests.containers import Resources
+from manifests.taints import parse_taint
+
+
+def _checked_taint(text: str) -> str:
+    return str(parse_taint(text))
 
 
 class NodeIntent(Model):
@@ -15,10 +21,14 @@ class NodeIntent(Model):
     labels: Labels = Field(default_factory=dict)  # on top of those that its agent was started with
     is_cordoned: bool = Field(False, alias="cordoned")
     is_draining: bool = Field(False, alias="draining")
+    drain_deadline_s: float | None = Field(None, alias="drainDeadline")  # how long it may take; then all is stopped
+    taints: tuple[Annotated[str, AfterValidator(_checked_taint)], ...] = ()  # each `key=value:effect`
+    metadata: dict[LabelKey, Text] = Field(default_factory=dict)  # for people; nothing is decided by it
 
 
 class Liveness(StrEnum):
     READY = "ready"  # a server holds its session
+    SUSPECT = "suspect"  # silent for a while: takes nothing new, and what runs there counts as running
     LOST = "lost"  # silent for too long
 
 

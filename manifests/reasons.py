@@ -24,6 +24,7 @@ class Code(StrEnum):
     CORDONED = "cordoned"
     DRAINING = "draining"
     TROUBLED = "troubled"  # its container manager doesn't answer
+    SUSPECT = "suspect"  # silent for a while
     LOST = "lost"
 
 
@@ -139,6 +140,7 @@ _REASON = {
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
     Code.TROUBLED: "can't start containers now",
+    Code.SUSPECT: "has been silent for a while",
     Code.LOST: "is lost",
 }
 _OF_ONE = {
@@ -151,6 +153,7 @@ _OF_ONE = {
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
     Code.TROUBLED: "can't start containers now",
+    Code.SUSPECT: "has been silent for a while",
     Code.LOST: "is lost",
 }
 _OF_MANY = {
@@ -163,6 +166,7 @@ _OF_MANY = {
     Code.CORDONED: "are cordoned",
     Code.DRAINING: "are being drained",
     Code.TROUBLED: "can't start containers now",
+    Code.SUSPECT: "have been silent for a while",
     Code.LOST: "are lost",
 }
 _MOST_NAMED = 3

@@ -77,6 +77,7 @@ class Assigned(Model):
 
     allocation: Allocation
     workload: Annotated[Workload, Field(discriminator="kind")]
+    configs: dict[str, str] = Field(default_factory=dict)  # the content of each config that it uses, by name
 
 
 class Assignments(Model):

@@ -2,6 +2,7 @@
 
 from manifests.base import Model
 from manifests.reasons import Blocked
+from manifests.rollouts import Rollout
 from manifests.workloads import WorkloadRef
 
 
@@ -14,3 +15,4 @@ class WorkloadStatus(Model):
     messages: tuple[str, ...] = ()  # what it waits for, in sentences
     is_complete: bool = False  # a job that has all its completions, or has failed for good
     is_failed: bool = False
+    rollout: Rollout | None = None

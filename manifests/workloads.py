@@ -1,65 +1,119 @@
-"""What a user asks to run: Service, Daemon and Job, each a manifest of its own kind."""
+"""What a user asks to run: Service, Daemon, Job and CronJob, each a manifest of its own kind."""
 
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from functools import reduce
+from operator import add
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
+from pydantic.alias_generators import to_camel
 
-from manifests.base import Count, Duration, Labels, Model, Name, Timestamp
-from manifests.constraints import parse_attribute, parse_constraint
-from manifests.containers import ContainerSpec, RestartPolicy
+from manifests.base import Count, Duration, FieldError, Flag, Metadata, Model, Text, Timestamp
+from manifests.configs import Config
+from manifests.containers import (
+    ContainerSpec,
+    Image,
+    InitContainerSpec,
+    MemberSpec,
+    PortSpec,
+    Resources,
+    RestartPolicy,
+    is_given,
+)
+from manifests.policies import DependencySpec, OnDisconnectSpec, PlacementSpec, RescheduleSpec, UpdateSpec
 
 API_VERSION = "wherry/v1"
+MAIN = "main"  # the name of a container that is alone
 
 
 class Kind(StrEnum):
     SERVICE = "Service"
     DAEMON = "Daemon"
     JOB = "Job"
-
-
-class Metadata(Model):
-    name: Name
-    namespace: Name = "default"
-    labels: Labels = Field(default_factory=dict)
-
-
-def _checked_constraint(text: str) -> str:
-    parse_constraint(text)
-    return text
-
-
-class PlacementSpec(Model):
-    """Where it may run: constraints must hold; `spread` evens out over the values of a label or attribute."""
-
-    constraints: tuple[Annotated[str, AfterValidator(_checked_constraint)], ...] = Field((), max_length=32)
-    spread: tuple[Annotated[str, AfterValidator(parse_attribute)], ...] = Field((), max_length=8)
-    max_per_node: Annotated[int, Field(strict=True, ge=1)] | None = None
-
-
-class RescheduleSpec(Model):
-    """Elsewhere, when restarts in place are used up: after a backoff that doubles."""
-
-    backoff_s: Duration = Field(5.0, alias="backoff", ge=0.1)
-    max_backoff_s: Duration = Field(600.0, alias="maxBackoff", ge=0.1)
-
-
-class UpdateSpec(Model):
-    """How a new version replaces the old: so many more than `replicas`, and so many fewer, at any time."""
-
-    max_surge: Count = 1
-    max_unavailable: Count = 0
-
-    @model_validator(mode="after")
-    def _can_progress(self) -> Self:
-        if self.max_surge == 0 and self.max_unavailable == 0:
-            raise ValueError("maxSurge and maxUnavailable can't both be 0: no version could ever replace another")
-        return self
+    CRON_JOB = "CronJob"
 
 
 class WorkloadSpec(ContainerSpec):
+    """One container, written directly here, or a group of them in `containers`; and how to treat them."""
+
+    image: Image | Literal[""] = Field("", description="the name of an image, such as nginx:1.27")
+    containers: tuple[MemberSpec, ...] = Field((), max_length=16)
+    init_containers: tuple[InitContainerSpec, ...] = Field((), max_length=16)
     placement: PlacementSpec = PlacementSpec()
     reschedule: RescheduleSpec = RescheduleSpec()
+    on_disconnect: OnDisconnectSpec = OnDisconnectSpec()
+    start_after: tuple[DependencySpec, ...] = Field((), max_length=16)
+
+    @property
+    def members(self) -> Mapping[str, ContainerSpec]:
+        """Return the containers that run beside each other, by name; a single one is called `main`."""
+        return {member.name: member for member in self.containers} or {MAIN: self}
+
+    @property
+    def is_group(self) -> bool:
+        return bool(self.containers or self.init_containers)
+
+    def reservation(self) -> Resources:
+        """Return what an allocation reserves: all its containers, or init container and sidecars if that is more."""
+        total = reduce(add, (member.resources for member in self.members.values()))
+        sidecars = [member.resources for member in self.containers if member.sidecar]
+        for init in self.init_containers:
+            total = total.most(reduce(add, sidecars, init.resources))
+        return total
+
+    def all_ports(self) -> tuple[PortSpec, ...]:
+        return tuple(port for member in self.members.values() for port in member.ports)
+
+    def all_configs(self) -> frozenset[str]:
+        """Return the names of all configs that its containers use."""
+        every = (*self.members.values(), *self.init_containers)
+        return frozenset(mount.name for container in every for mount in container.configs)
+
+    @model_validator(mode="after")
+    def _one_or_a_group(self) -> Self:
+        own = [name for name in ContainerSpec.model_fields if name != "network" and is_given(self, name)]
+        if self.containers and own:
+            name = ContainerSpec.model_fields[own[0]].alias or to_camel(own[0])
+            raise FieldError((name,), "belongs in the containers of a group: write it in one of containers")
+        if not self.containers and not self.image:
+            raise FieldError(("image",), "is missing")
+        if self.containers and all(member.sidecar for member in self.containers):
+            raise FieldError(("containers",), "are all sidecars: beside which container?")
+        return self
+
+    @model_validator(mode="after")
+    def _members_are_distinct(self) -> Self:
+        named = [("containers", i, m) for i, m in enumerate(self.containers)]
+        inits = [("initContainers", i, m) for i, m in enumerate(self.init_containers)]
+        names: set[str] = set() if self.containers else {MAIN}
+        for field, at, member in (*named, *inits):
+            if member.name in names:
+                raise FieldError((field, at, "name"), f"the name '{member.name}' is there twice: give each its own")
+            names.add(member.name)
+        return self
+
+    @model_validator(mode="after")
+    def _ports_are_distinct_in_the_group(self) -> Self:
+        holders: dict[tuple[str, str], str] = {}
+        for at, member in enumerate(self.containers):
+            for number, port in enumerate(member.ports):
+                for what, value in _identities(port):
+                    holder = holders.setdefault((what, value), member.name)
+                    if holder != member.name:
+                        raise FieldError(
+                            ("containers", at, "ports", number, what),
+                            f"container '{holder}' has '{value}' already, and a group shares one network",
+                        )
+        return self
+
+
+def _identities(port: PortSpec) -> Iterator[tuple[str, str]]:
+    """Yield what no two ports of one network namespace may have in common, by field."""
+    yield "name", port.name
+    yield "container", f"{port.container}/{port.protocol}"
+    if isinstance(port.publish, int):
+        yield "publish", f"{port.publish}/{port.protocol}"
 
 
 class ServiceSpec(WorkloadSpec):
@@ -76,7 +130,20 @@ class JobSpec(WorkloadSpec):
 
     completions: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
     parallelism: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
+    retries: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1  # of one index, anew and elsewhere, after a failure
     timeout_s: Duration | None = Field(None, alias="timeout")  # of one allocation, from its first start
+
+
+class CronJobSpec(JobSpec):
+    """A Job that is made anew at each time of the schedule."""
+
+    schedule: Text
+    time_zone: Text = "UTC"
+    overlap: Literal["forbid", "allow", "replace"] = "forbid"  # when the last one still runs
+    start_window_s: Duration = Field(300.0, alias="startWindow", ge=1)  # a start that is later than so much is skipped
+    suspend: Flag = False
+    keep_succeeded: Annotated[int, Field(strict=True, ge=0, le=100)] = 3  # ended jobs that stay, the newest
+    keep_failed: Annotated[int, Field(strict=True, ge=0, le=100)] = 3
 
 
 class Service(Model):
@@ -100,11 +167,28 @@ class Job(Model):
     spec: JobSpec
 
 
-Workload: TypeAlias = Service | Daemon | Job
-WORKLOAD: TypeAdapter[Workload] = TypeAdapter(Annotated[Workload, Field(discriminator="kind")])
-MODELS: dict[str, type[Service] | type[Daemon] | type[Job]] = {"Service": Service, "Daemon": Daemon, "Job": Job}
+class CronJob(Model):
+    api_version: Literal["wherry/v1"]
+    kind: Literal["CronJob"]
+    metadata: Metadata
+    spec: CronJobSpec
 
-_NOT_OF_THE_TEMPLATE = {"replicas", "update", "completions", "parallelism", "reschedule", "placement"}
+
+Workload: TypeAlias = Service | Daemon | Job | CronJob
+WORKLOAD: TypeAdapter[Workload] = TypeAdapter(Annotated[Workload, Field(discriminator="kind")])
+Document: TypeAlias = Workload | Config
+MODELS: dict[str, type[Document]] = {
+    "Service": Service,
+    "Daemon": Daemon,
+    "Job": Job,
+    "CronJob": CronJob,
+    "Config": Config,
+}
+
+_NOT_OF_THE_TEMPLATE = {
+    *("replicas", "update", "completions", "parallelism", "retries", "reschedule", "placement", "start_after"),
+    *("schedule", "time_zone", "overlap", "start_window_s", "suspend", "keep_succeeded", "keep_failed"),
+}
 
 
 class WorkloadRef(Model):
@@ -131,6 +215,9 @@ class WorkloadRecord(Model):
     generation: int  # rises with each change, also of what makes no new version, such as replicas
     created_s: Timestamp = Field(alias="createdAt")
     workload: Annotated[Workload, Field(discriminator="kind")]
+    paused: bool = False  # its rollout goes no further until resumed
+    promoted: int = 0  # the version whose canaries were promoted
+    owner: WorkloadRef | None = None  # of a Job: the CronJob that it was made for
 
     @property
     def ref(self) -> WorkloadRef:
@@ -145,6 +232,8 @@ class VersionRecord(Model):
     version: int
     created_s: Timestamp = Field(alias="createdAt")
     workload: Annotated[Workload, Field(discriminator="kind")]
+    configs: dict[str, int] = Field(default_factory=dict)  # the version of each config that it uses
+    cause: str = ""  # why it was made, where it wasn't a change of the spec: a config's change, undo, restart
 
 
 def makes_new_version(old: Workload, new: Workload) -> bool:
@@ -158,4 +247,5 @@ def template_of(spec: WorkloadSpec) -> dict[str, object]:
 
 
 def restart_policy_of(kind: Kind, spec: WorkloadSpec) -> RestartPolicy:
-    return spec.restart.policy or (RestartPolicy.ON_FAILURE if kind is Kind.JOB else RestartPolicy.ALWAYS)
+    ends = kind in (Kind.JOB, Kind.CRON_JOB)
+    return spec.restart.policy or (RestartPolicy.ON_FAILURE if ends else RestartPolicy.ALWAYS)

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from manifests.configs import Config
 from manifests.documents import invalid, read_document
 from manifests.errors import InvalidError, NotFoundError
 from manifests.problems import Fault, Problem
-from manifests.workloads import Workload
+from manifests.workloads import Document, Workload
 from manifests.yaml_faults import YamlFault
 from manifests.yaml_text import MOST_BYTES, Node, decode, documents
 from manifests.yaml_values import line_of, value_of
@@ -23,12 +24,19 @@ _SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A workload and where its manifest stands."""
+    """A manifest and where it stands."""
 
-    workload: Workload
+    manifest: Document
     source: str
     line: int
     document: int = 0  # its number in the source, from 0
+
+    @property
+    def workload(self) -> Workload:
+        """Return the manifest of a workload. Raises TypeError if it is of something else."""
+        if isinstance(self.manifest, Config):
+            raise TypeError(f"{self.where} is a Config")
+        return self.manifest
 
     @property
     def where(self) -> str:
@@ -36,13 +44,13 @@ class Loaded:
 
 
 def load_text(text: str, source: str) -> list[Loaded]:
-    """Return the workloads of a text in order. Raises InvalidError with all its problems; `source` names it in them."""
+    """Return the manifests of a text in order. Raises InvalidError with all its problems; `source` names it in them."""
     loaded, problems = _load(text, source)
     return _checked(loaded, problems, [source])
 
 
 def load_files(paths: Sequence[str]) -> list[Loaded]:
-    """Return the workloads of files, of the *.yaml and *.yml files of directories, and of standard input for "-".
+    """Return the manifests of files, of the *.yaml and *.yml files of directories, and of standard input for "-".
 
     Raises InvalidError with all problems of all files, and NotFoundError for a path that doesn't exist.
     """
@@ -106,7 +114,7 @@ def _load(text: str, source: str) -> tuple[list[Loaded], list[Problem]]:
     return loaded, problems
 
 
-def _read_root(root: Node) -> Workload | list[Fault]:
+def _read_root(root: Node) -> Document | list[Fault]:
     faults: list[Fault] = []
     value = value_of(root, faults)
     read = read_document(value)
@@ -134,12 +142,12 @@ def _checked(loaded: list[Loaded], problems: list[Problem], sources: Sequence[st
 
 
 def _duplicates(loaded: list[Loaded]) -> Iterator[Problem]:
-    """Yield a problem for each document that describes a workload which an earlier one describes already."""
+    """Yield a problem for each document that describes what an earlier one describes already."""
     first: dict[tuple[str, str, str], Loaded] = {}
     for one in loaded:
-        meta = one.workload.metadata
-        earlier = first.setdefault((one.workload.kind, meta.namespace, meta.name), one)
+        meta = one.manifest.metadata
+        earlier = first.setdefault((one.manifest.kind, meta.namespace, meta.name), one)
         if earlier is not one:
-            name = f"{one.workload.kind.lower()} {meta.namespace}/{meta.name}"
+            name = f"{one.manifest.kind.lower()} {meta.namespace}/{meta.name}"
             yield Problem(one.document, "metadata.name", f"{name} stands already at {earlier.where}: remove one",
                           line=one.line, source=one.source)  # fmt: skip

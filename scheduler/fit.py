@@ -15,6 +15,7 @@ _CLOSED = {
     Eligibility.CORDONED: Code.CORDONED,
     Eligibility.DRAINING: Code.DRAINING,
     Eligibility.TROUBLED: Code.TROUBLED,
+    Eligibility.SUSPECT: Code.SUSPECT,
     Eligibility.LOST: Code.LOST,
 }
 _MEBIBYTE = 2**20

@@ -43,6 +43,7 @@ class Eligibility(StrEnum):
     CORDONED = "cordoned"
     DRAINING = "draining"
     TROUBLED = "troubled"  # its container manager doesn't answer: nothing new, and what runs stays
+    SUSPECT = "suspect"  # silent for a while: nothing new, and what runs stays
     LOST = "lost"
 
 

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from control_plane import keys
 from control_plane.store.protocol import Revision
+from manifests.configs import Config
 from manifests.documents import invalid, read_document
 from manifests.errors import UsageError
 from manifests.problems import Problem
@@ -36,6 +37,9 @@ def workloads_of(documents: object) -> list[Workload]:
         read = read_document(document)
         if isinstance(read, list):
             problems += [fault.problem(number) for fault in read]
+            continue
+        if isinstance(read, Config):
+            problems.append(Problem(number, "kind", "a Config can't be applied yet"))
             continue
         key = keys.id_of_metadata(read.kind, read.metadata)
         if key in workloads:

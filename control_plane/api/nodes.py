@@ -35,10 +35,10 @@ async def drain(request: web.Request) -> web.Response:
 
 
 async def _intend(request: web.Request, **changes: bool) -> web.Response:
-    await context_of(request).desired.set_intent(request.match_info["name"], **changes)
+    await context_of(request).node_writer.set_intent(request.match_info["name"], **changes)
     return await show(request)
 
 
 async def delete(request: web.Request) -> web.Response:
-    await context_of(request).desired.delete_node(request.match_info["name"])
+    await context_of(request).node_writer.delete(request.match_info["name"])
     return web.Response(status=204)

@@ -9,7 +9,7 @@ from aiohttp import web
 from control_plane import keys, views
 from control_plane.api.bodies import expected_revision, json_object, workloads_of
 from control_plane.api.context import context_of
-from control_plane.desired import Result
+from control_plane.desired.workloads import Result
 from manifests.errors import NotFoundError, UsageError
 
 MOST_REPLICAS = 10_000
@@ -47,7 +47,7 @@ async def apply(request: web.Request) -> web.Response:
         wrong = ", ".join(sorted(unknown)) or "dryRun"
         raise UsageError(f"the body's {wrong} can't be used", fix='Send {"documents": [...], "dryRun": false}.')
     workloads = workloads_of(body.get("documents"))
-    revision, results = await context_of(request).desired.apply(workloads, dry_run=dry_run)
+    revision, results = await context_of(request).workload_writer.apply(workloads, dry_run=dry_run)
     return web.json_response({"revision": revision, "results": [_shown(r) for r in results]})
 
 
@@ -57,12 +57,12 @@ async def put(request: web.Request) -> web.Response:
     if keys.id_of_metadata(workload.kind, workload.metadata) != _id_of(request):
         raise UsageError("the manifest is of another workload than the path", fix="Make them agree.")
     expected = expected_revision(request)
-    _, results = await context_of(request).desired.apply(workloads, expected=expected)
+    _, results = await context_of(request).workload_writer.apply(workloads, expected=expected)
     return web.json_response(_shown(results[0]))
 
 
 async def delete(request: web.Request) -> web.Response:
-    revision = await context_of(request).desired.delete(_id_of(request), expected=expected_revision(request))
+    revision = await context_of(request).workload_writer.delete(_id_of(request), expected=expected_revision(request))
     return web.json_response({"revision": revision}, status=202)
 
 
@@ -72,7 +72,7 @@ async def scale(request: web.Request) -> web.Response:
     if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= MOST_REPLICAS:
         why = f"it is {json.dumps(replicas)}"
         raise UsageError(f"replicas must be a whole number from 0 to {MOST_REPLICAS}", why=why)
-    _, result = await context_of(request).desired.scale(_id_of(request), replicas)
+    _, result = await context_of(request).workload_writer.scale(_id_of(request), replicas)
     return web.json_response(_shown(result))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from foundation.backoff import Backoff
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.constraints import parse_constraint
+from manifests.rollouts import Rollout
 from manifests.workloads import WorkloadRecord, WorkloadSpec
 from scheduler.model import Ask, Eligibility, PortAsk, vector_of
 
@@ -18,6 +19,8 @@ class Seen:
     status: AllocationStatus | None
     node: Eligibility | None  # None: there is no such node any more
     ended_for_s: float = 0.0  # how long this leader has known its end
+    ready_for_s: float = 0.0  # how long this leader has known it to be ready
+    lost_for_s: float = 0.0  # how long this leader has known its node to be lost
 
     @property
     def id(self) -> str:
@@ -69,6 +72,7 @@ class Decision:
     messages: tuple[str, ...] = ()
     is_complete: bool = False
     is_failed: bool = False
+    rollout: Rollout | None = None  # to be recorded; None: leave what is recorded as it is
     again_after_s: float | None = None  # look again then, even if nothing changes
 
 
@@ -96,7 +100,7 @@ def ask_of(
         workload=record.ref,
         version=record.version,
         indexes=tuple(indexes),
-        reserved=vector_of(spec.resources),
+        reserved=vector_of(spec.reservation()),
         ports=_ports_of(spec),
         constraints=tuple(parse_constraint(c) for c in spec.placement.constraints),
         spread=spec.placement.spread,
@@ -109,10 +113,10 @@ def ask_of(
 def _ports_of(spec: WorkloadSpec) -> tuple[PortAsk, ...]:
     """With host networking every port is the node's; else only the published ones are."""
     if spec.network == "host":
-        return tuple(PortAsk(p.name, p.container, p.container, p.protocol) for p in spec.ports)
+        return tuple(PortAsk(p.name, p.container, p.container, p.protocol) for p in spec.all_ports())
     return tuple(
         PortAsk(p.name, p.container, None if p.publish == "auto" else p.publish, p.protocol)
-        for p in spec.ports
+        for p in spec.all_ports()
         if p.publish is not None
     )
 

@@ -1,7 +1,7 @@
 """What a server does while it leads: look at what changed, decide, place, and commit under the fence. Over and over.
 
 All deciding is pure and elsewhere; here it meets the cache, the store and the clock. Nothing is kept that a new leader
-couldn't find again: only how long ago an end was seen, and what was blocked in the last pass.
+couldn't find again: only how long things have been so, and what was blocked in the last pass.
 """
 
 from collections import Counter
@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from control_plane import keys
-from control_plane.controllers.daemons import reconcile_daemon
-from control_plane.controllers.decision import Decision, retire
+from control_plane.controllers.ages import Ages
+from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
-from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.orphans import OrphanWatch
-from control_plane.controllers.services import reconcile_service
+from control_plane.controllers.reconcile import Sight, reconcile
 from control_plane.controllers.snapshot import seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
@@ -24,15 +23,13 @@ from control_plane.controllers.writes import (
     stop_unit,
     transactions,
 )
-from control_plane.state import Batch, ClusterState
+from control_plane.state import ClusterState
 from control_plane.store.protocol import CreatedAt, Delete, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
-from manifests.allocations import AllocationStatus
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from manifests.workloads import Daemon, Job, Service
 from scheduler.model import NodeView, Placement, Plan, Snapshot
 from scheduler.place import place
 
@@ -50,13 +47,12 @@ class Leader:
     def __init__(self, store: Store, state: ClusterState, clock: Clock, *, lost_after_s: float) -> None:
         self._store, self._state, self._clock = store, state, clock
         self._lost_after_s = lost_after_s
-        self._ended_at: dict[str, float] = {}  # when this leader first saw that an allocation had ended
 
     async def lead(self, fence: CreatedAt) -> None:
-        self._ended_at.clear()
+        self._ages = Ages(self._state, self._clock)
         dirty = DirtySet(self._state, self._clock)
         orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
-        unsubscribe = self._state.subscribe(lambda batch: self._on_batch(dirty, batch))
+        unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
         try:
             async with TaskGroup() as tasks:
                 tasks.create_task(orphans.run(fence), name="orphan-watch")
@@ -65,26 +61,8 @@ class Leader:
         except* _DeposedError:
             log.warning("was deposed", revision=fence.revision)
         finally:
-            unsubscribe()
-
-    def _on_batch(self, dirty: DirtySet, batch: Batch) -> None:
-        dirty.on_batch(batch)
-        for change in batch.changes:
-            if change.table == "status":
-                self._note_end(change.id, change.new)
-
-    def _note_end(self, allocation: str, status: object) -> None:
-        if isinstance(status, AllocationStatus) and status.is_terminal:
-            self._ended_at.setdefault(allocation, self._clock.now_s())
-        else:
-            self._ended_at.pop(allocation, None)
-
-    def _ended_for_s(self, allocation: str) -> float:
-        status = self._state.statuses.get(allocation)
-        if status is None or not status.is_terminal:
-            return 0.0
-        now = self._clock.now_s()
-        return now - self._ended_at.setdefault(allocation, now)
+            for end in unsubscribe:
+                end()
 
     async def _passes(self, fence: CreatedAt, dirty: DirtySet) -> None:
         """Make passes until deposed."""
@@ -120,29 +98,20 @@ class Leader:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
         if self._state.is_unreadable(keys.WORKLOADS + workload):
             return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
-        record = self._state.workloads.get(workload)
-        seen = seen_of(self._state, workload, self._ended_for_s)
-        if record is None:
-            return retire(seen, "the workload was deleted")
-        former = [s for s in seen if s.allocation.workload.uid != record.uid]
-        seen = [s for s in seen if s.allocation.workload.uid == record.uid]
+        sight = Sight(
+            record=self._state.workloads.get(workload),
+            seen=seen_of(self._state, workload, self._ages),
+            nodes=nodes,
+            said=self._state.workload_statuses.get(workload),
+            versions=self._state.versions_of(workload),
+            was_blocked=is_blocked,
+            wall_s=self._clock.wall_s(),
+        )
         try:
-            match record.workload:
-                case Service():
-                    decision = reconcile_service(record, seen, was_blocked=is_blocked)
-                case Daemon():
-                    decision = reconcile_daemon(record, seen, nodes)
-                case Job():
-                    decision = reconcile_job(record, seen)
+            return reconcile(sight)
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
-        if not former:
-            return decision
-        retired = retire(former, "the workload was deleted, and applied anew")
-        return replace(
-            decision, stops=(*retired.stops, *decision.stops), removals=(*retired.removals, *decision.removals)
-        )
 
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
@@ -160,6 +129,7 @@ class Leader:
         record = self._state.workloads.get(workload)
         if record is None:
             return [] if self._state.is_unreadable(keys.WORKLOADS + workload) else self._last_units(workload)
+        said = self._state.workload_statuses.get(workload)
         status = WorkloadStatus(
             ref=record.ref,
             generation=record.generation,
@@ -167,25 +137,23 @@ class Leader:
             messages=decision.messages,
             is_complete=decision.is_complete,
             is_failed=decision.is_failed,
+            rollout=decision.rollout or (said.rollout if said else None),
         )
         units = []
-        if status != self._state.workload_statuses.get(workload):
+        if status != said:
             units.append(status_unit(self._state, workload, status))
         used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
-        old = [v for v in self._versions_of(workload) if int(v.rpartition("/")[2]) <= record.version - KEPT_VERSIONS]
-        return units + [Unit((Delete(keys.VERSIONS + v),)) for v in old if int(v.rpartition("/")[2]) not in used]
+        old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
+        return units + [_version_gone(workload, v) for v in old if v not in used]
 
     def _last_units(self, workload: str) -> list[Unit]:
         """Return what removes the rest of a deleted workload, once no allocation of it is left."""
         if self._state.allocations_of(workload):
             return []
-        rest = [Unit((Delete(keys.VERSIONS + v),)) for v in self._versions_of(workload)]
+        rest = [_version_gone(workload, v) for v in self._state.versions_of(workload)]
         if workload in self._state.workload_statuses:
             rest.append(Unit((Delete(keys.WORKLOAD_STATUSES + workload),)))
         return rest
-
-    def _versions_of(self, workload: str) -> list[str]:
-        return [v for v in self._state.versions.ids() if v.startswith(workload + "/")]
 
     async def _commit(self, fence: CreatedAt, units: list[Unit]) -> None:
         """Commit everything, and wait until the cache has it: the next pass must see what this one did."""
@@ -196,6 +164,10 @@ class Leader:
                 _log_writes(txn, revision)
         finally:
             await self._state.wait_for(revision)
+
+
+def _version_gone(workload: str, version: int) -> Unit:
+    return Unit((Delete(keys.VERSIONS + keys.version_id(workload, version)),))
 
 
 def _first_of_each(placements: Sequence[Placement]) -> list[Placement]:

@@ -1,8 +1,9 @@
 """Turns the watch cache into what the pure parts look at: the scheduler's snapshot, and what a reconciler sees."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from control_plane import keys
+from control_plane.controllers.ages import Ages
 from control_plane.controllers.decision import Seen
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
@@ -38,6 +39,8 @@ def node_view(state: ClusterState, name: str) -> NodeView:
 def eligibility_of(status: NodeStatus, intent: NodeIntent | None) -> Eligibility:
     if status.liveness is Liveness.LOST:
         return Eligibility.LOST
+    if status.liveness is Liveness.SUSPECT:
+        return Eligibility.SUSPECT
     if intent and intent.is_draining:
         return Eligibility.DRAINING
     if intent and intent.is_cordoned:
@@ -50,10 +53,17 @@ def labels_of(status: NodeStatus, intent: NodeIntent | None) -> Mapping[str, str
     return {**status.facts.labels, **(intent.labels if intent else {})}
 
 
-def seen_of(state: ClusterState, workload: str, ended_for_s: Callable[[str], float]) -> list[Seen]:
+def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
     """Return all allocations of the workload of that id, of whichever life of it."""
     return [
-        Seen(a, state.statuses.get(a.id), _node_of(state, a.node), ended_for_s(a.id))
+        Seen(
+            a,
+            state.statuses.get(a.id),
+            _node_of(state, a.node),
+            ended_for_s=ages.ended_for_s(a.id),
+            ready_for_s=ages.ready_for_s(a.id),
+            lost_for_s=ages.lost_for_s(a.node),
+        )
         for a in state.allocations_of(workload)
     ]
 

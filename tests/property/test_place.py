@@ -73,7 +73,7 @@ def is_true(rejection: Rejection, ask: Ask, snapshot: Snapshot) -> bool:
     node = next(n for n in snapshot.nodes if n.name == rejection.node)
     free, needed, found = free_on(node, snapshot), rejection.needed, rejection.found
     match rejection.code:
-        case Code.CORDONED | Code.DRAINING | Code.TROUBLED | Code.LOST:
+        case Code.CORDONED | Code.DRAINING | Code.TROUBLED | Code.SUSPECT | Code.LOST:
             return node.eligibility.value == rejection.code.value
         case Code.CPU:
             claimed = 0 if found == "0" else parse_cpu(found)

@@ -13,6 +13,7 @@ ONE = [
     (Code.MAX_PER_NODE, "2", "2", "n1 runs 2 already (maxPerNode is 2)"),
     (Code.CORDONED, "", "", "n1 is cordoned"),
     (Code.DRAINING, "", "", "n1 is being drained"),
+    (Code.SUSPECT, "", "", "n1 has been silent for a while"),
     (Code.LOST, "", "", "n1 is lost"),
 ]
 MANY = [
@@ -24,6 +25,7 @@ MANY = [
     (Code.MAX_PER_NODE, "2", "2", "have reached maxPerNode (2)"),
     (Code.CORDONED, "", "", "are cordoned"),
     (Code.DRAINING, "", "", "are being drained"),
+    (Code.SUSPECT, "", "", "have been silent for a while"),
     (Code.LOST, "", "", "are lost"),
 ]
 

@@ -9,7 +9,7 @@ from manifests.containers import DEFAULT_MEMORY_BYTES, ContainerSpec, RestartPol
 from manifests.documents import workload_of
 from manifests.errors import InvalidError
 from manifests.problems import problems_of
-from manifests.workloads import Job, Kind, Service, makes_new_version, restart_policy_of
+from manifests.workloads import WORKLOAD, Job, Kind, Service, WorkloadSpec, makes_new_version, restart_policy_of
 
 
 def container(**fields: Any) -> ContainerSpec:
@@ -167,3 +167,53 @@ def test_jobs_restart_on_failure_and_services_always_unless_told_otherwise() -> 
     assert restart_policy_of(Kind.JOB, job.spec) is RestartPolicy.ON_FAILURE
     assert restart_policy_of(Kind.SERVICE, service().spec) is RestartPolicy.ALWAYS
     assert restart_policy_of(Kind.SERVICE, service(restart={"policy": "never"}).spec) is RestartPolicy.NEVER
+
+
+def test_a_group_reserves_for_all_its_containers() -> None:
+    spec = group(containers=[member("web", cpu="200m"), member("proxy", cpu="50m")])
+    assert spec.reservation().cpu_m == 250
+
+
+def test_an_init_container_that_needs_more_than_the_group_sets_the_reservation() -> None:
+    spec = group(
+        containers=[member("web", cpu="200m"), member("proxy", cpu="50m") | {"sidecar": True}],
+        initContainers=[member("prepare", cpu="1")],
+    )
+    assert spec.reservation().cpu_m == 1050
+
+
+def test_a_group_survives_the_store() -> None:
+    kept = service(image="", containers=[member("web")], initContainers=[member("prepare")])
+    assert WORKLOAD.validate_json(kept.to_bytes()) == kept
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"image": "x", "containers": [{"name": "a", "image": "x"}]}, "belongs in the containers of a group"),
+        ({"containers": [{"name": "a", "image": "x", "sidecar": True}]}, "are all sidecars"),
+        ({"containers": [{"name": "a", "image": "x"}] * 2}, "the name 'a' is there twice"),
+        ({"containers": [{"name": "a", "image": "x", "network": "host"}]}, "is shared by all containers of a group"),
+        ({"image": "x", "initContainers": [{"name": "main", "image": "x"}]}, "the name 'main' is there twice"),
+        ({"image": "x", "initContainers": [{"name": "a", "image": "x", "sidecar": True}]}, "has no meaning in an init"),
+        (
+            {"containers": [{"name": n, "image": "x", "ports": [{"name": n, "container": 80}]} for n in ("a", "b")]},
+            "container 'a' has '80/tcp' already",
+        ),
+        ({"image": "x", "configs": [{"name": "a"}]}, "exactly one place"),
+        ({"image": "x", "startAfter": [{"job": "a", "service": "b"}]}, "names exactly one of job, service and daemon"),
+        ({"image": "x", "placement": {"tolerations": ["a b"]}}, "is not a toleration"),
+        ({"image": "x", "onDisconnect": {"stopAfter": "soon"}}, "duration"),
+    ],
+)
+def test_what_a_group_or_a_policy_can_t_say_is_refused(spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidError, match=told):
+        workload_of({"apiVersion": "wherry/v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})
+
+
+def member(name: str, cpu: str = "100m") -> dict[str, Any]:
+    return {"name": name, "image": "wherry/busybox:1", "resources": {"cpu": cpu}}
+
+
+def group(**spec: Any) -> WorkloadSpec:
+    return service(image="", **spec).spec

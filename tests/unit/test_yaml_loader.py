@@ -122,7 +122,7 @@ def test_plain_text_that_only_looks_special_is_text() -> None:
         ("apiVersion: wherry/v1\nkind: Job\nspec: {image: x}", "metadata: is missing: write metadata: {name: NAME}"),
         (
             "apiVersion: wherry/v1\nkind: Job\nmetadata: {}\nspec: {image: x}",
-            "metadata.name: is missing: every workload has a name",
+            "metadata.name: is missing: everything has a name",
         ),
         ("apiVersion: wherry/v1\nkind: Job\nmetadata: {name: a}", "spec: is missing"),
         (
@@ -131,10 +131,9 @@ def test_plain_text_that_only_looks_special_is_text() -> None:
         ),
         (
             "apiVersion: wherry/v1\nkind: Servise\nmetadata: {name: a}",
-            "kind: must be one of Service, Daemon, Job; found 'Servise'; did you mean 'Service'?",
+            "kind: must be one of Service, Daemon, Job, CronJob, Config; found 'Servise'; did you mean 'Service'?",
         ),
-        ("apiVersion: wherry/v1\nkind: CronJob\nmetadata: {name: a}", "kind: there is no CronJob in this version"),
-        ("apiVersion: wherry/v1\nkind: Config\nmetadata: {name: a}", "kind: there is no Config in this version"),
+        ("apiVersion: wherry/v1\nkind: ConfigMap\nmetadata: {name: a}", "kind: a ConfigMap is called Config here"),
         ("apiVersion: wherry/v1\nkind: Secret\nmetadata: {name: a}", "kind: there is no Secret in this version"),
         ("apiVersion: wherry/v1\nkind: Deployment\nmetadata: {name: a}", "kind: a Deployment is called Service here"),
     ],

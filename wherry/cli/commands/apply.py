@@ -83,7 +83,7 @@ def _load(paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     loaded = load_files(paths)
     if not loaded:
         raise InvalidError(f"there are no manifests in {', '.join(paths)}")
-    return [one.workload.model_dump(mode="json", exclude_none=True) for one in loaded], [one.where for one in loaded]
+    return [one.manifest.model_dump(mode="json", exclude_none=True) for one in loaded], [one.where for one in loaded]
 
 
 def _send(

@@ -41,7 +41,7 @@ def _workloads(arguments: Namespace) -> list[Workload]:
     if arguments.file:
         from manifests.yaml_loader import load_files
 
-        loaded = [one.workload for one in load_files(arguments.file)]
+        loaded = [one.manifest for one in load_files(arguments.file)]
         return [Workload(w.metadata.namespace, w.kind.lower(), w.metadata.name) for w in loaded]
     found = []
     for target in read_targets(arguments.what):

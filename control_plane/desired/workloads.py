@@ -1,22 +1,17 @@
-"""Writes what users desire: workloads with their versions, and nodes' intents. All of one call, or nothing.
-
-Each write compares what it was decided on, read from the store itself and not from the cache, so that two users at two
-servers can't overwrite each other unseen.
-"""
+"""Writes workloads with their versions: all of one call, or nothing."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from control_plane import keys
-from control_plane.state import ClusterState
-from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision, Store, Txn
+from control_plane.desired.committer import Committer, StaleError
+from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision
 from foundation.clock import Clock
-from manifests.errors import ConflictError, InvalidError, NotFoundError
-from manifests.nodes import Liveness, NodeIntent
+from manifests.errors import InvalidError, NotFoundError
 from manifests.workloads import (
     Job,
     JobSpec,
@@ -27,10 +22,7 @@ from manifests.workloads import (
     makes_new_version,
 )
 
-TRIES = 5
-PAUSE_S = 0.05
 MOST_DOCUMENTS = 60  # of one call: each takes two writes and two compares of the transaction
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +45,10 @@ class Result:
     changes: tuple[FieldChange, ...]
 
 
-class DesiredWriter:
-    def __init__(self, store: Store, state: ClusterState, clock: Clock, rng: random.Random) -> None:
-        self._store, self._state, self._clock, self._rng = store, state, clock, rng
+class WorkloadWriter:
+    def __init__(self, committer: Committer, clock: Clock, rng: random.Random) -> None:
+        self._committer, self._store, self._state = committer, committer.store, committer.state
+        self._clock, self._rng = clock, rng
 
     async def apply(
         self, workloads: Sequence[Workload], *, dry_run: bool = False, expected: Revision | None = None
@@ -67,7 +60,7 @@ class DesiredWriter:
                 why=f"they are stored all at once, and at most {MOST_DOCUMENTS} can be",
                 fix="Apply them in several calls.",
             )
-        return await self._retried(lambda: self._apply(workloads, dry_run=dry_run, expected=expected))
+        return await self._committer.retried(lambda: self._apply(workloads, dry_run=dry_run, expected=expected))
 
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:
@@ -82,7 +75,7 @@ class DesiredWriter:
             scaled = old.model_copy(update={"spec": old.spec.model_copy(update={"replicas": replicas})})
             return await self._apply([scaled], dry_run=False, expected=None)
 
-        revision, results = await self._retried(scale_once)
+        revision, results = await self._committer.retried(scale_once)
         return revision, results[0]
 
     async def delete(self, workload: str, *, expected: Revision | None = None) -> Revision:
@@ -92,41 +85,9 @@ class DesiredWriter:
             entry = await self._existing(workload)
             _check_expected(workload, entry, expected)
             key = keys.WORKLOADS + workload
-            return await self._commit((ModifiedAt(key, entry.mod_revision),), (Delete(key),))
+            return await self._committer.commit((ModifiedAt(key, entry.mod_revision),), (Delete(key),))
 
-        return await self._retried(delete_once)
-
-    async def set_intent(self, node: str, **changes: object) -> Revision:
-        """Change what operators want of a node, e.g. `is_cordoned=True`."""
-
-        async def set_once() -> Revision:
-            self._known_node(node)
-            key = keys.NODE_INTENTS + node
-            entry = await self._store.get(key)
-            old = NodeIntent.read(entry.value) if entry else NodeIntent(name=node)
-            new = old.model_copy(update=changes)
-            if new == old:
-                return self._state.revision
-            compare = ModifiedAt(key, entry.mod_revision if entry else ABSENT)
-            return await self._commit((compare,), (Put(key, new.to_bytes()),))
-
-        return await self._retried(set_once)
-
-    async def delete_node(self, node: str) -> Revision:
-        """Forget a node that is lost for good. What ran there counts as gone."""
-        self._known_node(node)
-        status = self._state.nodes.get(node)
-        if status and status.liveness is not Liveness.LOST:
-            raise ConflictError(
-                f"node {node} can't be deleted", why="its agent is connected", fix="Drain it, then stop its agent."
-            )
-        compare = ModifiedAt(keys.NODES + node, self._state.nodes.modified_at(node))
-        return await self._commit((compare,), (Delete(keys.NODES + node), Delete(keys.NODE_INTENTS + node)))
-
-    def _known_node(self, node: str) -> None:
-        if node not in self._state.nodes:
-            names = ", ".join(sorted(self._state.nodes.ids())) or "none"
-            raise NotFoundError(f"there is no node {node}", why=f"the nodes are: {names}")
+        return await self._committer.retried(delete_once)
 
     async def _existing(self, workload: str) -> Entry:
         entry = await self._store.get(keys.WORKLOADS + workload)
@@ -159,7 +120,7 @@ class DesiredWriter:
                 writes.append(Put(key, version.to_bytes()))
         if dry_run or not writes:
             return self._state.revision, results
-        return await self._commit(compares, writes), results
+        return await self._committer.commit(compares, writes), results
 
     def _next_record(self, workload_id: str, workload: Workload, entry: Entry | None) -> tuple[WorkloadRecord, Result]:
         old = _read_record(workload_id, entry) if entry else None
@@ -180,35 +141,14 @@ class DesiredWriter:
         return record, _result(record, "changed", makes_version=is_new, changes=changes)
 
     def _versions_of(self, workload_id: str) -> list[int]:
-        prefix = workload_id + "/"
-        return [int(v.removeprefix(prefix)) for v in self._state.versions.ids() if v.startswith(prefix)]
-
-    async def _commit(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> Revision:
-        revision = await self._store.commit(Txn(tuple(compares), tuple(writes)))
-        await self._state.wait_for(revision)
-        return revision
-
-    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try again when someone else wrote in between: each attempt reads afresh."""
-        for _ in range(TRIES - 1):
-            try:
-                return await attempt()
-            except _StaleError:
-                raise
-            except ConflictError:
-                await self._clock.sleep(PAUSE_S)
-        return await attempt()
-
-
-class _StaleError(ConflictError):
-    """The user's own expectation fails: trying again would not help."""
+        return list(self._state.versions_of(workload_id))
 
 
 def _read_record(workload: str, entry: Entry) -> WorkloadRecord:
     try:
         return WorkloadRecord.read(entry.value)
     except ValidationError as error:
-        raise _StaleError(
+        raise StaleError(
             f"the record of {workload} can't be read",
             why=f"{error.error_count()} of its fields are damaged, or written by a newer version",
             fix="Run the newest version of Wherry on all servers, or delete the workload and apply it anew.",
@@ -218,7 +158,7 @@ def _read_record(workload: str, entry: Entry) -> WorkloadRecord:
 def _check_expected(workload: str, entry: Entry | None, expected: Revision | None) -> None:
     found = entry.mod_revision if entry else ABSENT
     if expected is not None and found != expected:
-        raise _StaleError(
+        raise StaleError(
             f"cannot update {workload}",
             why=f"it is at revision {found} and your edit started from revision {expected}",
             fix="Get it again, redo the edit, and apply again.",
@@ -235,7 +175,7 @@ def _check_job(old: Workload, new: Workload) -> None:
 
     if fixed(old.spec) != fixed(new.spec):
         paths = ", ".join(c.path for c in _field_changes(old, new))
-        raise _StaleError(
+        raise StaleError(
             f"job {new.metadata.name} can't be changed once it is applied",
             why=f"{paths} would change, and what has run already doesn't run again",
             fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name.",

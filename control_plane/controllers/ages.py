@@ -1,0 +1,60 @@
+"""How long this leader has known certain things: on its own clock, from when it first saw them.
+
+A new leader begins to count anew, so that nothing is decided by clocks of other machines, or by time that nobody saw.
+"""
+
+from typing import TypeAlias
+
+from control_plane.state import Batch, ClusterState
+from foundation.clock import Clock
+from manifests.allocations import AllocationStatus
+from manifests.nodes import Liveness, NodeStatus
+
+Key: TypeAlias = tuple[str, str]  # what of it, and the id of an allocation or node
+
+
+class Ages:
+    """Subscribe `on_batch` to the cache; ask for the ages between awaits."""
+
+    def __init__(self, state: ClusterState, clock: Clock) -> None:
+        self._state, self._clock = state, clock
+        self._since: dict[Key, float] = {}
+
+    def on_batch(self, batch: Batch) -> None:
+        for change in batch.changes:
+            match change.new:
+                case AllocationStatus() as status:
+                    self._note("ended", change.id, is_so=status.is_terminal)
+                    self._note("ready", change.id, is_so=status.is_ready)
+                case NodeStatus() as node:
+                    self._note("lost", change.id, is_so=node.liveness is Liveness.LOST)
+                case None if change.table == "status":
+                    self._note("ended", change.id, is_so=False)
+                    self._note("ready", change.id, is_so=False)
+                case None if change.table == "node":
+                    self._note("lost", change.id, is_so=False)
+                case _:
+                    pass
+
+    def ended_for_s(self, allocation: str) -> float:
+        """Return for how long it has been known that the allocation ended; 0.0 if it hasn't."""
+        status = self._state.statuses.get(allocation)
+        return self._age("ended", allocation, is_so=status is not None and status.is_terminal)
+
+    def ready_for_s(self, allocation: str) -> float:
+        status = self._state.statuses.get(allocation)
+        return self._age("ready", allocation, is_so=status is not None and status.is_ready)
+
+    def lost_for_s(self, node: str) -> float:
+        status = self._state.nodes.get(node)
+        return self._age("lost", node, is_so=status is not None and status.liveness is Liveness.LOST)
+
+    def _age(self, what: str, of: str, *, is_so: bool) -> float:
+        self._note(what, of, is_so=is_so)
+        return self._clock.now_s() - self._since[what, of] if is_so else 0.0
+
+    def _note(self, what: str, of: str, *, is_so: bool) -> None:
+        if is_so:
+            self._since.setdefault((what, of), self._clock.now_s())
+        else:
+            self._since.pop((what, of), None)

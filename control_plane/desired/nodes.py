@@ -1,0 +1,45 @@
+"""Writes what operators want of nodes: cordon, drain, and to forget one that is gone for good."""
+
+from control_plane import keys
+from control_plane.desired.committer import Committer
+from control_plane.store.protocol import ABSENT, Delete, ModifiedAt, Put, Revision
+from manifests.errors import ConflictError, NotFoundError
+from manifests.nodes import Liveness, NodeIntent
+
+
+class NodeWriter:
+    def __init__(self, committer: Committer) -> None:
+        self._committer, self._store, self._state = committer, committer.store, committer.state
+
+    async def set_intent(self, node: str, **changes: object) -> Revision:
+        """Change what operators want of a node, e.g. `is_cordoned=True`."""
+
+        async def set_once() -> Revision:
+            self._known_node(node)
+            key = keys.NODE_INTENTS + node
+            entry = await self._store.get(key)
+            old = NodeIntent.read(entry.value) if entry else NodeIntent(name=node)
+            new = old.model_copy(update=changes)
+            if new == old:
+                return self._state.revision
+            compare = ModifiedAt(key, entry.mod_revision if entry else ABSENT)
+            return await self._committer.commit((compare,), (Put(key, new.to_bytes()),))
+
+        return await self._committer.retried(set_once)
+
+    async def delete(self, node: str) -> Revision:
+        """Forget a node that is lost for good. What ran there counts as gone."""
+        self._known_node(node)
+        status = self._state.nodes.get(node)
+        if status and status.liveness is not Liveness.LOST:
+            raise ConflictError(
+                f"node {node} can't be deleted", why="its agent is connected", fix="Drain it, then stop its agent."
+            )
+        compare = ModifiedAt(keys.NODES + node, self._state.nodes.modified_at(node))
+        writes = (Delete(keys.NODES + node), Delete(keys.NODE_INTENTS + node))
+        return await self._committer.commit((compare,), writes)
+
+    def _known_node(self, node: str) -> None:
+        if node not in self._state.nodes:
+            names = ", ".join(sorted(self._state.nodes.ids())) or "none"
+            raise NotFoundError(f"there is no node {node}", why=f"the nodes are: {names}")
