@@ -13,7 +13,8 @@ from control_plane.controllers.ages import Ages
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.orphans import OrphanWatch
-from control_plane.controllers.reconcile import Sight, reconcile
+from control_plane.controllers.progress import ProgressClock
+from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.snapshot import seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
@@ -50,6 +51,7 @@ class Leader:
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
+        self._progress = ProgressClock(self._clock)
         dirty = DirtySet(self._state, self._clock)
         orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
@@ -86,6 +88,8 @@ class Leader:
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
+        for workload in sorted(blocked - dirty.blocked):
+            dirty.mark(workload)  # knowing that it is, its rollout may have another way
         dirty.blocked = (dirty.blocked - decisions.keys()) | blocked
         for workload, decision in decisions.items():
             dirty.mark_after(workload, decision.again_after_s)
@@ -108,7 +112,8 @@ class Leader:
             wall_s=self._clock.wall_s(),
         )
         try:
-            return reconcile(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
@@ -137,12 +142,13 @@ class Leader:
             messages=decision.messages,
             is_complete=decision.is_complete,
             is_failed=decision.is_failed,
-            rollout=decision.rollout or (said.rollout if said else None),
+            rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
         )
         units = []
         if status != said:
             units.append(status_unit(self._state, workload, status))
         used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
+        used |= {status.rollout.target, status.rollout.last_healthy} if status.rollout else set()
         old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
         return units + [_version_gone(workload, v) for v in old if v not in used]
 
