@@ -18,6 +18,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/health", cluster.health, ANYONE),
     ("GET", "/v1/cluster", cluster.show, ADMIN),
     ("GET", "/v1/servers", servers.list_servers, ADMIN),
+    ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
     ("GET", "/v1/nodes/{name}", nodes.show, ADMIN),
     ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
