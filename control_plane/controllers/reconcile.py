@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from control_plane.controllers.adoption import adopt
 from control_plane.controllers.daemons import reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen, retire
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.services import reconcile_service
+from manifests.allocations import Allocation
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronJob, Daemon, Job, Service, VersionRecord, WorkloadRecord
 from scheduler.model import NodeView
@@ -21,6 +23,7 @@ class Sight:
     nodes: Sequence[NodeView]
     said: WorkloadStatus | None  # what the leader recorded last
     versions: Mapping[int, VersionRecord]
+    kept: Sequence[Allocation]  # of this workload, from before a restore, at versions that were restored with it
     was_blocked: bool  # in the last pass no node had room for some of it
     wall_s: float  # for schedules alone
 
@@ -32,7 +35,7 @@ def reconcile(sight: Sight) -> Decision:
         return retire(sight.seen, "the workload was deleted")
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
-    decision = _by_kind(record, present)
+    decision = adopt(record, present.seen, sight.kept, sight.versions) or _by_kind(record, present)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
