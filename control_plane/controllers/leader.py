@@ -15,9 +15,10 @@ from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.orphans import OrphanWatch
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
-from control_plane.controllers.snapshot import seen_of, snapshot_of
+from control_plane.controllers.snapshot import kept_of, overfull, seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
+    adoption_unit,
     placement_unit,
     removal_unit,
     status_unit,
@@ -31,7 +32,7 @@ from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from scheduler.model import NodeView, Placement, Plan, Snapshot
+from scheduler.model import Placement, Plan, Snapshot
 from scheduler.place import place
 
 log = Log(__name__)
@@ -84,7 +85,7 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         snapshot = snapshot_of(self._state)
-        decisions = {w: self._decide(w, snapshot.nodes, is_blocked=w in dirty.blocked) for w in workloads}
+        decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
@@ -98,16 +99,17 @@ class Leader:
                 dirty.mark(workload)
         await self._commit(fence, self._units(decisions, plan, snapshot.revision))
 
-    def _decide(self, workload: str, nodes: Sequence[NodeView], *, is_blocked: bool) -> Decision:
+    def _decide(self, workload: str, snapshot: Snapshot, *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
         if self._state.is_unreadable(keys.WORKLOADS + workload):
             return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
         sight = Sight(
             record=self._state.workloads.get(workload),
             seen=seen_of(self._state, workload, self._ages),
-            nodes=nodes,
+            nodes=snapshot.nodes,
             said=self._state.workload_statuses.get(workload),
             versions=self._state.versions_of(workload),
+            kept=kept_of(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
             was_blocked=is_blocked,
             wall_s=self._clock.wall_s(),
         )
@@ -118,10 +120,14 @@ class Leader:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
 
+    def _has_kept(self) -> bool:
+        return any(node.kept for node in self._state.nodes.values())
+
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
         units += [removal_unit(a) for d in decisions.values() for a in d.removals]
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())

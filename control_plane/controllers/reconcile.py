@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from control_plane.controllers.adoption import adopt
 from control_plane.controllers.daemons import progress_of_daemon, reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen, retire
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.rollouts import Course, Progress, course_of
 from control_plane.controllers.services import progress_of_service, reconcile_service
+from manifests.allocations import Allocation
 from manifests.reasons import Blocked
 from manifests.rollouts import RolloutState
 from manifests.status import WorkloadStatus
@@ -24,6 +26,7 @@ class Sight:
     nodes: Sequence[NodeView]
     said: WorkloadStatus | None  # what the leader recorded last
     versions: Mapping[int, VersionRecord]
+    kept: Sequence[Allocation]  # of this workload, from before a restore, at versions that were restored with it
     was_blocked: bool  # in the last pass no node had room for some of it
     wall_s: float  # for schedules alone
     stalled_for_s: float = 0.0  # how long its rollout has made no progress, as `progress_of` measures it
@@ -47,7 +50,7 @@ def reconcile(sight: Sight) -> Decision:
         return retire(sight.seen, "the workload was deleted")
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
-    decision = _by_kind(record, present)
+    decision = adopt(record, present.seen, sight.kept, sight.versions) or _by_kind(record, present)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
