@@ -130,7 +130,7 @@ class JobSpec(WorkloadSpec):
 
     completions: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
     parallelism: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
-    retries: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1  # of one index, anew and elsewhere, after a failure
+    retries: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1  # of one index: anew, elsewhere if possible
     timeout_s: Duration | None = Field(None, alias="timeout")  # of one allocation, from its first start
 
 
@@ -218,6 +218,7 @@ class WorkloadRecord(Model):
     paused: bool = False  # its rollout goes no further until resumed
     promoted: int = 0  # the version whose canaries were promoted
     owner: WorkloadRef | None = None  # of a Job: the CronJob that it was made for
+    cancelled: str = ""  # of a Job: why it must end, as failed, before it is complete
 
     @property
     def ref(self) -> WorkloadRef:
