@@ -69,12 +69,15 @@ class _Index:
         return self.last is not None and self.last.phase is Phase.FAILED and not self.running
 
 
-def reconcile_job(record: WorkloadRecord, seen: Sequence[Seen]) -> Decision:
-    """Return what brings the job nearer to its end; nothing once it has ended."""
+def reconcile_job(record: WorkloadRecord, seen: Sequence[Seen], *, was_complete: bool = False) -> Decision:
+    """Return what brings the job nearer to its end; nothing once it has ended.
+
+    `was_complete` says that it was complete before: then it is, also if its allocations were collected since.
+    """
     spec = record.workload.spec
     assert isinstance(spec, JobSpec)
     indexes = _by_index(seen)
-    if sum(i.has_succeeded for i in indexes.values()) >= spec.completions:
+    if was_complete or sum(i.has_succeeded for i in indexes.values()) >= spec.completions:
         return Decision(stops=_stops(seen, "the job is complete"), removals=_of_gone_nodes(seen), is_complete=True)
     given_up = [i for i in indexes.values() if not i.has_succeeded and i.has_failed_last and i.failures > spec.retries]
     if record.cancelled or given_up:

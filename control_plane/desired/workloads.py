@@ -181,8 +181,8 @@ def _check_job(old: Workload, new: Workload) -> None:
         raise StaleError(
             f"job {new.metadata.name} can't be changed once it is applied",
             why=f"{paths} would change, and what has run already doesn't run again",
-            fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name. Only parallelism "
-            "and retries of an applied job may change.",
+            fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name. "
+            "Of an applied job only parallelism and retries may change.",
         )
 
 
