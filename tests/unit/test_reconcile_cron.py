@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def at(text: str) -> float:
     return datetime.fromisoformat(f"2026-11-24 {text}").replace(tzinfo=UTC).timestamp()
 
 
-def cron(*, created: str = "00:00", **spec: object) -> WorkloadRecord:
+def cron(*, created: str = "00:00", **spec: Any) -> WorkloadRecord:
     made = record("CronJob", name="backup", **{"schedule": "15 * * * *", **spec})
     return made.model_copy(update={"created_s": at(created)})
 
@@ -101,6 +102,14 @@ def test_a_changed_schedule_counts_from_the_change() -> None:
     assert first.cron is not None
     assert (first.cron.schedule, first.cron.handled_s) == ("*/2 * * * *", at("22:15"))
     assert decide(backup, "22:16", state=first.cron).new_slot == NewSlot("backup-20261124-2216", at("22:16"))
+
+
+def test_a_schedule_that_is_changed_while_the_clock_is_set_back_starts_nothing_again() -> None:
+    backup = cron(schedule="*/5 * * * *")
+    changed = decide(backup, "21:20", state=handled(backup, "22:15"))
+    assert changed.cron is not None
+    assert changed.cron.handled_s == at("22:15")
+    assert decide(backup, "22:15", state=changed.cron).new_slot is None
 
 
 def test_a_clock_that_is_set_back_starts_nothing_again_and_the_message_says_so() -> None:
