@@ -12,7 +12,14 @@ from control_plane.bootstrap import hash_of
 from control_plane.records import Role
 from control_plane.state import ClusterState
 from foundation.logs import Log
-from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, UnavailableError, WherryError
+from manifests.errors import (
+    ForbiddenError,
+    NotFoundError,
+    StoreFullError,
+    UnauthorizedError,
+    UnavailableError,
+    WherryError,
+)
 
 log = Log(__name__)
 
@@ -85,10 +92,13 @@ def problem(error: WherryError) -> web.Response:
 
 async def _await_store(request: web.Request) -> None:
     """Return if writes can be tried. Raises UnavailableError if this server has lost the store for a while."""
+    membership = context_of(request).membership
     try:
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            await context_of(request).membership.wait_for_lease()
+            await membership.wait_for_lease()
     except TimeoutError:
+        if isinstance(membership.failure, StoreFullError):
+            raise membership.failure from None
         raise UnavailableError(
             "nothing can be changed now",
             why="this server can't reach the store",

@@ -119,6 +119,8 @@ class SqliteStore:
         start: int | None = 0
         while start is not None:  # in steps, so that other writes get between them
             start = await self._writer.run(partial(Log.compact, revision=revision, start=start))
+        while await self._writer.run(Log.shrink):
+            pass
 
     async def close(self) -> None:
         if self._is_closed:
