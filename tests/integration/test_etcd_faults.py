@@ -240,25 +240,30 @@ async def test_a_lease_that_can_not_be_renewed_is_lost_in_its_time() -> None:
         cluster.resume(0)
 
 
+async def put_large(store: Store, count: int, *, compact_every: int) -> None:
+    for number in range(count):
+        last = await store.commit(Txn((), (Put("/large", bytes(200_000)),)))
+        if number % compact_every == compact_every - 1:
+            await store.compact(last)
+
+
 async def test_a_full_etcd_refuses_writes_by_its_alarm_and_still_reads_and_compacts() -> None:
-    async with etcd_cluster(options=("--quota-backend-bytes", "4000000")) as cluster, opened(cluster.endpoints) as store:
+    quota = ("--quota-backend-bytes", "4000000")
+    async with etcd_cluster(options=quota) as cluster, opened(cluster.endpoints) as store:
         kept = await store.commit(Txn((), (Put("/kept", b"1"),)))
         with pytest.raises(StoreFullError, match="NOSPACE") as refused:
-            for _ in range(100):
-                last = await store.commit(Txn((), (Put("/large", bytes(200_000)),)))
+            await put_large(store, 100, compact_every=1000)
         assert refused.value.http_status == 507
         assert "etcdctl alarm disarm" in refused.value.fix
         entry = await store.get("/kept")
         assert entry is not None
         assert entry.mod_revision == kept
-        await store.compact(last)
+        await store.compact((await store.list_prefix("/")).revision)
         with pytest.raises(StoreFullError):
             await store.commit(Txn((), (Put("/kept", b"2"),)))
 
 
 async def test_an_etcd_whose_history_is_compacted_does_not_fill_up() -> None:
-    async with etcd_cluster(options=("--quota-backend-bytes", "8000000")) as cluster, opened(cluster.endpoints) as store:
-        for number in range(200):  # 40 MB in all
-            last = await store.commit(Txn((), (Put("/large", bytes(200_000)),)))
-            if number % 5 == 4:
-                await store.compact(last)
+    quota = ("--quota-backend-bytes", "8000000")
+    async with etcd_cluster(options=quota) as cluster, opened(cluster.endpoints) as store:
+        await put_large(store, 200, compact_every=5)  # 40 MB in all
