@@ -18,11 +18,13 @@ from control_plane.api.context import Context
 from control_plane.api.routes import make_app
 from control_plane.bootstrap import ensure_cluster, ensure_token_file, register_token, write_client_file
 from control_plane.changes import ChangeFeed
+from control_plane.controllers.bookkeeping import Bookkeeping
+from control_plane.controllers.compactor import HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
-from control_plane.events import EventLog
+from control_plane.event_log import EventLog
 from control_plane.membership import Membership
 from control_plane.records import Role, ServerRecord
 from control_plane.session_handler import SessionHandler
@@ -56,6 +58,8 @@ class ServerOptions:
     join_token_file: Path | None = None
     heartbeat_s: float = 1.0
     lost_after_s: float = 5.0
+    keep_history_s: float = 3600.0  # of the store, at least
+    keep_revisions: int = 10_000
     log_level: str = "info"
 
     @property
@@ -111,15 +115,16 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
         lost_after_s=options.lost_after_s,
         has_store=lambda: membership.has_lease,
     )
-    leader = Leader(store, state, clock, lost_after_s=options.lost_after_s)
     events = EventLog(state, clock)
+    promise = HistoryPromise(options.keep_history_s, options.keep_revisions)
+    bookkeeping = Bookkeeping(store, state, clock, events, promise)
+    leader = Leader(store, state, clock, bookkeeping, lost_after_s=options.lost_after_s)
     committer = Committer(store, state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
             state=state,
             workload_writer=WorkloadWriter(committer, clock, rng),
             node_writer=NodeWriter(committer),
-            events=events,
             changes=ChangeFeed(state, events),
             sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
             membership=membership,
@@ -142,8 +147,8 @@ async def _ensure_tokens(options: ServerOptions, store: Store, clock: Clock) -> 
     """Make this host's tokens known to the cluster, and return the admin token."""
     admin = ensure_token_file(options.admin_token_file or options.data_dir / "admin.token", Role.ADMIN)
     join = ensure_token_file(options.join_token_file or options.data_dir / "join.token", Role.NODE)
-    await register_token(store, admin, Role.ADMIN, clock)
-    await register_token(store, join, Role.NODE, clock)
+    await register_token(store, admin, Role.ADMIN, clock, name=options.name)
+    await register_token(store, join, Role.NODE, clock, name=options.name)
     return admin
 
 

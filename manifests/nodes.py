@@ -24,6 +24,7 @@ class NodeIntent(Model):
     drain_deadline_s: float | None = Field(None, alias="drainDeadline")  # how long it may take; then all is stopped
     taints: tuple[Annotated[str, AfterValidator(_checked_taint)], ...] = ()  # each `key=value:effect`
     metadata: dict[LabelKey, Text] = Field(default_factory=dict)  # for people; nothing is decided by it
+    changed_by: str = ""  # who made the last change, in words
 
 
 class Liveness(StrEnum):

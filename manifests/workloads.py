@@ -218,6 +218,7 @@ class WorkloadRecord(Model):
     paused: bool = False  # its rollout goes no further until resumed
     promoted: int = 0  # the version whose canaries were promoted
     owner: WorkloadRef | None = None  # of a Job: the CronJob that it was made for
+    changed_by: str = ""  # who made the last change, in words
 
     @property
     def ref(self) -> WorkloadRef:
@@ -234,6 +235,7 @@ class VersionRecord(Model):
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, int] = Field(default_factory=dict)  # the version of each config that it uses
     cause: str = ""  # why it was made, where it wasn't a change of the spec: a config's change, undo, restart
+    changed_by: str = ""  # who made it, in words
 
 
 def makes_new_version(old: Workload, new: Workload) -> bool:

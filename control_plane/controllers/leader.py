@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
+from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
+from control_plane.controllers.history import kept_of
 from control_plane.controllers.orphans import OrphanWatch
 from control_plane.controllers.reconcile import Sight, reconcile
 from control_plane.controllers.snapshot import seen_of, snapshot_of
@@ -24,7 +26,7 @@ from control_plane.controllers.writes import (
     transactions,
 )
 from control_plane.state import ClusterState
-from control_plane.store.protocol import CreatedAt, Delete, Store, Txn
+from control_plane.store.protocol import CreatedAt, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
@@ -37,15 +39,16 @@ log = Log(__name__)
 
 PASS_GAP_S = 0.01  # a burst of events makes few passes
 CONFLICT_PAUSE_S = 0.05
-KEPT_VERSIONS = 10
 MOST_PER_PASS = 500  # placements of one workload, so that a burst delays nobody by more than one pass
 
 
 class Leader:
     """Leads the cluster under one fence, from `lead` until cancelled or deposed."""
 
-    def __init__(self, store: Store, state: ClusterState, clock: Clock, *, lost_after_s: float) -> None:
-        self._store, self._state, self._clock = store, state, clock
+    def __init__(
+        self, store: Store, state: ClusterState, clock: Clock, bookkeeping: Bookkeeping, *, lost_after_s: float
+    ) -> None:
+        self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
         self._lost_after_s = lost_after_s
 
     async def lead(self, fence: CreatedAt) -> None:
@@ -56,6 +59,7 @@ class Leader:
         try:
             async with TaskGroup() as tasks:
                 tasks.create_task(orphans.run(fence), name="orphan-watch")
+                tasks.create_task(self._bookkeeping.run(fence), name="bookkeeping")
                 await self._passes(fence, dirty)
                 raise _DeposedError
         except* _DeposedError:
@@ -116,7 +120,9 @@ class Leader:
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
-        units += [removal_unit(a) for d in decisions.values() for a in d.removals]
+        for d in decisions.values():
+            kept = kept_of(self._state, d.removals, self._clock.wall_s())
+            units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
@@ -128,7 +134,7 @@ class Leader:
     def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
         record = self._state.workloads.get(workload)
         if record is None:
-            return [] if self._state.is_unreadable(keys.WORKLOADS + workload) else self._last_units(workload)
+            return []  # the collector takes what is left over
         said = self._state.workload_statuses.get(workload)
         status = WorkloadStatus(
             ref=record.ref,
@@ -139,21 +145,7 @@ class Leader:
             is_failed=decision.is_failed,
             rollout=decision.rollout or (said.rollout if said else None),
         )
-        units = []
-        if status != said:
-            units.append(status_unit(self._state, workload, status))
-        used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
-        old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
-        return units + [_version_gone(workload, v) for v in old if v not in used]
-
-    def _last_units(self, workload: str) -> list[Unit]:
-        """Return what removes the rest of a deleted workload, once no allocation of it is left."""
-        if self._state.allocations_of(workload):
-            return []
-        rest = [_version_gone(workload, v) for v in self._state.versions_of(workload)]
-        if workload in self._state.workload_statuses:
-            rest.append(Unit((Delete(keys.WORKLOAD_STATUSES + workload),)))
-        return rest
+        return [status_unit(self._state, workload, status)] if status != said else []
 
     async def _commit(self, fence: CreatedAt, units: list[Unit]) -> None:
         """Commit everything, and wait until the cache has it: the next pass must see what this one did."""
@@ -164,10 +156,6 @@ class Leader:
                 _log_writes(txn, revision)
         finally:
             await self._state.wait_for(revision)
-
-
-def _version_gone(workload: str, version: int) -> Unit:
-    return Unit((Delete(keys.VERSIONS + keys.version_id(workload, version)),))
 
 
 def _first_of_each(placements: Sequence[Placement]) -> list[Placement]:
