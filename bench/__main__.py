@@ -17,6 +17,7 @@ SENTENCES = {
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
     "crash": "how soon a container that crashed runs again",
+    "agents": "2,000 simulated agents on one server: registered, kept, and handed a service of 2,000 replicas",
     "failover": "how soon the work of a silent node runs elsewhere, and that an agent's restart moves nothing",
     "deploy": "how long 50 replicas take to run, beside the engine's API alone",
 }

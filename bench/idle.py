@@ -1,16 +1,12 @@
 """What each daemon costs while nothing happens but health checks, and that the store is not written then."""
 
 import asyncio
-import base64
 import time
 from pathlib import Path
 
-import aiohttp
-
 from bench.figures import Figure, at_most, below, reported
-from bench.rig import cpu_s, service, until_ready
-from control_plane import keys
-from tests.lab.cluster import Cluster, Daemon, wherry_cluster
+from bench.rig import cpu_s, revision_of, service, until_ready
+from tests.lab.cluster import Daemon, wherry_cluster
 
 CONTAINERS = 10
 WINDOW_S, SHORT_WINDOW_S = 60.0, 20.0
@@ -26,13 +22,13 @@ async def measure(*, short: bool) -> list[Figure]:
         await until_ready(cluster.api, "checked", CONTAINERS)
         await asyncio.sleep(SETTLE_S)
         daemons = {f"{d.name} {d.host.name}": d for d in (*cluster.servers, *cluster.agents)}
-        revision = await _revision(cluster)
+        revision = await revision_of(cluster)
         before = {name: cpu_s(daemon.process.pid) for name, daemon in daemons.items()}
         began = time.monotonic()
         await asyncio.sleep(window_s)
         passed_s = time.monotonic() - began
         percents = {name: 100 * (cpu_s(d.process.pid) - before[name]) / passed_s for name, d in daemons.items()}
-        figures = [at_most(f"store revisions made in {window_s:.0f} s", await _revision(cluster) - revision, "", 0)]
+        figures = [at_most(f"store revisions made in {window_s:.0f} s", await revision_of(cluster) - revision, "", 0)]
         for name, daemon in daemons.items():
             figures.append(below(f"{name}: memory", _memory_mib(daemon), "MiB", MEMORY_MIB))
             figures.append(below(f"{name}: CPU", percents[name], "% of a core", CPU_PERCENT))
@@ -50,16 +46,6 @@ def _checked_service() -> dict[str, object]:
         ports=[{"name": "http", "container": 8080, "publish": "auto"}],
         health={"readiness": {"http": {"port": "http", "path": "/"}, "interval": "5s"}},
     )
-
-
-async def _revision(cluster: Cluster) -> int:
-    """Return the store's revision, asked of etcd itself."""
-    key = base64.b64encode(keys.ROOT.encode()).decode()
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-        session.post(f"{cluster.etcd.members[0].url}/v3/kv/range", json={"key": key}) as answer,
-    ):
-        return int((await answer.json())["header"]["revision"])
 
 
 def _memory_mib(daemon: Daemon) -> float:

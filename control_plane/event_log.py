@@ -89,8 +89,8 @@ class EventLog:
 
     def _wait(self, told: Told, revision: int, at_s: float) -> None:
         id_ = event_id(told)
-        stored = self._state.events.get(id_)
-        if stored is not None and stored.revision >= revision:
+        stored = self._state.events.stored(id_)
+        if stored is not None and revision <= _covered(stored.value, stored.modified_at):
             return
         known = self.waiting.setdefault(id_, Waiting(told, at_s, at_s))
         known.add(told, revision, at_s)
@@ -102,9 +102,14 @@ class EventLog:
         known = self.waiting.get(change.id)
         if known is None or not isinstance(change.new, EventRecord):
             return
-        known.forget(change.new.revision)
+        known.forget(_covered(change.new, change.revision))
         if not known.times:
             del self.waiting[change.id]
+
+
+def _covered(record: EventRecord, modified_at: int) -> int:
+    """Return up to which revision all is stored. After a restore the record's own may be of another count."""
+    return min(record.revision, modified_at)
 
 
 def event_id(told: Told) -> str:

@@ -10,9 +10,13 @@ from manifests.workloads import WorkloadRef
 
 
 class ClusterRecord(Model):
-    """The cluster's identity, made once by the first server. An agent obeys only the cluster that it joined."""
+    """The cluster's identity, made once by the first server. An agent obeys only the cluster that it joined.
+
+    `generation` rises when a snapshot is restored: then revisions begin anew, and an agent obeys only the newest.
+    """
 
     id: str
+    generation: int = 1
     created_s: Timestamp = Field(alias="createdAt")
 
 

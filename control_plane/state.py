@@ -149,9 +149,20 @@ class ClusterState:
         self._versions: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
         self._by_node: defaultdict[str, set[str]] = defaultdict(set)
         self.revision = Revision(0)
+        self._heard_s = clock.now_s()
         self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
         self._subscribers: list[Subscriber] = []
         self._moved = asyncio.Condition()
+
+    @property
+    def generation(self) -> int:
+        """Return which life of the store this is: revisions are comparable within one only."""
+        cluster = self.cluster.get("")
+        return cluster.generation if cluster else 0
+
+    def staleness_s(self) -> float:
+        """Return how long ago the store was last heard of: what is here is at most so old."""
+        return self._clock.now_s() - self._heard_s
 
     def is_unreadable(self, key: str) -> bool:
         """Say whether there is a record that can't be read: then nothing may be concluded from its absence here."""
@@ -232,6 +243,7 @@ class ClusterState:
             self._index(applied)
             done.append(applied)
         self.revision = max(self.revision, revision)
+        self._heard_s = self._clock.now_s()
         if done:
             batch = Batch(self.revision, tuple(done), is_first)
             for subscriber in list(self._subscribers):

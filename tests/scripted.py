@@ -87,21 +87,21 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, *, store: str = "", lost_after_s: float = 1.5, **options: Any
+    data_dir: Path, *, store: str = "", on: Store | None = None, name: str = "s1", lost_after_s: float = 1.5
 ) -> AsyncIterator[Served]:
-    """Run a server until the block ends."""
+    """Run a server until the block ends: on a store of its own, or `on` that of another one."""
     port = free_port()
     chosen = ServerOptions(
         store=store or f"sqlite:{data_dir / 'store.db'}",
         port=port,
         data_dir=data_dir,
-        name="s1",
+        name=name,
         heartbeat_s=0.3,
         lost_after_s=lost_after_s,
     )
     await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
     clock, rng = SystemClock(), random.Random(1)
-    opened = await open_store(chosen.store, clock=clock, rng=rng)
+    opened = on or await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve(chosen, opened, clock, rng), name="server")
         server = Served(chosen.url, data_dir, opened, http)
@@ -111,7 +111,8 @@ async def served(
         finally:
             task.cancel()
             await asyncio.wait([task])
-            await opened.close()
+            if on is None:
+                await opened.close()
 
 
 async def _answers(server: Served, task: "asyncio.Task[None]") -> bool:

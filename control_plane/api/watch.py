@@ -9,8 +9,9 @@ from aiohttp import web
 from control_plane import event_views, keys, views
 from control_plane.api.bodies import whole_number
 from control_plane.api.context import Context, context_of
+from control_plane.api.guard import GENERATION
 from control_plane.changes import Subscription, View, ViewKey
-from manifests.errors import UsageError
+from manifests.errors import CompactedError, UsageError
 
 PROGRESS_EVERY_S = 10.0
 TYPES = frozenset({"node", "workload", "allocation", "event"})
@@ -22,6 +23,7 @@ async def watch(request: web.Request) -> web.StreamResponse:
     types = _types_of(request)
     after = whole_number(request, "after", most=10**18)
     if after is not None:
+        _check_generation(request, context)
         await context.state.wait_for(after)
     subscription, unsubscribe = context.changes.subscribe(after)
     try:
@@ -37,6 +39,17 @@ async def watch(request: web.Request) -> web.StreamResponse:
     finally:
         unsubscribe()
     return response
+
+
+def _check_generation(request: web.Request, context: Context) -> None:
+    """Refuse to go on from a revision of another generation of the store."""
+    asked, ours = request.headers.get(GENERATION), str(context.state.generation)
+    if asked not in (None, ours):
+        raise CompactedError(
+            "the changes since that revision are not known",
+            why="the store was restored from a snapshot, and its revisions are others now",
+            fix="Watch without `after`, which begins with all there is.",
+        )
 
 
 def _types_of(request: web.Request) -> frozenset[str]:

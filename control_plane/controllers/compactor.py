@@ -29,6 +29,9 @@ class HistoryPromise:
     keep_revisions: int = 10_000
 
 
+PROMISE = HistoryPromise()
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What the store's revision was at a time."""

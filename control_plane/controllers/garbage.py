@@ -100,9 +100,7 @@ def _events(state: ClusterState) -> Iterator[Unit]:
     """Yield the oldest events over the counts: first those over their subject's, then those over all."""
     by_place: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
     for id_ in state.events.ids():
-        event = state.events.get(id_)
-        if isinstance(event, EventRecord):
-            by_place[keys.place_of(id_)].append((event.revision, id_))
+        by_place[keys.place_of(id_)].append((state.events.modified_at(id_), id_))
     kept: list[tuple[bool, int, str]] = []
     for place in sorted(by_place):
         is_there = _is_there(state, place)

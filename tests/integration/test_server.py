@@ -13,7 +13,7 @@ from control_plane import keys
 from control_plane.store.protocol import Delete, Put, Txn
 from manifests.allocations import Phase
 from manifests.session import LOG_WINDOW_BYTES
-from tests.lab.waiting import wait_until
+from tests.lab.waiting import wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 WEB = "/v1/workloads/default/service/web"
@@ -317,7 +317,7 @@ async def test_nothing_is_written_while_nothing_happens(server: Served) -> None:
         async def revision() -> int:
             return int((await server.get("/v1/cluster"))["revision"])
 
-        before = await revision()
+        before = await wait_still(revision, 2.5, 15, "the last events are stored")
         with pytest.raises(AssertionError, match="not within"):
             await wait_until(revision, 3, "a write", lambda now: now != before)
 
