@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from control_plane.controllers.bookkeeping import Bookkeeping
+from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
+from control_plane.event_log import EventLog
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
@@ -37,6 +40,7 @@ class Core:
     workload_writer: WorkloadWriter
     node_writer: NodeWriter
     leader: Leader
+    events: EventLog
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -67,12 +71,14 @@ def assemble(
     url: str,
     heartbeat_s: float,
     lost_after_s: float,
+    promise: HistoryPromise = PROMISE,
 ) -> Core:
     """Return the parts of a server of that name; `url` is where other servers reach its API."""
     server = ServerRecord(
         id=f"{name}-{rng.getrandbits(32):08x}", name=name, url=url, version=VERSION, started_s=clock.wall_s()
     )
     state = ClusterState(store, clock)
+    events = EventLog(state, clock)
     committer = Committer(store, state, clock)
     membership = Membership(store, state, server, clock, rng)
     registry = SessionRegistry(
@@ -92,5 +98,8 @@ def assemble(
         sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
         workload_writer=WorkloadWriter(committer, clock, rng),
         node_writer=NodeWriter(committer),
-        leader=Leader(store, state, clock, lost_after_s=lost_after_s),
+        leader=Leader(
+            store, state, clock, Bookkeeping(store, state, clock, events, promise), lost_after_s=lost_after_s
+        ),
+        events=events,
     )
