@@ -265,6 +265,9 @@ async def connected(server: Served, *agents: ScriptedAgent) -> AsyncIterator[Non
 
 
 def manifest(kind: str = "Service", name: str = "web", **spec: Any) -> dict[str, Any]:
+    """Return a manifest; a service whose allocations count as available at once, unless told otherwise."""
+    if kind == "Service":
+        spec["update"] = {"minHealthyTime": "0s", **spec.get("update", {})}
     return {
         "apiVersion": "wherry/v1",
         "kind": kind,
