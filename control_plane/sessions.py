@@ -14,6 +14,7 @@ from typing import Protocol
 from control_plane import keys
 from control_plane.controllers.losses import STALLED_S, SUSPECT_SHARE, marked_silent
 from control_plane.identity import check_hello, check_identity, is_reboot
+from control_plane.snapshots import begin_generation
 from control_plane.state import ClusterState
 from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision, Store, Txn
 from foundation.clock import Clock
@@ -102,6 +103,7 @@ class SessionRegistry:
             cluster=cluster.id if cluster else "",
             server=self._server_id,
             session=session.number,
+            generation=self._state.generation,
             heartbeat_s=self.heartbeat_s,
             lost_after_s=self.lost_after_s,
         )
@@ -110,7 +112,7 @@ class SessionRegistry:
         """Write that the node is here, and return its session. Raises ConflictError or UnavailableError in words."""
         check_hello(hello, self._state.cluster.get(""))
         await self._await_store()
-        await self._state.wait_for(hello.applied_revision)
+        await self._await_news_of(hello)
         name = hello.facts.name
         for _ in range(REGISTER_TRIES):
             old = self._state.nodes.get(name)
@@ -121,6 +123,7 @@ class SessionRegistry:
                 server=self._server_id,
                 session=old.session + 1 if old else 1,
                 trouble=hello.trouble,
+                kept=hello.kept,
                 changed_s=self._clock.wall_s(),
             )
             unchanged = ModifiedAt(keys.NODES + name, await self._modified_at(name))
@@ -133,6 +136,28 @@ class SessionRegistry:
             return await self._adopt(status, revision, connection, is_reboot=is_reboot(hello, old))
         raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
 
+    async def _await_news_of(self, hello: Hello) -> None:
+        """Return once this server knows as much as the agent obeys already. Raises UnavailableError if it doesn't.
+
+        An agent that has seen a revision which the store itself hasn't is the proof that the store has gone back.
+        """
+        ours = self._state.generation
+        if hello.generation > ours:
+            raise UnavailableError(
+                f"this server has not seen generation {hello.generation} of the store",
+                why=f"it knows generation {ours}",
+                fix="Another server will do; if none does, the store is an older one than this agent's.",
+            )
+        if hello.generation < ours and (hello.generation or ours > 1):
+            return  # revisions of an earlier generation mean nothing now
+        try:
+            await self._state.wait_for(hello.applied_revision)
+        except UnavailableError:
+            renewed = await begin_generation(self._store, Revision(hello.applied_revision))
+            if renewed is None:
+                raise
+            log.error("the store has gone back in time", seen=hello.applied_revision, by=hello.facts.name)
+
     async def _modified_at(self, node: str) -> Revision:
         """Return where the node's record stands; one that can't be read is known by the store alone, and mended now."""
         if self._state.is_unreadable(keys.NODES + node):
@@ -142,9 +167,9 @@ class SessionRegistry:
 
     async def report(self, session: LiveSession, report: NodeReport) -> None:
         """Write what has changed about the node. Raises ConflictError if it has a newer session."""
-        old = session.status
-        if (old.facts, old.trouble) != (report.facts, report.trouble):
-            await self._write(session, {"facts": report.facts, "trouble": report.trouble})
+        news: dict[str, object] = {"facts": report.facts, "trouble": report.trouble, "kept": report.kept}
+        if any(getattr(session.status, name) != value for name, value in news.items()):
+            await self._write(session, news)
 
     async def _write(self, session: LiveSession, changes: dict[str, object]) -> None:
         """Change the node's record. Raises ConflictError if it has a newer session, or was marked lost meanwhile."""

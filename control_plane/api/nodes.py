@@ -40,6 +40,11 @@ async def confirm_lost(request: web.Request) -> web.Response:
     return await show(request)
 
 
+async def release(request: web.Request) -> web.Response:
+    await context_of(request).node_writer.release(request.match_info["name"])
+    return await show(request)
+
+
 async def _intend(request: web.Request, **changes: bool) -> web.Response:
     await context_of(request).node_writer.set_intent(request.match_info["name"], **changes)
     return await show(request)

@@ -193,7 +193,7 @@ async def test_a_node_whose_intent_cannot_be_read_takes_nothing_new(cluster: Clu
 
 
 def sight(of: WorkloadRecord, *there: Any, nodes: tuple[NodeView, ...] = ()) -> Sight:
-    return Sight(of, there, nodes, None, {}, False, 0.0)
+    return Sight(record=of, seen=there, nodes=nodes, said=None, versions={}, kept=(), was_blocked=False)
 
 
 def view(name: str, eligibility: Eligibility = Eligibility.READY, *taints: str) -> NodeView:
