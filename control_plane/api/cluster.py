@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane import views
+from control_plane import node_views
 from control_plane.api.context import context_of
 
 
@@ -25,6 +25,6 @@ async def show(request: web.Request) -> web.Response:
             "isLeading": context.membership.is_leading,
             "hasStore": context.membership.has_lease,
             "revision": state.revision,
-            "brake": views.brake(state),
+            "brake": node_views.brake(state),
         }
     )
