@@ -21,6 +21,7 @@ from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import SessionRegistry
+from control_plane.spreading import Spreading
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Store
 from foundation.clock import Clock
@@ -37,6 +38,7 @@ class Core:
     membership: Membership
     registry: SessionRegistry
     sessions: SessionHandler
+    spreading: Spreading
     workload_writer: WorkloadWriter
     node_writer: NodeWriter
     leader: Leader
@@ -54,6 +56,7 @@ class Core:
                 tasks.create_task(self.state.follow(), name="follow-store"),
                 tasks.create_task(self.registry.watch_silence(), name="watch-silence"),
                 tasks.create_task(self.registry.watch_store(), name="watch-store"),
+                tasks.create_task(self.spreading.run(), name="spread-agents"),
                 tasks.create_task(self.membership.run(self.leader.lead), name="membership"),
             )
             await self.membership.wait_for_lease()
@@ -90,12 +93,14 @@ def assemble(
         lost_after_s=lost_after_s,
         has_store=lambda: membership.has_lease,
     )
+    sessions = SessionHandler(state, registry, StatusWriter(store, state, clock), clock)
     return Core(
         server=server,
         state=state,
         membership=membership,
         registry=registry,
-        sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
+        sessions=sessions,
+        spreading=Spreading(state, sessions, clock, server_id=server.id),
         workload_writer=WorkloadWriter(committer, clock, rng),
         node_writer=NodeWriter(committer),
         leader=Leader(
