@@ -175,10 +175,10 @@ async def writes_of(store: Store, after: Revision, key: str) -> int:
 
 async def test_many_replicas_make_few_events(store: Store, tmp_path: Path) -> None:
     async with served(tmp_path / "s1", on=store) as server:
-        agents = [ScriptedAgent(server, facts(f"n{n}")) for n in range(3)]
+        agents = [ScriptedAgent(server, facts(f"n{n}", memory="16Gi")) for n in range(3)]
         async with connected(server, *agents):
             begin = Revision(await settled(server))
-            await server.apply(manifest(replicas=1500, resources={"cpu": "1m", "memory": "1Mi", "pids": 1}))
+            await server.apply(manifest(replicas=1500, resources={"cpu": "1m", "memory": "6Mi", "pids": 1}))
             await server.until_state(WEB, "healthy", deadline_s=60)
             end = await settled(server)
             placed = await event_of(server, "service/web", "placed")
