@@ -48,6 +48,14 @@ class TokenRecord(Model):
     created_s: Timestamp = Field(alias="createdAt")
 
 
+class FreezeRecord(Model):
+    """Somebody's wish that the cluster is left as it is; there is none where it isn't frozen."""
+
+    by: str  # the role of the token
+    reason: str = ""
+    since_s: Timestamp = Field(alias="since")
+
+
 class DeletionRecord(Model):
     """That a user deleted something, until the leader has told it as an event."""
 

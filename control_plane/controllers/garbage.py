@@ -26,6 +26,7 @@ def garbage_of(state: ClusterState) -> Iterator[Unit]:
     """Yield the deletions of all that is left over, each on its own."""
     yield from _versions(state)
     yield from _workload_statuses(state)
+    yield from _cron_states(state)
     yield from _statuses(state)
     yield from _ended(state)
     yield from _events(state)
@@ -33,11 +34,15 @@ def garbage_of(state: ClusterState) -> Iterator[Unit]:
 
 def _versions(state: ClusterState) -> Iterator[Unit]:
     """Yield versions that nothing runs and nothing names; of a deleted workload all, once nothing of it runs."""
+    kept_versions: defaultdict[str, set[int]] = defaultdict(set)
+    for node in state.nodes.values():
+        for allocation in node.kept:
+            kept_versions[keys.id_of_ref(allocation.workload)].add(allocation.version)
     for workload in sorted({keys.place_of(version) for version in state.versions.ids()}):
         record = state.workloads.get(workload)
         if state.is_unreadable(keys.WORKLOADS + workload) or _has_unreadable_allocations(state):
             continue
-        used = {a.version for a in state.allocations_of(workload)}
+        used = {a.version for a in state.allocations_of(workload)} | kept_versions[workload]
         if record is None:
             old = [] if used else list(state.versions_of(workload))
         else:
@@ -57,7 +62,7 @@ def _versions(state: ClusterState) -> Iterator[Unit]:
 def _named_by(state: ClusterState, workload: str, version: int, promoted: int) -> set[int]:
     status = state.workload_statuses.get(workload)
     rollout = status.rollout if status else None
-    return {version, promoted, *((rollout.version, rollout.target, rollout.healthy) if rollout else ())}
+    return {version, promoted, *((rollout.version, rollout.target, rollout.last_healthy) if rollout else ())}
 
 
 def _has_unreadable_allocations(state: ClusterState) -> bool:
@@ -69,6 +74,13 @@ def _workload_statuses(state: ClusterState) -> Iterator[Unit]:
         stored = state.workload_statuses.stored(workload)
         is_needed = workload in state.workloads or state.is_unreadable(keys.WORKLOADS + workload)
         if stored and not is_needed and not state.allocations_of(workload):
+            yield _deletion(stored, ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)))
+
+
+def _cron_states(state: ClusterState) -> Iterator[Unit]:
+    for workload in sorted(state.crons.ids()):
+        stored = state.crons.stored(workload)
+        if stored and workload not in state.workloads and not state.is_unreadable(keys.WORKLOADS + workload):
             yield _deletion(stored, ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)))
 
 
