@@ -15,10 +15,12 @@ from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.orphans import OrphanWatch
-from control_plane.controllers.reconcile import Sight, reconcile
-from control_plane.controllers.snapshot import seen_of, snapshot_of
+from control_plane.controllers.progress import ProgressClock
+from control_plane.controllers.reconcile import Sight, progress_of, reconcile
+from control_plane.controllers.snapshot import kept_of, overfull, seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
+    adoption_unit,
     placement_unit,
     removal_unit,
     status_unit,
@@ -33,7 +35,7 @@ from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from scheduler.model import NodeView, Placement, Plan, Snapshot
+from scheduler.model import Placement, Plan, Snapshot
 from scheduler.place import place
 
 log = Log(__name__)
@@ -53,6 +55,7 @@ class Leader:
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
+        self._progress = ProgressClock(self._clock)
         dirty = DirtySet(self._state, self._clock)
         orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
@@ -85,10 +88,12 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         snapshot = snapshot_of(self._state)
-        decisions = {w: self._decide(w, snapshot.nodes, is_blocked=w in dirty.blocked) for w in workloads}
+        decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
+        for workload in sorted(blocked - dirty.blocked):
+            dirty.mark(workload)  # knowing that it is, its rollout may have another way
         dirty.blocked = (dirty.blocked - decisions.keys()) | blocked
         self._note_waiting(dirty, decisions)
         for workload, decision in decisions.items():
@@ -110,7 +115,7 @@ class Leader:
             if decision.is_waiting and record:
                 dirty.waiting[workload] = frozenset(dependencies_of(record.workload))
 
-    def _decide(self, workload: str, nodes: Sequence[NodeView], *, is_blocked: bool) -> Decision:
+    def _decide(self, workload: str, snapshot: Snapshot, *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
         if self._state.is_unreadable(keys.WORKLOADS + workload):
             return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
@@ -118,31 +123,38 @@ class Leader:
         sight = Sight(
             record=record,
             seen=seen_of(self._state, workload, self._ages),
-            nodes=nodes,
+            nodes=snapshot.nodes,
             said=self._state.workload_statuses.get(workload),
             versions=self._state.versions_of(workload),
+            kept=kept_of(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
             was_blocked=is_blocked,
             cron=cron_sight_of(self._state, workload, self._clock.wall_s()),
             waits_for=unmet(self._state, record) if record else (),
         )
         try:
-            return reconcile(sight)
+            progress = None if is_frozen(self._state) else progress_of(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress)
+            return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
+
+    def _has_kept(self) -> bool:
+        return any(node.kept for node in self._state.nodes.values())
 
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
         units += [removal_unit(a) for d in decisions.values() for a in d.removals]
         units += cron_units(self._state, decisions, self._clock.wall_s())
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
             units.append(unit)
         for workload, decision in decisions.items():
             units += self._status_units(workload, decision, plan)
-            units += self._old_versions(workload)
+            units += self._old_versions(workload, decision)
             units += self._last_units(workload)
         return units
 
@@ -159,16 +171,18 @@ class Leader:
             is_complete=decision.is_complete,
             is_failed=decision.is_failed,
             is_waiting=decision.is_waiting,
-            rollout=decision.rollout or (said.rollout if said else None),
+            rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
         )
         return [] if status == said else [status_unit(self._state, workload, status)]
 
-    def _old_versions(self, workload: str) -> list[Unit]:
-        """Return what removes versions that are old and that no allocation is of."""
-        record = self._state.workloads.get(workload)
+    def _old_versions(self, workload: str, decision: Decision) -> list[Unit]:
+        """Return what removes versions that are old, that no allocation is of and that no rollout may go back to."""
+        record, said = self._state.workloads.get(workload), self._state.workload_statuses.get(workload)
         if record is None:
             return []
         used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
+        for rollout in (decision.rollout, said.rollout if said else None):
+            used |= {rollout.target, rollout.last_healthy} if rollout else set()
         old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
         return [_version_gone(workload, v) for v in old if v not in used]
 
