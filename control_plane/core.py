@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
@@ -35,7 +37,9 @@ class Core:
     registry: SessionRegistry
     sessions: SessionHandler
     workload_writer: WorkloadWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
+    freeze_writer: FreezeWriter
     leader: Leader
 
     @asynccontextmanager
@@ -91,6 +95,8 @@ def assemble(
         registry=registry,
         sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
         workload_writer=WorkloadWriter(committer, clock, rng),
+        cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
+        freeze_writer=FreezeWriter(committer, clock),
         leader=Leader(store, state, clock, lost_after_s=lost_after_s),
     )
