@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from control_plane.records import FreezeRecord
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
@@ -74,6 +75,8 @@ def _told(change: ObjectChange) -> Iterator[_Told]:
             yield from _node_told(change, node)
         case NodeIntent() as intent:
             yield from _intent_told(change, intent)
+        case FreezeRecord() as freeze:
+            yield from _freeze_told(change, freeze)
 
 
 def _workload_told(change: ObjectChange, record: WorkloadRecord) -> Iterator[_Told]:
@@ -159,6 +162,14 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[_Told]:
         yield subject, "draining", "is being drained: what runs there moves elsewhere", ""
     elif new.is_cordoned != old.is_cordoned:
         yield subject, "cordoned" if new.is_cordoned else "uncordoned", _cordon_sentence(new), ""
+
+
+def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[_Told]:
+    if change.new is None:
+        yield "cluster", "unfrozen", "the leader acts again", ""
+    elif change.old is None:
+        why = f": {freeze.reason}" if freeze.reason else ""
+        yield "cluster", "frozen", f"frozen by {freeze.by}{why}; what is changed has its effect once it is unfrozen", ""
 
 
 def _cordon_sentence(intent: NodeIntent) -> str:

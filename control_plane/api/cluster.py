@@ -46,7 +46,7 @@ async def freeze(request: web.Request) -> web.Response:
         checked_text(reason)
     except ValueError as error:
         raise UsageError("the reason can't be used", why=str(error)) from error
-    await context_of(request).freeze_writer.freeze(by=request[ROLE], reason=reason)
+    await context_of(request).freeze_writer.freeze(by=request[ROLE].value, reason=reason)
     return await show(request)
 
 

@@ -19,7 +19,7 @@ log = Log(__name__)
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-ROLE = "role"  # of the caller, in the request
+ROLE: web.RequestKey[Role] = web.RequestKey("role", Role)  # of the caller
 ROLES: web.AppKey[dict[Handler, frozenset[Role] | None]] = web.AppKey("roles", dict)  # None: anyone, without a token
 
 STORE_TIMEOUT_S = 3.0  # a lease that is only lost is replaced sooner
@@ -153,7 +153,7 @@ def _authorize(request: web.Request) -> None:
         raise UnauthorizedError("the token is not known here", fix="Look whether it is for this cluster.")
     if role not in roles:
         raise ForbiddenError(f"a {role} token may not do this", fix="Use an admin token.")
-    request[ROLE] = role.value
+    request[ROLE] = role
 
 
 def _role_of(state: ClusterState, token: str) -> Role | None:
