@@ -34,7 +34,8 @@ def reconcile_daemon(record: WorkloadRecord, seen: Sequence[Seen], nodes: Sequen
     staying = [s for s in wanted if s.id not in stopping]
     due, waits = _failed(record, staying)
     stops += [Stop(s.allocation, failed_reason(s)) for s in due]
-    outgoing = _next_to_update(record, [s for s in staying if s not in due])
+    leaving = any(not s.is_wanted and s.node not in (None, Eligibility.LOST) for s in seen)
+    outgoing = _next_to_update(record, [s for s in staying if s not in due], is_one_leaving=leaving)
     stops += [Stop(s.allocation, f"version {record.version} replaces version {s.allocation.version}") for s in outgoing]
     asks, successions = _asks(record, seen, staying, due, matching)
     outdated = sum(s.allocation.version != record.version for s in staying)
@@ -63,12 +64,15 @@ def _failed(record: WorkloadRecord, staying: Sequence[Seen]) -> tuple[list[Seen]
     return [s for s in ended if left[s.id] <= 0], [wait for wait in left.values() if wait > 0]
 
 
-def _next_to_update(record: WorkloadRecord, staying: Sequence[Seen]) -> list[Seen]:
-    """Return all outdated ones that don't serve, else one that does, if all the others do."""
+def _next_to_update(record: WorkloadRecord, staying: Sequence[Seen], *, is_one_leaving: bool) -> list[Seen]:
+    """Return all outdated ones that don't serve, else one that does, if all the others do and none is on its way out.
+
+    The last pass in which a node's former one is seen asks for its new one, and that then must serve as well.
+    """
     here = [s for s in staying if s.node is not Eligibility.LOST]
     outdated = [s for s in here if s.allocation.version != record.version]
     idle = [s for s in outdated if not s.is_ready]
-    if idle or not all(s.is_ready or s.has_ended for s in here):
+    if idle or is_one_leaving or not all(s.is_ready or s.has_ended for s in here):
         return idle
     return outdated[:1]
 

@@ -28,7 +28,8 @@ def reconcile_job(record: WorkloadRecord, seen: Sequence[Seen]) -> Decision:
     succeeded = {s.allocation.index for s in seen if s.phase is Phase.SUCCEEDED}
     failed = [s for s in seen if s.is_wanted and s.phase is Phase.FAILED]
     running = [s for s in seen if s.is_wanted and not s.has_ended]
-    gone = tuple(a for a in removals_of(seen) if a.index not in succeeded)
+    proofs = {s.id for s in seen if s.phase is Phase.SUCCEEDED}  # that their index must never run again
+    gone = tuple(a for a in removals_of(seen) if a.id not in proofs)
     if failed:
         stops = tuple(Stop(s.allocation, "the job has failed") for s in running)
         messages = tuple(f"allocation {s.id}: {failed_reason(s)}" for s in failed[:3])

@@ -94,7 +94,8 @@ def _differences(items: Mapping[str, Any], found: Sequence[RunContainer]) -> Ite
 def _unlike(allocations: Sequence[Mapping[str, Any]], found: Sequence[RunContainer]) -> Iterator[str]:
     wanted = {a["id"]: a["node"] for a in allocations if a["desired"] == "run" and a["phase"] != "succeeded"}
     run = {_allocation(container): node_of(container) for container in found}
-    yield from (f"{a['id']} is still to be stopped" for a in allocations if a["desired"] != "run")
+    leaving = [a["id"] for a in allocations if a["desired"] != "run" and a["phase"] != "succeeded"]
+    yield from (f"{id_} is still to be stopped" for id_ in leaving)
     phases = {a["id"]: a["phase"] for a in allocations if a["desired"] == "run"}
     yield from (f"{id_} is {phase}" for id_, phase in phases.items() if phase not in ("running", "succeeded"))
     yield from (f"{allocation} should run on {node}" for allocation, node in (wanted.items() - run.items()))

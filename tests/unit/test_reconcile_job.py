@@ -34,6 +34,20 @@ def test_a_completed_index_never_runs_again_even_if_its_node_is_gone() -> None:
         assert decision.removals == ()
 
 
+def test_the_loser_of_an_index_that_ran_twice_is_removed_and_the_success_is_kept() -> None:
+    job = record("Job", completions=1)
+    success = seen(job, 0, Phase.SUCCEEDED, node="n22")
+    loser = seen(job, 0, Phase.STOPPED, node="n1", desired=Desired.STOP)
+    assert reconcile_job(job, [loser, success]).removals == (loser.allocation,)
+
+
+def test_a_success_that_was_to_be_stopped_is_kept_for_the_index_not_to_run_again() -> None:
+    job = record("Job", completions=1)
+    success = seen(job, 0, Phase.SUCCEEDED, desired=Desired.STOP)
+    decision = reconcile_job(job, [success])
+    assert (decision.asks, decision.removals) == ((), ())
+
+
 def test_an_index_whose_node_is_lost_runs_elsewhere() -> None:
     job = record("Job", completions=1)
     decision = reconcile_job(job, [seen(job, 0, node_is=Eligibility.LOST)])
