@@ -5,7 +5,8 @@ from manifests.workloads import Kind, WorkloadRef
 
 ROOT = "/wherry/"
 
-CLUSTER = "/wherry/desired/cluster"  # the first server
+CLUSTER = "/wherry/desired/cluster"  # the first server; a restore, or the server that notices one, for its generation
+RESTORING = "/wherry/restoring"  # while a snapshot is being restored: no server may start
 WORKLOADS = "/wherry/desired/workloads/"  # users; jobs of a CronJob: the leader
 VERSIONS = "/wherry/desired/versions/"  # users; deleted by the leader
 CONFIGS = "/wherry/desired/configs/"  # users

@@ -5,6 +5,7 @@ are consistent; subscribers are called with each batch of changes right after it
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from pydantic import ValidationError
 
 from control_plane import keys
 from control_plane.records import ClusterRecord, LeaderRecord, ServerRecord, TokenRecord
+from control_plane.snapshots import begin_generation
 from control_plane.store.protocol import Change, Entry, Revision, Store
 from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
 from manifests.configs import ConfigRecord, ConfigVersionRecord
-from manifests.errors import CompactedError, UnavailableError
+from manifests.errors import CompactedError, ConflictError, UnavailableError
 from manifests.nodes import NodeIntent, NodeStatus
 from manifests.status import WorkloadStatus
 from manifests.workloads import VersionRecord, WorkloadRecord
@@ -141,6 +143,7 @@ class ClusterState:
         self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
         self._subscribers: list[Subscriber] = []
         self._moved = asyncio.Condition()
+        self._gone_back_from: Revision | None = None  # the store has gone back, and that isn't said to all yet
 
     @property
     def generation(self) -> int:
@@ -199,13 +202,18 @@ class ClusterState:
             entries.update((e.key, e) for e in page.entries)
         gone = [key for table in self._tables for key in table.stored_keys() if key not in entries]
         changes = [Change(key, None, page.revision) for key in gone]
-        changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if not self._has(e)]
+        has_gone_back = page.revision < self.revision
+        changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if has_gone_back or not self._has(e)]
+        if has_gone_back:
+            log.error("the store has gone back in time", revision=page.revision, seen=self.revision)
+            self._gone_back_from, self.revision = self.revision, page.revision
         await self._apply(changes, page.revision, is_first=self.revision == 0)
 
     async def follow(self) -> None:
         """Keep up with the store for ever. Call `load` first."""
         while True:
             try:
+                await self._say_gone_back()
                 async for batch in self._store.watch(keys.ROOT, after=self.revision):
                     await self._apply(batch.changes, batch.revision)
             except CompactedError:
@@ -214,6 +222,13 @@ class ClusterState:
             except UnavailableError as error:
                 log.warning("the store can't be watched", why=error.why or error.what)
                 await self._clock.sleep(1.0)
+
+    async def _say_gone_back(self) -> None:
+        """Begin a new generation if the store was restored by its own tools, unless another server has done it."""
+        if self._gone_back_from is not None:
+            with contextlib.suppress(ConflictError):
+                await begin_generation(self._store, self._gone_back_from)
+            self._gone_back_from = None
 
     async def _apply(self, changes: Sequence[Change], revision: Revision, *, is_first: bool = False) -> None:
         done: list[ObjectChange] = []

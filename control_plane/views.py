@@ -40,9 +40,16 @@ def node(state: ClusterState, name: str) -> View | None:
         "allocations": len(holding),
         "agentVersion": facts.agent_version,
         "server": status.server,
-        "message": status.message or status.trouble,
+        "message": status.message or status.trouble or _kept_sentence(state, status),
+        "kept": [a.id for a in status.kept if a.id not in state.allocations],
         "changedAt": render_timestamp(status.changed_s),
     }
+
+
+def _kept_sentence(state: ClusterState, status: NodeStatus) -> str:
+    kept = [a.id for a in status.kept if a.id not in state.allocations]
+    named = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+    return f"keeps {named} from before a restore, until `wherry node release {status.facts.name}`" if kept else ""
 
 
 def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:

@@ -21,7 +21,14 @@ from manifests.containers import (
     RestartPolicy,
     is_given,
 )
-from manifests.policies import DependencySpec, OnDisconnectSpec, PlacementSpec, RescheduleSpec, UpdateSpec
+from manifests.policies import (
+    DaemonUpdateSpec,
+    DependencySpec,
+    OnDisconnectSpec,
+    PlacementSpec,
+    RescheduleSpec,
+    UpdateSpec,
+)
 
 API_VERSION = "wherry/v1"
 MAIN = "main"  # the name of a container that is alone
@@ -123,6 +130,8 @@ class ServiceSpec(WorkloadSpec):
 
 class DaemonSpec(WorkloadSpec):
     """One allocation on each eligible node."""
+
+    update: DaemonUpdateSpec = DaemonUpdateSpec()
 
 
 class JobSpec(WorkloadSpec):
@@ -244,6 +253,14 @@ def makes_new_version(old: Workload, new: Workload) -> bool:
 def template_of(spec: WorkloadSpec) -> dict[str, object]:
     """Return how a container of the workload runs, without how many there are, where and in which order."""
     return spec.model_dump(by_alias=False, exclude=_NOT_OF_THE_TEMPLATE)
+
+
+def with_template_of(workload: Workload, spec: WorkloadSpec) -> Workload:
+    """Return the workload with containers as that spec has them; how many, where and in which order stay its own."""
+    own = {
+        name: getattr(workload.spec, name) for name in type(workload.spec).model_fields if name in _NOT_OF_THE_TEMPLATE
+    }
+    return workload.model_copy(update={"spec": spec.model_copy(update=own)})
 
 
 def restart_policy_of(kind: Kind, spec: WorkloadSpec) -> RestartPolicy:

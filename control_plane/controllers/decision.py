@@ -69,6 +69,7 @@ class Decision:
     asks: tuple[Ask, ...] = ()
     successions: Mapping[int, Succession] = field(default_factory=dict)  # by index
     removals: tuple[Allocation, ...] = ()
+    adoptions: tuple[Allocation, ...] = ()  # they run already, from before a restore: their records are made anew
     messages: tuple[str, ...] = ()
     is_complete: bool = False
     is_failed: bool = False

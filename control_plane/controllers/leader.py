@@ -13,10 +13,12 @@ from control_plane.controllers.ages import Ages
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.orphans import OrphanWatch
-from control_plane.controllers.reconcile import Sight, reconcile
-from control_plane.controllers.snapshot import seen_of, snapshot_of
+from control_plane.controllers.progress import ProgressClock
+from control_plane.controllers.reconcile import Sight, progress_of, reconcile
+from control_plane.controllers.snapshot import kept_of, overfull, seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
+    adoption_unit,
     placement_unit,
     removal_unit,
     status_unit,
@@ -30,7 +32,7 @@ from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from scheduler.model import NodeView, Placement, Plan, Snapshot
+from scheduler.model import Placement, Plan, Snapshot
 from scheduler.place import place
 
 log = Log(__name__)
@@ -50,6 +52,7 @@ class Leader:
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
+        self._progress = ProgressClock(self._clock)
         dirty = DirtySet(self._state, self._clock)
         orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
@@ -82,10 +85,12 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         snapshot = snapshot_of(self._state)
-        decisions = {w: self._decide(w, snapshot.nodes, is_blocked=w in dirty.blocked) for w in workloads}
+        decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
+        for workload in sorted(blocked - dirty.blocked):
+            dirty.mark(workload)  # knowing that it is, its rollout may have another way
         dirty.blocked = (dirty.blocked - decisions.keys()) | blocked
         for workload, decision in decisions.items():
             dirty.mark_after(workload, decision.again_after_s)
@@ -94,29 +99,35 @@ class Leader:
                 dirty.mark(workload)
         await self._commit(fence, self._units(decisions, plan, snapshot.revision))
 
-    def _decide(self, workload: str, nodes: Sequence[NodeView], *, is_blocked: bool) -> Decision:
+    def _decide(self, workload: str, snapshot: Snapshot, *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
         if self._state.is_unreadable(keys.WORKLOADS + workload):
             return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
         sight = Sight(
             record=self._state.workloads.get(workload),
             seen=seen_of(self._state, workload, self._ages),
-            nodes=nodes,
+            nodes=snapshot.nodes,
             said=self._state.workload_statuses.get(workload),
             versions=self._state.versions_of(workload),
+            kept=kept_of(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
             was_blocked=is_blocked,
             wall_s=self._clock.wall_s(),
         )
         try:
-            return reconcile(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
+
+    def _has_kept(self) -> bool:
+        return any(node.kept for node in self._state.nodes.values())
 
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
         units += [removal_unit(a) for d in decisions.values() for a in d.removals]
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
@@ -137,12 +148,13 @@ class Leader:
             messages=decision.messages,
             is_complete=decision.is_complete,
             is_failed=decision.is_failed,
-            rollout=decision.rollout or (said.rollout if said else None),
+            rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
         )
         units = []
         if status != said:
             units.append(status_unit(self._state, workload, status))
         used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
+        used |= {status.rollout.target, status.rollout.last_healthy} if status.rollout else set()
         old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
         return units + [_version_gone(workload, v) for v in old if v not in used]
 

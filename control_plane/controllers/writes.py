@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from control_plane import keys
 from control_plane.controllers.decision import Stop, Succession
 from control_plane.state import ClusterState
-from control_plane.store.protocol import MOST_BYTES, MOST_OPERATIONS, Compare, CreatedAt, Delete, ModifiedAt, Put, Txn
+from control_plane.store.protocol import (
+    ABSENT,
+    MOST_BYTES,
+    MOST_OPERATIONS,
+    Compare,
+    CreatedAt,
+    Delete,
+    ModifiedAt,
+    Put,
+    Txn,
+)
 from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.containers import Resources
 from manifests.status import WorkloadStatus
@@ -28,6 +38,13 @@ class Unit:
 def stop_unit(stop: Stop) -> Unit:
     stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, "stop_reason": stop.reason})
     return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),))
+
+
+def adoption_unit(state: ClusterState, allocation: Allocation) -> Unit:
+    """Make the record of an allocation that runs already, provided that its node still says so."""
+    key, node = _desired_key(allocation), keys.NODES + allocation.node
+    compares = (ModifiedAt(key, ABSENT), ModifiedAt(node, state.nodes.modified_at(allocation.node)))
+    return Unit((Put(key, allocation.to_bytes()),), compares)
 
 
 def removal_unit(allocation: Allocation) -> Unit:

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from control_plane.controllers.daemons import reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen
 from control_plane.controllers.jobs import reconcile_job
+from control_plane.controllers.rollouts import Course, course_of
 from control_plane.controllers.services import reconcile_service
 from manifests.allocations import TERMINAL, Allocation, Desired, Phase, allocation_id
 from manifests.containers import Resources
-from manifests.workloads import Daemon, Job, ServiceSpec, WorkloadRecord
+from manifests.reasons import Blocked
+from manifests.rollouts import Rollout
+from manifests.workloads import Daemon, Job, ServiceSpec, VersionRecord, WorkloadRecord
 from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
 from scheduler.place import place
-from tests.builders import record, status
+from tests.builders import record, status, version_record
 
 ROOM = Vector(400, 2**29, 1000)  # four of the default reservation by cpu
 
@@ -33,13 +36,15 @@ class World:
     allocations: dict[str, Allocation] = field(default_factory=dict)
     phases: dict[str, Phase] = field(default_factory=dict)
     revision: int = 1
-    was_blocked: bool = False
+    blocked: tuple[Blocked, ...] = ()
+    rollout: Rollout | None = None
+    versions: dict[int, VersionRecord] = field(default_factory=dict)
     ran_twice: bool = False
     succeeded: set[int] = field(default_factory=set)
 
     def seen(self) -> list[Seen]:
         return [
-            Seen(a, self._status(a), self.nodes.get(a.node), ended_for_s=1e6)
+            Seen(a, self._status(a), self.nodes.get(a.node), ended_for_s=1e6, ready_for_s=1e6)
             for a in sorted(self.allocations.values(), key=lambda a: a.id)
         ]
 
@@ -52,19 +57,24 @@ class World:
 
     def decide(self) -> Decision:
         seen = self.seen()
+        self.versions[self.record.version] = version_record(self.record, self.record.version)
         match self.record.workload:
             case Job():
                 return reconcile_job(self.record, seen)
             case Daemon():
-                return reconcile_daemon(self.record, seen, self.views())
+                return reconcile_daemon(self.course(), seen, self.views(), blocked=self.blocked)
             case _:
-                return reconcile_service(self.record, seen, was_blocked=self.was_blocked)
+                return reconcile_service(self.course(), seen, blocked=self.blocked)
+
+    def course(self) -> Course:
+        return course_of(self.record, self.rollout, self.versions)
 
     def one_pass(self) -> bool:
         """Decide, place and apply; return whether anything changed."""
         decision = self.decide()
         plan = place(decision.asks, self._snapshot(decision), seed=self.revision)
-        self.was_blocked = bool(plan.blocked)
+        self.blocked = tuple(b.blocked for b in plan.blocked)
+        self.rollout = decision.rollout
         self._apply(decision, plan)
         self.check()
         return bool(decision.stops or decision.removals or plan.placements)
