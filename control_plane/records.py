@@ -43,3 +43,11 @@ class TokenRecord(Model):
     sha256: str
     role: Role
     created_s: Timestamp = Field(alias="createdAt")
+
+
+class FreezeRecord(Model):
+    """Somebody's wish that the cluster is left as it is; there is none where it isn't frozen."""
+
+    by: str  # the role of the token
+    reason: str = ""
+    since_s: Timestamp = Field(alias="since")

@@ -236,4 +236,6 @@ class ServedSession:
         if version is None:
             log.error("an allocation's version is missing", allocation=allocation.id, version=allocation.version)
             return None
-        return Assigned(allocation=allocation, workload=version.workload)
+        status = self._state.statuses.get(allocation.id)
+        ended = status if status and status.is_terminal else None
+        return Assigned(allocation=allocation, workload=version.workload, ended=ended)

@@ -82,6 +82,7 @@ class Assigned(Model):
     allocation: Allocation
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, str] = Field(default_factory=dict)  # the content of each config that it uses, by name
+    ended: AllocationStatus | None = None  # how the node said it had ended: should it have forgotten, it doesn't rerun
 
 
 class Assignments(Model):

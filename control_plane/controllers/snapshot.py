@@ -118,4 +118,11 @@ def _placed(a: Allocation) -> PlacedAllocation:
 def workload_ids(state: ClusterState) -> set[str]:
     """Return the ids of all workloads, and of those that are gone but have something left."""
     left_over = {version.rpartition("/")[0] for version in state.versions.ids()}
-    return {*state.workloads.ids(), *state.workloads_with_allocations(), *state.workload_statuses.ids(), *left_over}
+    crons = {*state.crons.ids(), *state.owners()}
+    return {
+        *state.workloads.ids(),
+        *state.workloads_with_allocations(),
+        *state.workload_statuses.ids(),
+        *left_over,
+        *crons,
+    }

@@ -4,7 +4,7 @@ A placement also compares what it rests on: the workload's record, and the node'
 placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from control_plane import keys
@@ -86,9 +86,13 @@ def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> U
     return Unit((Put(keys.WORKLOAD_STATUSES + workload, status.to_bytes()),), (compare,))
 
 
-def transactions(fence: CreatedAt, units: Iterable[Unit]) -> Iterator[Txn]:
-    """Yield transactions that hold the units in order, each with the fence, as few as the store's limits let."""
-    compares: dict[Compare, None] = {fence: None}
+def transactions(fence: CreatedAt, units: Iterable[Unit], *, also: Sequence[Compare] = ()) -> Iterator[Txn]:
+    """Yield transactions that hold the units in order, as few as the store's limits let.
+
+    Each compares the fence, and `also` what all writes depend on.
+    """
+    always = dict.fromkeys((fence, *also))
+    compares: dict[Compare, None] = dict(always)
     writes: list[Put | Delete] = []
     size = 0
     for unit in units:
@@ -96,7 +100,7 @@ def transactions(fence: CreatedAt, units: Iterable[Unit]) -> Iterator[Txn]:
         is_full = compared > MOST_OPERATIONS or len(writes) + len(unit.writes) > MOST_OPERATIONS
         if writes and (is_full or size + _size_of(unit) > MOST_BYTES):
             yield Txn(tuple(compares), tuple(writes))
-            compares, writes, size = {fence: None}, [], 0
+            compares, writes, size = dict(always), [], 0
         compares.update(dict.fromkeys(unit.compares))
         writes.extend(unit.writes)
         size += _size_of(unit)
