@@ -6,12 +6,12 @@ Called by agent.reconcile alone.
 from dataclasses import replace
 
 from agent.driver import Container, ContainerState
-from agent.tracked import Moment, Tracked
+from agent.tracked import Moment, Role, Tracked
 from foundation.backoff import Backoff
 from manifests.allocations import Ending, Phase, advance
 from manifests.containers import RestartPolicy
 from manifests.quantities import render_bytes, render_duration
-from manifests.workloads import Kind, restart_policy_of
+from manifests.workloads import Kind
 
 _LOST_EXIT_CODE = 255  # what managers give when they don't know the real one
 _SIGKILL_EXIT_CODE = 137
@@ -36,7 +36,7 @@ def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
         return finish(tracked, Phase.STOPPED, ending)
     if ending.reason == "timeout":
         return finish(tracked, Phase.FAILED, ending)
-    if restart_policy_of(tracked.kind, tracked.spec) is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
+    if tracked.restart_policy is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
         return finish(tracked, Phase.FAILED, ending, "it isn't restarted, since restart.policy is never")
     return _restart_later(tracked, ending, moment)
 
@@ -90,6 +90,9 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
         return tracked.failure.reason, tracked.failure.message
     if tracked.doom:
         return tracked.doom, tracked.doom_message
+    is_lost = exited is not None and exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight
+    if tracked.role is Role.SANDBOX and not is_lost:
+        return "sandboxLost", "its sandbox, which holds its network, ended: all its containers are started anew"
     if exited is None:
         return "exited", "its container is gone: something other than Wherry removed it"
     limit = render_bytes(tracked.spec.limit().memory_bytes)
@@ -98,7 +101,7 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
             f"it was killed when it needed more memory than its limit of {limit}: "
             f"raise limits.memory (or resources.memory), or make it use less"
         )
-    if exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight:
+    if is_lost:
         return "lostByRuntime", "the container manager was restarted and lost its container"
     code = exited.exit_code or 0
     signal = f" ({_SIGNALS[code]})" if code in _SIGNALS else ""
@@ -111,4 +114,5 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
 def _has_succeeded(tracked: Tracked, ending: Ending) -> bool:
     if ending.reason != "exited" or ending.exit_code != 0:
         return False
-    return tracked.kind is Kind.JOB or restart_policy_of(tracked.kind, tracked.spec) is not RestartPolicy.ALWAYS
+    is_all_there_is = tracked.kind is Kind.JOB and tracked.role in (Role.ALONE, Role.MEMBER)
+    return is_all_there_is or tracked.role is Role.INIT or tracked.restart_policy is not RestartPolicy.ALWAYS

@@ -153,6 +153,11 @@ def next_attempt(status: AllocationStatus) -> AllocationStatus:
     """Return the status at the start of the next attempt, after BACKOFF."""
     if status.phase is not Phase.BACKOFF:
         raise ValueError(f"allocation {status.id} begins a new attempt from backoff only, not from {status.phase}")
+    return begun_anew(status)
+
+
+def begun_anew(status: AllocationStatus) -> AllocationStatus:
+    """Return the status at the start of the next attempt, whatever became of the last one."""
     return status.model_copy(
         update={
             "phase": Phase.PENDING,

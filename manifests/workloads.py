@@ -246,6 +246,6 @@ def template_of(spec: WorkloadSpec) -> dict[str, object]:
     return spec.model_dump(by_alias=False, exclude=_NOT_OF_THE_TEMPLATE)
 
 
-def restart_policy_of(kind: Kind, spec: WorkloadSpec) -> RestartPolicy:
+def restart_policy_of(kind: Kind, spec: ContainerSpec) -> RestartPolicy:
     ends = kind in (Kind.JOB, Kind.CRON_JOB)
     return spec.restart.policy or (RestartPolicy.ON_FAILURE if ends else RestartPolicy.ALWAYS)

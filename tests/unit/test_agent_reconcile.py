@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from agent.admission import admit
 from agent.driver import Container, ContainerId, ContainerState
-from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop, admit, decide, next_look_s
+from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop, decide, next_look_s
 from agent.tracked import (
     Failure,
     Moment,
