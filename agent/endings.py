@@ -44,30 +44,46 @@ def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
 def _restart_later(tracked: Tracked, ending: Ending, moment: Moment) -> Tracked:
     restart = tracked.spec.restart
     failures = tuple(at for at in tracked.failures if at > moment.now_s - restart.window_s)
+    strikes = 0 if _was_steady(tracked, moment) else tracked.strikes
     is_counted = ending.reason != "lostByRuntime"
     if is_counted:
-        failures = (*failures, moment.now_s)
+        failures, strikes = (*failures, moment.now_s), strikes + 1
+    tracked = replace(tracked, failures=failures, strikes=strikes, failure=None, doom="", doom_message="")
     if is_counted and len(failures) > restart.attempts:
         count = f"{len(failures)} failed attempts within {render_duration(restart.window_s)}"
         return finish(tracked, Phase.FAILED, ending, f"{count}, and restart.attempts is {restart.attempts}")
     # The first exit is answered at once; what couldn't even start would most likely fail again.
-    steps = 0 if not is_counted else len(failures) - (0 if ending.reason in _NEVER_RAN else 1)
+    steps = 0 if not is_counted else strikes - (0 if ending.reason in _NEVER_RAN else 1)
     delay_s = Backoff(restart.backoff_s, restart.max_backoff_s).delay_s(steps) if steps > 0 else 0.0
+    due_s = max(moment.now_s + delay_s, tracked.may_start_s(moment.now_s))
     status = advance(
         tracked.status,
         Phase.BACKOFF,
         last_ending=ending,
         message=ending.message,
-        next_attempt_s=moment.wall_s + delay_s,
+        next_attempt_s=moment.wall_s + due_s - moment.now_s,
+        failures=strikes,
     )
-    due_s = moment.now_s + delay_s
-    return replace(tracked, status=status, failures=failures, due_s=due_s, failure=None, doom="", doom_message="")
+    return replace(tracked, status=status, due_s=due_s, healthy_since_s=None)
+
+
+def _was_steady(tracked: Tracked, moment: Moment) -> bool:
+    """Say whether the attempt that ended had been healthy for long enough. Its end may be seen late."""
+    container = tracked.container
+    if container is None or container.state is not ContainerState.EXITED:
+        return False
+    ran_s = container.finished_s - container.started_s if container.started_s else tracked.steady_s
+    return tracked.is_steady(moment.now_s) and ran_s >= tracked.steady_s
 
 
 def finish(tracked: Tracked, phase: Phase, ending: Ending | None, why: str = "") -> Tracked:
     """Return the record in a terminal phase."""
     parts = [text for text in (ending.message if ending else "", why) if text]
-    changes = {"message": "; ".join(parts), "last_ending": ending or tracked.status.last_ending}
+    changes = {
+        "message": "; ".join(parts),
+        "last_ending": ending or tracked.status.last_ending,
+        "failures": tracked.strikes,
+    }
     return replace(tracked, status=advance(tracked.status, phase, **changes), failure=None)
 
 

@@ -60,7 +60,9 @@ def new_group(assigned: Assigned) -> Group:
         *((init.name, Role.INIT) for init in spec.init_containers),
         *((name, Role.MEMBER) for name, member in spec.members.items() if not getattr(member, "sidecar", False)),
     ]
-    return with_members(Group(fresh.status, ()), tuple(replace(fresh, name=name, role=role) for name, role in roles))
+    members = tuple(replace(fresh, name=name, role=role) for name, role in roles)
+    fate = Fate(fresh.status.phase, fresh.status.message) if fresh.status.is_terminal else None
+    return with_members(Group(fresh.status, ()), members, fate)
 
 
 def with_members(group: Group, members: tuple[Tracked, ...], fate: Fate | None = None) -> Group:

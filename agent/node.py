@@ -33,6 +33,7 @@ from agent.tracked import (
     with_delay,
     with_failure,
     with_health,
+    with_log_tail,
     with_sight,
     without_work,
 )
@@ -232,7 +233,7 @@ class Node:
     def set_health(self, container: str, attempt: int, health: Health) -> None:
         tracked = self.find(container)
         if tracked is not None and _runs(tracked, attempt) and tracked.status.health is not health:
-            self._keep(with_health(tracked, health))
+            self._keep(with_health(tracked, health, self._clock.now_s()))
             self._settle([tracked.allocation])  # others of its group may wait for it
 
     def condemn(self, container: str, attempt: int, message: str) -> None:
@@ -241,6 +242,11 @@ class Node:
         if tracked is not None and _runs(tracked, attempt) and not tracked.doom:
             self._keep(condemned(tracked, message))
             self._settle([tracked.allocation])
+
+    def add_log_tail(self, container: str, attempt: int, lines: tuple[str, ...]) -> None:
+        """Take in the last lines of an attempt that has ended."""
+        if (tracked := self.find(container)) is not None:
+            self._keep(with_log_tail(tracked, attempt, lines))
 
     # The machinery.
 

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from agent.driver import ContainerId, ContainerState
 from agent.endings import end_attempt, ending_of, finish
-from agent.tracked import Moment, Tracked, Work, timeout_of
+from agent.pacing import recent
+from agent.tracked import Moment, Tracked, Work, forgiven, timeout_of
 from manifests.allocations import Health, Phase, advance, next_attempt
 from manifests.quantities import render_duration
 from manifests.workloads import Workload
@@ -75,10 +76,29 @@ def next_look_s(tracked: Tracked, now_s: float) -> float | None:
         return None
     times = [
         tracked.retry_s,
-        tracked.due_s if tracked.status.phase is Phase.BACKOFF else 0.0,
         tracked.deadline_s or 0.0,
+        _next_start_s(tracked, now_s),
+        _steady_again_s(tracked),
     ]
     return min((at for at in times if at > now_s), default=None)
+
+
+def _next_start_s(tracked: Tracked, now_s: float) -> float:
+    if tracked.is_held or tracked.work is not Work.NONE:
+        return 0.0
+    match tracked.status.phase:
+        case Phase.BACKOFF:
+            return max(tracked.due_s, tracked.may_start_s(now_s))
+        case Phase.PENDING | Phase.PULLING | Phase.STARTING:
+            return tracked.may_start_s(now_s)
+        case _:
+            return 0.0
+
+
+def _steady_again_s(tracked: Tracked) -> float:
+    if not tracked.strikes or tracked.healthy_since_s is None:
+        return 0.0
+    return tracked.healthy_since_s + tracked.steady_s
 
 
 def _step(tracked: Tracked, moment: Moment) -> _Step:
@@ -116,9 +136,11 @@ def _step_starting(tracked: Tracked, moment: Moment) -> _Step:
         return finish(tracked, Phase.STOPPED, None, tracked.end_reason), None
     if tracked.doom:
         return finish(tracked, Phase.FAILED, ending_of(tracked, moment)), None
-    if not tracked.is_admitted or tracked.is_held:
+    now_s = moment.now_s
+    if not tracked.is_admitted or tracked.is_held or now_s < tracked.may_start_s(now_s):
         return None
-    return replace(tracked, work=Work.START), Start(tracked.id, is_restart=status.attempt > 1)
+    starts = (*recent(tracked.starts, now_s), now_s)
+    return replace(tracked, work=Work.START, starts=starts), Start(tracked.id, is_restart=status.attempt > 1)
 
 
 def _arrive(tracked: Tracked, moment: Moment) -> _Step:
@@ -134,9 +156,15 @@ def _arrive(tracked: Tracked, moment: Moment) -> _Step:
         address=container.address,
         started_s=container.started_s,
     )
-    first_s = tracked.first_start_s if tracked.first_start_s is not None else moment.now_s
     discard = Discard(tracked.earlier[:-1]) if len(tracked.earlier) > 1 else None
-    return replace(tracked, status=status, first_start_s=first_s, earlier=tracked.earlier[-1:]), discard
+    arrived = replace(
+        tracked,
+        status=status,
+        first_start_s=tracked.first_start_s if tracked.first_start_s is not None else moment.now_s,
+        healthy_since_s=moment.now_s if health is Health.HEALTHY else None,
+        earlier=tracked.earlier[-1:],
+    )
+    return arrived, discard
 
 
 def _step_running(tracked: Tracked, moment: Moment) -> _Step:
@@ -144,7 +172,9 @@ def _step_running(tracked: Tracked, moment: Moment) -> _Step:
         return end_attempt(tracked, moment), None
     if tracked.must_end:
         return replace(tracked, status=advance(tracked.status, Phase.STOPPING, message=tracked.end_reason)), None
-    return begin_stop(tracked) if tracked.doom else None
+    if tracked.doom:
+        return begin_stop(tracked)
+    return (forgiven(tracked), None) if tracked.strikes and tracked.is_steady(moment.now_s) else None
 
 
 def _step_stopping(tracked: Tracked, moment: Moment) -> _Step:
@@ -163,7 +193,8 @@ def _step_backoff(tracked: Tracked, moment: Moment) -> _Step:
         return finish(tracked, Phase.FAILED, ending_of(tracked, moment)), None
     if tracked.has_running_container:
         return begin_stop(tracked)  # its start was given up, and then it came up after all
-    if moment.now_s < tracked.due_s or tracked.is_held:
+    now_s = moment.now_s
+    if now_s < tracked.due_s or tracked.is_held or now_s < tracked.may_start_s(now_s):
         return None
     gone = () if tracked.container is None else (tracked.container.id,)
     old = tracked.earlier if gone else ()  # the last one's logs are worth most: only that is kept

@@ -4,15 +4,13 @@ Containers themselves are known by their labels. Without the file nothing is kil
 assignments rebuild all but the restarts counted so far and jobs whose containers are gone.
 """
 
-import contextlib
-import os
 import secrets
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
+from agent.folder import Folder
 from agent.group import Group, new_group, with_members
 from agent.summary import Fate
 from agent.tracked import Tracked
@@ -25,7 +23,8 @@ from manifests.workloads import MAIN
 STATE_FILE = "state.json"
 ID_FILE = "agent-id"
 _OF_A_CONTAINER = (
-    *("status", "name", "has_begun", "round", "failures", "due_s", "first_start_s", "doom", "doom_message"),
+    *("status", "name", "has_begun", "round", "failures", "strikes", "healthy_since_s", "due_s", "starts"),
+    *("first_start_s", "doom", "doom_message"),
 )
 _log = Log(__name__)
 
@@ -38,7 +37,10 @@ class SavedContainer(Model):
     has_begun: bool = False
     round: int = 1
     failures: tuple[float, ...] = ()
+    strikes: int = 0
+    healthy_since_s: float | None = None
     due_s: float = 0.0
+    starts: tuple[float, ...] = ()
     first_start_s: float | None = None
     doom: str = ""
     doom_message: str = ""
@@ -62,17 +64,15 @@ class SavedState(Model):
     allocations: tuple[SavedAllocation, ...] = Field(default=())
 
 
-def load_state(data_dir: Path, boot_id: str) -> SavedState:
+def load_state(folder: Folder, boot_id: str) -> SavedState:
     """Return what was saved. A file that can't be read is moved aside; times of another boot are dropped."""
-    path = data_dir / STATE_FILE
     try:
-        state = SavedState.read(path.read_bytes())
+        state = SavedState.read(folder.read(STATE_FILE))
     except FileNotFoundError:
         return SavedState(boot_id=boot_id)
     except (ValidationError, ValueError) as error:
-        aside = path.with_name(f"{STATE_FILE}.damaged-{secrets.token_hex(4)}")
-        path.rename(aside)
-        _log.error("state file was damaged and moved aside", path=path, aside=aside, error=str(error)[:200])
+        aside = folder.move_aside(STATE_FILE)
+        _log.error("state file was damaged and moved aside", folder=folder, aside=aside, error=str(error)[:200])
         return SavedState(boot_id=boot_id)
     if state.boot_id == boot_id:
         return state
@@ -80,33 +80,21 @@ def load_state(data_dir: Path, boot_id: str) -> SavedState:
     return state.model_copy(update={"boot_id": boot_id, "allocations": saved})
 
 
-def save_state(data_dir: Path, state: SavedState) -> None:
-    """Write the file whole or not at all, durably, and readable by nobody else: it holds environments."""
-    draft = data_dir / f"{STATE_FILE}.{secrets.token_hex(4)}"
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(state.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(data_dir / STATE_FILE)
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+def save_state(folder: Folder, state: SavedState) -> None:
+    folder.write(STATE_FILE, state.to_bytes())
 
 
-def load_agent_id(data_dir: Path) -> str:
+def load_agent_id(folder: Folder) -> str:
     """Return the id of this data folder, made on its first day. Apart from the state, which may be lost."""
-    path = data_dir / ID_FILE
     try:
-        return path.read_text().strip()
+        return folder.read(ID_FILE).decode().strip()
     except FileNotFoundError:
-        path.write_text(f"{secrets.token_hex(8)}\n")
-        return path.read_text().strip()
+        folder.write(ID_FILE, f"{secrets.token_hex(8)}\n".encode())
+        return folder.read(ID_FILE).decode().strip()
 
 
 def _timeless(saved: SavedAllocation) -> SavedAllocation:
-    none = {"failures": (), "due_s": 0.0, "first_start_s": None}
+    none = {"failures": (), "due_s": 0.0, "first_start_s": None, "healthy_since_s": None, "starts": ()}
     members = tuple(member.model_copy(update=none) for member in saved.members)
     return saved.model_copy(update={**none, "members": members})
 

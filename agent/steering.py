@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from agent.driver import ContainerId
 from agent.group import Group, with_members
+from agent.pacing import group_free_again_s, recent
 from agent.reconcile import Action, Discard, Forget, begin_stop, decide, late_message, next_look_s
 from agent.summary import Fate, has_let_go, is_ready
 from agent.tracked import Moment, Role, Tracked, Turn, Work
@@ -25,7 +26,7 @@ def settle(group: Group, moment: Moment) -> tuple[Group, tuple[Action, ...]]:
     done: list[Action] = []
     while True:
         fate = group.fate or _fate(group, moment)
-        members = _steered(group.members, fate)
+        members = _steered(_paced(group.members, moment), fate)
         decided = [_decided(member, members[0], moment, has_fate=fate is not None) for member in members]
         done += [action for _, actions in decided for action in actions]
         new = tuple(member for member, _ in decided)
@@ -64,6 +65,17 @@ def _fate(group: Group, moment: Moment) -> Fate | None:
     if all(member.status.phase is Phase.SUCCEEDED for member in group.members if member.role is Role.MEMBER):
         return Fate(Phase.SUCCEEDED)
     return None
+
+
+def _paced(members: Sequence[Tracked], moment: Moment) -> tuple[Tracked, ...]:
+    """Return the records with the time before which the starts of all of them together forbid another one."""
+    now_s = moment.now_s
+    free_s = group_free_again_s((member.starts for member in members), now_s)
+    times = (free_s if free_s > now_s and recent(member.starts, now_s) else 0.0 for member in members)
+    return tuple(
+        member if member.paced_s == at else replace(member, paced_s=at)
+        for member, at in zip(members, times, strict=True)
+    )
 
 
 def _steered(members: Sequence[Tracked], fate: Fate | None) -> tuple[Tracked, ...]:

@@ -27,6 +27,8 @@ def summary(before: AllocationStatus, members: Sequence[Tracked], fate: Fate | N
     """Return the status of them all; the very one from before if nothing in it has changed."""
     if members[0].role is Role.ALONE:
         return members[0].status
+    if before.is_terminal:
+        return _with_tail(before, members)
     sandbox, *others = members
     phase = _phase(before, members, fate)
     waits = [m.status.next_attempt_s for m in members if m.status.next_attempt_s is not None]
@@ -35,6 +37,7 @@ def summary(before: AllocationStatus, members: Sequence[Tracked], fate: Fate | N
             "phase": phase,
             "health": _health(others),
             "attempt": 1 + sum(member.status.attempt - 1 for member in members),
+            "failures": max(member.strikes for member in members),
             "address": sandbox.status.address,
             "started_s": sandbox.status.started_s,
             "message": _message(phase, members, fate),
@@ -44,6 +47,15 @@ def summary(before: AllocationStatus, members: Sequence[Tracked], fate: Fate | N
         }
     )
     return before if status == before else status
+
+
+def _with_tail(ended: AllocationStatus, members: Sequence[Tracked]) -> AllocationStatus:
+    """Return the status of a group that has ended, with the last lines of what ended it, which come a moment later."""
+    last = ended.last_ending
+    found = next((m.status.last_ending for m in members if last is not None and m.name == last.container), None)
+    if last is None or found is None or found.attempt != last.attempt or found.log_tail == last.log_tail:
+        return ended
+    return ended.model_copy(update={"last_ending": last.model_copy(update={"log_tail": found.log_tail})})
 
 
 def has_let_go(member: Tracked) -> bool:
@@ -122,5 +134,6 @@ def _container(member: Tracked) -> ContainerStatus:
         attempt=status.attempt,
         container_id=status.container_id,
         message=status.message,
-        last_ending=status.last_ending,
+        # Of the lines only those of the allocation's last ending are told: a status must stay small.
+        last_ending=status.last_ending and status.last_ending.model_copy(update={"log_tail": ()}),
     )

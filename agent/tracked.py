@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.driver import SANDBOX_IMAGE, Container, ContainerId, ContainerState
+from agent.pacing import free_again_s
 from manifests.allocations import AllocationStatus, Desired, Health, HostPort, Phase
 from manifests.containers import ContainerSpec, Resources, RestartPolicy, StopSpec
 from manifests.session import Assigned
 from manifests.workloads import MAIN, Job, Kind, Workload, restart_policy_of
 
+STEADY_FACTOR = 2  # times restart.maxBackoff
 SANDBOX = "_sandbox"  # its name; no container in a manifest can have it
 SANDBOX_SPEC = ContainerSpec(
     image=SANDBOX_IMAGE,
@@ -94,7 +96,11 @@ class Tracked:
     retry_s: float = 0.0  # no new work before that
     failure: Failure | None = None  # of the current attempt's start
     failures: tuple[float, ...] = ()  # when attempts ended that count against restart.attempts
+    strikes: int = 0  # such ends in a row, without a steady attempt between them
+    healthy_since_s: float | None = None  # the attempt
     due_s: float = 0.0  # while in backoff: when the next attempt begins
+    starts: tuple[float, ...] = ()  # within the last minute
+    paced_s: float = 0.0  # no start before that, for what its group has started
     first_start_s: float | None = None  # from which a job's timeout counts
     doom: str = ""  # why it must end although it is desired: unhealthy | timeout
     doom_message: str = ""
@@ -146,6 +152,19 @@ class Tracked:
         return self.is_withdrawn or self.assigned.allocation.desired is Desired.STOP
 
     @property
+    def steady_s(self) -> float:
+        """How long an attempt must have been healthy for the backoff to begin anew."""
+        restart = self.spec.restart
+        return min(restart.window_s, STEADY_FACTOR * restart.max_backoff_s)
+
+    def is_steady(self, now_s: float) -> bool:
+        return self.healthy_since_s is not None and now_s - self.healthy_since_s >= self.steady_s
+
+    def may_start_s(self, now_s: float) -> float:
+        """Return before when it must not start, however often it was tried."""
+        return max(free_again_s(self.starts, now_s), self.paced_s)
+
+    @property
     def must_end(self) -> bool:
         return self.is_unwanted if self.role is Role.ALONE else self.turn is Turn.END
 
@@ -187,8 +206,13 @@ def timeout_of(workload: Workload) -> float | None:
 
 
 def newly_assigned(assigned: Assigned) -> Tracked:
-    """Return the record of a container, alone in its allocation, of which nothing is known but that it is desired."""
+    """Return the record of a container, alone in its allocation, of which nothing is known here but that it is desired.
+
+    If the server knows that it has ended here, then it has, whatever became of this node's memory and its containers.
+    """
     allocation = assigned.allocation
+    if assigned.ended is not None and assigned.ended.is_terminal:
+        return Tracked(assigned, assigned.ended)
     status = AllocationStatus(
         id=allocation.id,
         node=allocation.node,
@@ -240,9 +264,30 @@ def with_failure(tracked: Tracked, failure: Failure, container: Container | None
     return replace(without_work(tracked), failure=failure, container=container, is_seen=True)
 
 
-def with_health(tracked: Tracked, health: Health) -> Tracked:
+def with_health(tracked: Tracked, health: Health, now_s: float) -> Tracked:
     """Return the record with the verdict of its readiness check."""
-    return replace(tracked, status=tracked.status.model_copy(update={"health": health}))
+    if tracked.is_steady(now_s):
+        tracked = forgiven(tracked)
+    since_s = None
+    if health is Health.HEALTHY:
+        since_s = now_s if tracked.healthy_since_s is None else tracked.healthy_since_s
+    return replace(tracked, status=tracked.status.model_copy(update={"health": health}), healthy_since_s=since_s)
+
+
+def forgiven(tracked: Tracked) -> Tracked:
+    """Return the record after an attempt has been healthy for long enough: the backoff begins anew."""
+    if tracked.strikes == tracked.status.failures == 0:
+        return tracked
+    return replace(tracked, strikes=0, status=tracked.status.model_copy(update={"failures": 0}))
+
+
+def with_log_tail(tracked: Tracked, attempt: int, lines: tuple[str, ...]) -> Tracked:
+    """Return the record with the last lines of the attempt that ended, if that is still the last one."""
+    ending = tracked.status.last_ending
+    if ending is None or ending.attempt != attempt or ending.log_tail == lines:
+        return tracked
+    ended = ending.model_copy(update={"log_tail": lines})
+    return replace(tracked, status=tracked.status.model_copy(update={"last_ending": ended}))
 
 
 def condemned(tracked: Tracked, message: str) -> Tracked:

@@ -124,7 +124,8 @@ class AllocationStatus(Model):
     index: int
     phase: Phase
     health: Health = Health.UNKNOWN
-    attempt: int = 1  # restarts in place are attempt - 1
+    attempt: int = 1  # restarts in place are attempt - 1; of a group, those of all its containers
+    failures: int = 0  # attempts in a row that failed, without one between that was healthy for long enough
     container_id: str = ""
     address: str = ""
     message: str = ""  # what it is doing or waiting for, when the phase alone doesn't say

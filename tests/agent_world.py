@@ -139,7 +139,7 @@ class World:
 
     def is_healthy(self, name: str, health: Health = Health.HEALTHY) -> None:
         if self.member(name).status.phase is Phase.RUNNING:
-            self._keep(with_health(self.member(name), health))
+            self._keep(with_health(self.member(name), health, self.now_s))
 
     def is_condemned(self, name: str) -> None:
         if self.member(name).status.phase is Phase.RUNNING and not self.member(name).doom:

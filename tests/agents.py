@@ -12,6 +12,8 @@ from pathlib import Path
 
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
+from agent.folder import LocalFolder
+from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
 from foundation.clock import SystemClock
@@ -22,6 +24,8 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from agent.main import main
+from agent.folder import LocalFolder
+from agent.machine import LocalMachine
 from agent.options import AgentOptions
 folder, socket, parent, server = sys.argv[1:]
 main(
@@ -56,6 +60,8 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
                 options,
                 driver=driver,
                 transport=WebSocketTransport(client),
+                folder=LocalFolder(options.data_dir),
+                machine=LocalMachine(),
                 clock=SystemClock(),
                 rng=random.Random(1),
             )
