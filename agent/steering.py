@@ -26,10 +26,12 @@ def settle(group: Group, moment: Moment) -> tuple[Group, tuple[Action, ...]]:
     done: list[Action] = []
     while True:
         fate = group.fate or _fate(group, moment)
-        members = _steered(_paced(group.members, moment), fate)
-        decided = [_decided(member, members[0], moment, has_fate=fate is not None) for member in members]
-        done += [action for _, actions in decided for action in actions]
-        new = tuple(member for member, _ in decided)
+        members = list(_steered(group.members, fate))
+        for at, member in enumerate(members):
+            paced = _paced(member, members, moment)  # afresh for each: the one before may have started
+            members[at], actions = _decided(paced, members[0], moment, has_fate=fate is not None)
+            done += actions
+        new = tuple(members)
         if fate is group.fate and new == group.members:
             return group, _as_one(done, group)
         group = with_members(group, new, fate)
@@ -67,15 +69,11 @@ def _fate(group: Group, moment: Moment) -> Fate | None:
     return None
 
 
-def _paced(members: Sequence[Tracked], moment: Moment) -> tuple[Tracked, ...]:
-    """Return the records with the time before which the starts of all of them together forbid another one."""
-    now_s = moment.now_s
-    free_s = group_free_again_s((member.starts for member in members), now_s)
-    times = (free_s if free_s > now_s and recent(member.starts, now_s) else 0.0 for member in members)
-    return tuple(
-        member if member.paced_s == at else replace(member, paced_s=at)
-        for member, at in zip(members, times, strict=True)
-    )
+def _paced(member: Tracked, members: Sequence[Tracked], moment: Moment) -> Tracked:
+    """Return the record with the time before which the starts of all of them together forbid another one."""
+    free_s = group_free_again_s((other.starts for other in members), moment.now_s)
+    paced_s = free_s if recent(member.starts, moment.now_s) else 0.0
+    return member if member.paced_s == paced_s else replace(member, paced_s=paced_s)
 
 
 def _steered(members: Sequence[Tracked], fate: Fate | None) -> tuple[Tracked, ...]:

@@ -10,7 +10,7 @@ from agent.reconcile import Start, Stop
 from agent.tracked import SANDBOX, Work
 from manifests.allocations import NEXT, Phase
 from tests.agent_world import World
-from tests.scripted_server import grouped
+from tests.scripted_server import assigned, grouped
 
 NAMES = (SANDBOX, "log", "copy", "app", "api")
 FAULTS = (
@@ -163,6 +163,28 @@ def test_nothing_starts_before_its_turn(kind: str, history: list[tuple[str, str]
                 assert world.member("copy").status.phase is Phase.SUCCEEDED
             if not before[started].has_begun and started == "copy":
                 assert world.member("log").status.is_ready
+
+
+WILD = {"attempts": 1000, "backoff": "100ms", "maxBackoff": "100ms"}
+LOOPS = ("start works", "start fails", "exit 1", "exit 0", "stop works", "condemned", "agent restarts", "wait", "hop")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.booleans(), st.lists(st.tuples(st.sampled_from(LOOPS), st.sampled_from(NAMES)), min_size=30, max_size=100))
+def test_no_manifest_makes_a_hot_loop(is_alone: bool, history: list[tuple[str, str]]) -> None:
+    app = {"name": "app", "image": "i", "restart": WILD}
+    wanted = assigned("web-0-a", restart=WILD) if is_alone else grouped(app, {**app, "name": "api"})
+    world = World.of(wanted)
+    names = [member.name for member in world.group.members]
+    for what, name in history:
+        if what == "hop":
+            world.wait(0.1)
+        else:
+            happen(world, what, name if name in names else names[-1])
+        world.works()
+    times = [at_s for at_s, _ in world.starts]
+    most = 10 + len(names) - 1
+    assert all(sum(one <= other < one + 60.0 for other in times) <= most for one in times)
 
 
 @settings(max_examples=200, deadline=None)
