@@ -26,6 +26,7 @@ def stored(state: ClusterState, event_id: str) -> View | None:
         "reason": event.reason,
         "message": event.message,
         "allocation": event.allocation,
+        "workload": event.subject if event.namespace else "",
         "by": event.by,
     }
 
@@ -84,5 +85,6 @@ def _once(place: str, at_s: float, reason: str, message: str, allocation_id: str
         "reason": reason,
         "message": message,
         "allocation": allocation_id,
+        "workload": "" if place.startswith("-/") else subject_of(place),
         "by": "",
     }
