@@ -38,7 +38,7 @@ COMMANDS = {
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
     "node": Command(
-        "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
+        "wherry.cli.commands.node", "drain, cordon, label, taint or forget a node", "wherry node drain n1 --wait"
     ),
     "snapshot": Command(
         "wherry.cli.commands.snapshot", "save all that the cluster knows, or restore it", "wherry snapshot save FILE"
