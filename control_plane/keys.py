@@ -55,11 +55,13 @@ def node_place(node: str) -> str:
     return f"-/node/{node}"
 
 
-CLUSTER_PLACE = "-/cluster/"  # of events of the whole cluster
-
-
 def server_place(server: str) -> str:
     return f"-/server/{server}"
+
+
+def cluster_place(what: str) -> str:
+    """Return what the keys of events end with that concern the cluster as a whole."""
+    return f"-/cluster/{what}"
 
 
 def place_of(record_id: str) -> str:

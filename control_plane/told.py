@@ -54,10 +54,10 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _node_told(change, node)
         case NodeIntent() as intent:
             yield from _intent_told(change, intent)
-        case BrakeRecord() as brake:
-            yield from _brake_told(change, brake)
         case FreezeRecord() as freeze:
             yield from _freeze_told(change, freeze)
+        case BrakeRecord() as brake:
+            yield from _brake_told(change, brake)
         case ServerRecord() as server:
             yield from _server_told(change, server)
         case LeaderRecord() as leader if change.new is not None:
@@ -193,9 +193,9 @@ def _liveness_sentence(old: NodeStatus, new: NodeStatus) -> str:
 
 
 def _brake_told(change: ObjectChange, brake: BrakeRecord) -> Iterator[Told]:
-    place, once = keys.CLUSTER_PLACE, str(change.revision)
+    place, once = keys.cluster_place("brake"), str(change.revision)
     if change.new is None:
-        yield Told(place, "brakeReleased", "silent nodes are called lost again, and what ran there is replaced", once)
+        yield Told(place, "released", "silent nodes are called lost again, and what ran there is replaced", once)
     elif change.old is None:
         yield Told(place, "braked", brake_sentence(brake), once)
 
@@ -219,13 +219,13 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
 
 
 def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:
-    once = str(change.revision)
+    place, once = keys.cluster_place("freeze"), str(change.revision)
     if change.new is None:
-        yield Told(keys.CLUSTER_PLACE, "unfrozen", "the leader acts again", once)
+        yield Told(place, "unfrozen", "the leader acts again", once)
     elif change.old is None:
         why = f": {freeze.reason}" if freeze.reason else ""
         said = f"frozen{why}; what is changed has its effect once it is unfrozen"
-        yield Told(keys.CLUSTER_PLACE, "frozen", said, once, by=freeze.by)
+        yield Told(place, "frozen", said, once, by=freeze.by)
 
 
 def _server_told(change: ObjectChange, server: ServerRecord) -> Iterator[Told]:

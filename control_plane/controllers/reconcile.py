@@ -55,8 +55,7 @@ def reconcile(sight: Sight) -> Decision:
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
     instead = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present)
-    decision = instead or _by_kind(record, present)
-    decision = _by_deadlines(decision, present.seen)
+    decision = _by_deadlines(instead or _by_kind(record, present), present.seen)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")

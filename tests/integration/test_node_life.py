@@ -133,7 +133,7 @@ async def test_when_most_nodes_fall_silent_at_once_none_is_lost_until_somebody_c
         await here.until_state("/v1/nodes/n1", "ready")
         await wait_until(brake, 15, "the brake is off", done=lambda v: v is None)
         assert (await states(here))["n2"] == "ready"
-    await until_told(here, "cluster", "braked", "brakeReleased")
+    await until_told(here, "cluster/brake", "braked", "released")
 
 
 async def test_only_a_silent_node_can_be_confirmed_as_lost(servers: tuple[Served, Served]) -> None:
