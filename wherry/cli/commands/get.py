@@ -17,7 +17,8 @@ from wherry.cli.transport import Transport
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, workloads (all of those), allocations, events, servers (and their store)
+kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), allocations, events,
+  servers (and their store)
 -o yaml prints workloads as manifests, which can be edited and applied again."""
 
 
