@@ -163,6 +163,7 @@ class ScriptedAgent:
     most_unread_bytes: int = 0
     hello: dict[str, Any] = field(default_factory=dict)  # what it says beside its facts and statuses
     withdrawn: set[str] = field(default_factory=set)
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)  # the server has closed the session
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
     _unread_bytes: int = 0
     _sequence: int = 0
@@ -178,6 +179,7 @@ class ScriptedAgent:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self._take(FROM_SERVER.validate_json(message.data))
                 beats.cancel()
+        self.has_ended.set()
 
     async def answered(self) -> Welcome | Refused | None:
         return self.welcome or self.refused
@@ -271,6 +273,9 @@ async def connected(server: Served, *agents: ScriptedAgent) -> AsyncIterator[Non
 
 
 def manifest(kind: str = "Service", name: str = "web", **spec: Any) -> dict[str, Any]:
+    """Return a manifest; a service whose allocations count as available at once, unless told otherwise."""
+    if kind == "Service":
+        spec["update"] = {"minHealthyTime": "0s", **spec.get("update", {})}
     return {
         "apiVersion": "wherry/v1",
         "kind": kind,

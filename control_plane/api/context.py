@@ -9,7 +9,6 @@ from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
-from control_plane.events import EventLog
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
@@ -26,7 +25,6 @@ class Context:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
-    events: EventLog
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane.api import allocations, cluster, nodes, pages, servers, session, watch, workloads
+from control_plane.api import allocations, cluster, events, nodes, pages, servers, session, watch, workloads
 from control_plane.api.bodies import MOST_BODY_BYTES
 from control_plane.api.context import CONTEXT, Context
 from control_plane.api.guard import ROLES, Handler, add_headers, guard
@@ -38,7 +38,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
-    ("GET", "/v1/events", watch.list_events, ADMIN),
+    ("GET", "/v1/events", events.list_events, ADMIN),
     ("GET", "/v1/watch", watch.watch, ADMIN),
     ("GET", "/v1/session", session.serve, NODE),
     ("GET", "/", pages.index, ANYONE),

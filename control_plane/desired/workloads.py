@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from control_plane import keys
 from control_plane.dependencies import refuse_cycles
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision
 from foundation.clock import Clock
@@ -87,7 +88,9 @@ class WorkloadWriter:
             entry = await self._existing(workload)
             _check_expected(workload, entry, expected)
             key = keys.WORKLOADS + workload
-            return await self._committer.commit((ModifiedAt(key, entry.mod_revision),), (Delete(key),))
+            return await self._committer.commit(
+                (ModifiedAt(key, entry.mod_revision),), (Delete(key), self._committer.deletion(workload))
+            )
 
         return await self._committer.retried(delete_once)
 
@@ -116,7 +119,11 @@ class WorkloadWriter:
             if result.makes_version:
                 key = keys.VERSIONS + keys.version_id(workload_id, record.version)
                 version = VersionRecord(
-                    uid=record.uid, version=record.version, created_s=self._clock.wall_s(), workload=workload
+                    uid=record.uid,
+                    version=record.version,
+                    created_s=self._clock.wall_s(),
+                    workload=workload,
+                    changed_by=record.changed_by,
                 )
                 compares.append(ModifiedAt(key, ABSENT))
                 writes.append(Put(key, version.to_bytes()))
@@ -130,7 +137,12 @@ class WorkloadWriter:
             version = 1 + max(self._versions_of(workload_id), default=0)
             uid = f"{self._rng.getrandbits(64):016x}"
             record = WorkloadRecord(
-                uid=uid, version=version, generation=1, created_s=self._clock.wall_s(), workload=workload
+                uid=uid,
+                version=version,
+                generation=1,
+                created_s=self._clock.wall_s(),
+                workload=workload,
+                changed_by=current_actor(),
             )
             return record, _result(record, "created", makes_version=True)
         _check_job(old.workload, workload)
@@ -139,7 +151,7 @@ class WorkloadWriter:
             return old, _result(old, "unchanged", makes_version=False)
         is_new = makes_new_version(old.workload, workload)
         update = {"workload": workload, "generation": old.generation + 1, "version": old.version + is_new}
-        record = old.model_copy(update=update)
+        record = old.model_copy(update={**update, "changed_by": current_actor()})
         return record, _result(record, "changed", makes_version=is_new, changes=changes)
 
     def _versions_of(self, workload_id: str) -> list[int]:
