@@ -1,12 +1,15 @@
 """A real server on the embedded store, and CronJobs: its clock of the day is set by the tests, timers are real."""
 
+import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control_plane import keys
+from control_plane.store.open import open_store
 from manifests.allocations import Phase
 from tests.clocks import SetClock
 from tests.lab.waiting import hold_for, wait_until
@@ -188,3 +191,38 @@ async def test_a_wrong_schedule_is_refused_with_what_is_wrong(server: Served) ->
     status, body = await server.call("POST", "/v1/apply", {"documents": [document]})
     assert status == 422
     assert {p["path"] for p in body["problems"]} == {"spec.schedule", "spec.timeZone"}
+
+
+async def test_leaders_that_go_just_when_a_slot_is_due_leave_one_job_a_slot(tmp_path: Path, clock: SetClock) -> None:
+    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=clock, rng=random.Random(1))
+    leading = AsyncExitStack()
+    server = await leading.enter_async_context(served(tmp_path / "s0", on=store, name="s0", clock=clock))
+    try:
+        await server.apply(manifest("CronJob", "often", schedule="* * * * *", overlap="allow", keepSucceeded=100))
+        for number in range(1, 5):
+            following = AsyncExitStack()
+            server = await following.enter_async_context(
+                served(tmp_path / f"s{number}", on=store, name=f"s{number}", clock=clock)
+            )
+            clock.set(f"2026-11-24 22:{20 + number}:59.95")
+            await leading.aclose()  # the slot is due about now: this one makes its job, or the next one does
+            leading = following
+
+        async def slots() -> list[str]:
+            return [name.rpartition("-")[2] for name in await jobs(server)]
+
+        found = await wait_until(slots, 20, "the last slot", lambda names: "2225" in names)
+        assert found == sorted(set(found))
+        page = await store.list_prefix(keys.VERSIONS + "default/job/often-")
+        assert all(entry.key.endswith("/00000001") for entry in page.entries), "a slot's job was made twice"
+    finally:
+        await leading.aclose()
+        await store.close()
+
+
+async def test_a_job_of_a_cron_job_waits_for_what_it_is_to_start_after(server: Served) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(backup(startAfter=[{"job": "migrate"}]))
+        waiting = await server.until_state(AT_2215, "waiting")
+        assert waiting["messages"] == ["waits for job migrate, which doesn't exist"]
+        assert (await server.get(BACKUP))["state"] == "running"

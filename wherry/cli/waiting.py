@@ -80,10 +80,18 @@ def see_gone(transport: Transport, workload: Workload) -> Seen:
         transport.get(workload.path)
         doing = "not deleted"
     except NotFoundError:
+        jobs = _jobs_left(transport, workload) if workload.kind == "cronjob" else 0
+        if jobs:
+            return Seen(False, (f"{workload}: deleted, {plural(jobs, 'job')} of it left",))
         if not left:
             return Seen(True, (f"{workload}: gone",))
     first = f"{workload}: {doing}, {plural(len(left), 'allocation')} left"
     return Seen(False, (first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])))
+
+
+def _jobs_left(transport: Transport, cron: Workload) -> int:
+    items = transport.get("/v1/workloads", {"namespace": cron.namespace, "kind": "job"})["items"]
+    return sum(item.get("owner") == str(cron) for item in items)
 
 
 def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]]) -> Seen:
