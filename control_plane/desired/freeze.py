@@ -33,7 +33,7 @@ class FreezeWriter:
             if entry is None:
                 return self._state.revision
             compares = (ModifiedAt(keys.FREEZE, entry.mod_revision),)
-            writes = (Delete(keys.FREEZE), self._committer.deletion(keys.CLUSTER_PLACE))
+            writes = (Delete(keys.FREEZE), self._committer.deletion(keys.cluster_place("freeze")))
             return await self._committer.commit(compares, writes)
 
         return await self._committer.retried(unfreeze_once)

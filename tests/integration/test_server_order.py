@@ -124,9 +124,9 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
 
         async def told() -> set[str]:
             events = (await server.get("/v1/events"))["items"]
-            return {e["reason"] for e in events if e["subject"] == "cluster/all" and "admin" in e["by"]}
+            return {e["reason"] for e in events if e["subject"] == "cluster/freeze" and "admin" in e["by"]}
 
-        await wait_until(told, 5, "both are told", lambda reasons: reasons == {"frozen", "unfrozen"})
+        await wait_until(told, 10, "both are told", lambda reasons: reasons == {"frozen", "unfrozen"})
 
 
 async def test_nodes_are_watched_over_while_the_cluster_is_frozen(server: Served) -> None:
