@@ -10,6 +10,7 @@ import pytest
 
 from control_plane import keys
 from control_plane.store.open import open_store
+from control_plane.store.protocol import Put, Txn
 from manifests.allocations import Phase
 from tests.clocks import SetClock
 from tests.lab.waiting import hold_for, wait_until
@@ -226,3 +227,44 @@ async def test_a_job_of_a_cron_job_waits_for_what_it_is_to_start_after(server: S
         waiting = await server.until_state(AT_2215, "waiting")
         assert waiting["messages"] == ["waits for job migrate, which doesn't exist"]
         assert (await server.get(BACKUP))["state"] == "running"
+
+
+async def test_records_that_cannot_be_read_start_no_slot_twice_and_hinder_nobody(
+    server: Served, clock: SetClock
+) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
+        await server.apply(backup())
+        await server.until_state(AT_2215, "complete")
+        garbage = Put(keys.CRON_STATES + "default/cronjob/backup", b"{garbage")
+        taken = Put(keys.WORKLOADS + "default/job/backup-20261124-2315", b"{garbage")
+        await server.call("DELETE", AT_2215)
+        await server.store.commit(Txn((), (garbage, taken)))
+        await look_again(server)
+        await server.apply(manifest("Job", "other"))
+        await server.until_state("/v1/workloads/default/job/other", "complete")
+        clock.set("2026-11-24 23:15:01")
+        await look_again(server)
+
+        async def handled() -> str | None:
+            return str((await server.get(BACKUP))["cron"]["lastSlot"])
+
+        await wait_until(handled, 5, "the taken slot has passed", lambda slot: slot == "2026-11-24T23:15:00.000Z")
+        assert await jobs(server) == ["other"]
+
+
+async def test_while_the_cluster_is_frozen_no_slot_is_started_and_then_the_newest(
+    server: Served, clock: SetClock
+) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
+        await server.call("POST", "/v1/freeze", {})
+        await server.apply(backup(startWindow="2h"))
+        clock.set("2026-11-24 23:15:01")
+        await look_again(server)
+
+        async def said() -> str:
+            return " ".join((await server.get(BACKUP))["messages"])
+
+        await wait_until(said, 5, "it says so", lambda text: "its next job is due once it is unfrozen" in text)
+        assert await jobs(server) == []
+        await server.call("POST", "/v1/unfreeze")
+        await wait_until(lambda: jobs(server), 5, "the newest", lambda names: names == ["backup-20261124-2315"])
