@@ -10,6 +10,7 @@ from manifests.errors import UsageError
 
 NODES, SERVICES, DAEMONS, JOBS, CRON_JOBS = "nodes", "services", "daemons", "jobs", "cronjobs"
 WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
+CLUSTER = "cluster"
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
@@ -21,6 +22,7 @@ _NAMES = {
     ALLOCATIONS: ("allocations", "allocation", "alloc", "allocs"),
     EVENTS: ("events", "event", "ev"),
     SERVERS: ("servers", "server"),
+    CLUSTER: ("cluster",),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job", CRON_JOBS: "cronjob"}  # as in the API's paths
