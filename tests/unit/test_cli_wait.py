@@ -152,6 +152,17 @@ def test_a_run_names_its_job_and_waits_for_it(stub: Stub, capsys: pytest.Capture
     assert main(["run", "job/sum"]) == 2
 
 
+def test_the_cluster_says_that_it_is_frozen_and_why(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    frozen = {"by": "admin token", "reason": "new switch", "since": "2026-11-24T12:00:00.000Z"}
+    shown = {"cluster": "c1", "leader": "s1", "version": "0.1.0", "revision": 7, "frozen": frozen, "brake": None}
+    stub.answers["GET /v1/cluster"] = (200, shown)
+    assert main(["get", "cluster"]) == 0
+    cells = capsys.readouterr().out.splitlines()[1].split(None, 5)
+    assert cells[:5] == ["c1", "s1", "0.1.0", "7", "frozen"]
+    assert cells[5] == "frozen since 2026-11-24T12:00:00.000Z, by admin token: new switch"
+    assert main(["get", "cluster", "nodes"]) == 2
+
+
 def test_a_freeze_carries_its_reason_and_every_warning_is_said_once(
     stub: Stub, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,11 +28,10 @@ def _row(answer: Mapping[str, Any]) -> list[str]:
     said = []
     if frozen:
         by = f", by {frozen['by']}" if frozen.get("by") else ""
-        said.append(
-            f"frozen since {frozen.get('since')}{by}" + (f": {frozen['reason']}" if frozen.get("reason") else "")
-        )
+        reason = f": {frozen['reason']}" if frozen.get("reason") else ""
+        said.append(f"frozen since {frozen.get('since')}{by}{reason}")
     if brake:
-        said.append(str(brake.get("message") or "too many nodes are silent at once"))
+        said.append(str(brake.get("sentence")))
     leader = answer.get("leader") or "none"
     state = "frozen" if frozen else "braked" if brake else "well" if answer.get("leader") else "leaderless"
     cells = (answer.get("cluster"), leader, answer.get("version"), answer.get("revision"), state, "; ".join(said))
