@@ -126,6 +126,7 @@ class Session:
             statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
             applied_revision=parts.node.applied_revision,
             trouble=parts.news.trouble,
+            servers=len(self._servers),
         )
         await channel.send(hello)
         try:

@@ -1,7 +1,7 @@
 """Simulated agents: the real session protocol over real WebSockets, with scripted answers and no containers.
 
 `python -m bench.simulated URL TOKEN_FILE FIRST COUNT` is a process with the agents of the nodes sim-FIRST and so on. It
-prints its counts as JSON, a line each time that they have changed; `simulated_agents` starts such processes and adds up.
+prints its counts as JSON, a line each time that they have changed; `simulated_agents` starts some and adds up.
 An agent says of each allocation that it runs, and once it is asked to stop that it has, as a very fast node would.
 """
 

@@ -47,6 +47,15 @@ class SessionHandler:
         """Return the node's session if it is served here now."""
         return self._served.get(node)
 
+    def movable(self) -> list[str]:
+        """Return the nodes whose agents know other servers, and from which nobody reads just now."""
+        return sorted(node for node, served in self._served.items() if served.servers > 1 and served.logs.is_idle)
+
+    async def send_on(self, node: str) -> None:
+        """Let the node's agent go on to another server."""
+        if (served := self._served.get(node)) is not None:
+            await served.connection.close()
+
     async def serve(self, connection: Connection) -> None:
         """Serve until the connection ends or the session is over."""
         try:
@@ -94,6 +103,7 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
+        self.servers = 1  # that the agent knows
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._changed: set[str] = set()  # allocations of which the agent must hear
         self._has_changed = asyncio.Event()
@@ -104,6 +114,7 @@ class ServedSession:
 
     async def run(self, hello: Hello) -> None:
         unsubscribe = self._state.subscribe(self._on_batch)
+        self.servers = hello.servers
         self._take_statuses(hello.statuses, 0)
         try:
             await self.connection.send(self._registry.welcome(self.session))
@@ -188,6 +199,9 @@ class ServedSession:
                 if isinstance(known, Allocation) and known.node == self.session.node:
                     self._changed.add(change.id)
                     self._has_changed.set()
+            elif change.table == "intent" and change.id == self.session.node:
+                self._changed |= self._released()
+                self._has_changed.set()
 
     async def _send_assignments(self) -> None:
         """Send everything once, then what changes, always as of the cache's present revision."""
@@ -212,9 +226,16 @@ class ServedSession:
             revision=self._state.revision,
             is_full=changed is None,
             assigned=assigned,
-            withdrawn=tuple(sorted(changed - present)) if changed else (),
+            withdrawn=tuple(sorted(changed - present if changed else self._released())),
             untold=tuple(sorted((present - told) | self._unreadable())) if changed is None else (),
         )
+
+    def _released(self) -> set[str]:
+        """Return what the node keeps from before a restore, once an operator has said that it may go."""
+        node, intent = self._state.nodes.get(self.session.node), self._state.intents.get(self.session.node)
+        if node is None or intent is None or intent.released < self._state.generation:
+            return set()
+        return {kept.id for kept in node.kept if kept.id not in self._state.allocations}
 
     def _unreadable(self) -> set[str]:
         """Return the node's allocations whose records are there and can't be read: no reason to stop them."""
@@ -226,4 +247,6 @@ class ServedSession:
         if version is None:
             log.error("an allocation's version is missing", allocation=allocation.id, version=allocation.version)
             return None
-        return Assigned(allocation=allocation, workload=version.workload)
+        status = self._state.statuses.get(allocation.id)
+        ended = status if status and status.is_terminal else None
+        return Assigned(allocation=allocation, workload=version.workload, ended=ended)

@@ -30,8 +30,12 @@ def workload(kind: str = "Service", name: str = "web", namespace: str = "default
     return WORKLOAD.validate_python(document)
 
 
-def record(kind: str = "Service", *, version: int = 1, uid: str = "u1", **spec: Any) -> WorkloadRecord:
-    return WorkloadRecord(uid=uid, version=version, generation=version, created_s=0.0, workload=workload(kind, **spec))
+def record(
+    kind: str = "Service", *, name: str = "web", version: int = 1, uid: str = "u1", **spec: Any
+) -> WorkloadRecord:
+    return WorkloadRecord(
+        uid=uid, version=version, generation=version, created_s=0.0, workload=workload(kind, name, **spec)
+    )
 
 
 def course(of: WorkloadRecord, *, target: int = 0, healthy: tuple[int, ...] = (), **said: Any) -> Course:

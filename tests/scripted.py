@@ -155,6 +155,9 @@ class ScriptedAgent:
     opened_logs: list[OpenLogs] = field(default_factory=list)
     log_lines: int = 0  # how many numbers its log holds; 0: one line of text
     most_unread_bytes: int = 0
+    hello: dict[str, Any] = field(default_factory=dict)  # what it says beside its facts and statuses
+    withdrawn: set[str] = field(default_factory=set)
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)  # the server has closed the session
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
     _unread_bytes: int = 0
     _sequence: int = 0
@@ -163,13 +166,14 @@ class ScriptedAgent:
         """Stay connected until the server closes the session."""
         url = self.server.url + "/v1/session"
         async with self.server.http.ws_connect(url, headers=self.server.join) as self._socket:
-            await self._send(Hello(facts=self.facts, statuses=tuple(self.statuses.values())))
+            await self._send(Hello(facts=self.facts, statuses=tuple(self.statuses.values()), **self.hello))
             async with asyncio.TaskGroup() as self._tasks:
                 beats = self._tasks.create_task(self._beat(), name="beat")
                 async for message in self._socket:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self._take(FROM_SERVER.validate_json(message.data))
                 beats.cancel()
+        self.has_ended.set()
 
     async def answered(self) -> Welcome | Refused | None:
         return self.welcome or self.refused
@@ -222,6 +226,7 @@ class ScriptedAgent:
             self.assigned.clear()
         for assigned in frame.assigned:
             self.assigned[assigned.allocation.id] = assigned
+        self.withdrawn.update(frame.withdrawn)
         for gone in frame.withdrawn:
             self.assigned.pop(gone, None)
             self.statuses.pop(gone, None)
@@ -255,13 +260,16 @@ async def connected(server: Served, *agents: ScriptedAgent) -> AsyncIterator[Non
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(agent.run(), name=f"agent-{agent.facts.name}") for agent in agents]
         for agent in agents:
-            await wait_until(agent.answered, deadline_s=5, describe=f"{agent.facts.name} to be welcome")
+            await wait_until(agent.answered, deadline_s=10, describe=f"{agent.facts.name} to be welcome")
         yield
         for task in running:
             task.cancel()
 
 
 def manifest(kind: str = "Service", name: str = "web", **spec: Any) -> dict[str, Any]:
+    """Return a manifest; a service whose allocations count as available at once, unless told otherwise."""
+    if kind == "Service":
+        spec["update"] = {"minHealthyTime": "0s", **spec.get("update", {})}
     return {
         "apiVersion": "wherry/v1",
         "kind": kind,

@@ -7,7 +7,6 @@ from aiohttp import ClientSession, web
 from control_plane.changes import ChangeFeed
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
-from control_plane.events import EventLog
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
@@ -22,7 +21,6 @@ class Context:
     state: ClusterState
     workload_writer: WorkloadWriter
     node_writer: NodeWriter
-    events: EventLog
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane.api import allocations, cluster, nodes, pages, servers, session, watch, workloads
+from control_plane.api import allocations, cluster, events, nodes, pages, servers, session, watch, workloads
 from control_plane.api.bodies import MOST_BODY_BYTES
 from control_plane.api.context import CONTEXT, Context
 from control_plane.api.guard import ROLES, Handler, add_headers, guard
@@ -18,11 +18,13 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/health", cluster.health, ANYONE),
     ("GET", "/v1/cluster", cluster.show, ADMIN),
     ("GET", "/v1/servers", servers.list_servers, ADMIN),
+    ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
     ("GET", "/v1/nodes/{name}", nodes.show, ADMIN),
     ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
     ("POST", "/v1/nodes/{name}/uncordon", nodes.uncordon, ADMIN),
     ("POST", "/v1/nodes/{name}/drain", nodes.drain, ADMIN),
+    ("POST", "/v1/nodes/{name}/release", nodes.release, ADMIN),
     ("DELETE", "/v1/nodes/{name}", nodes.delete, ADMIN),
     ("GET", "/v1/workloads", workloads.list_workloads, ADMIN),
     ("GET", _WORKLOAD, workloads.show, ADMIN),
@@ -33,7 +35,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
-    ("GET", "/v1/events", watch.list_events, ADMIN),
+    ("GET", "/v1/events", events.list_events, ADMIN),
     ("GET", "/v1/watch", watch.watch, ADMIN),
     ("GET", "/v1/session", session.serve, NODE),
     ("GET", "/", pages.index, ANYONE),

@@ -1,9 +1,10 @@
-"""The servers of the control plane, which of them leads, and how the store below them is."""
+"""The servers of the control plane, which of them leads, how the store below them is, and all that is in it."""
 
 from typing import Any
 
 from aiohttp import web
 
+from control_plane import snapshots
 from control_plane.api.context import Context, context_of
 from control_plane.records import ServerRecord
 from control_plane.store.health import MemberHealth, SupportsHealth
@@ -19,6 +20,20 @@ async def list_servers(request: web.Request) -> web.Response:
     return web.json_response(
         {"revision": context.state.revision, "items": items, "store": [_member(member) for member in members]}
     )
+
+
+async def snapshot(request: web.Request) -> web.StreamResponse:
+    """Stream a snapshot; one that breaks off has no last line, and so is no snapshot."""
+    context = context_of(request)
+    lines = snapshots.save(context.store, context.clock)
+    first = await anext(lines)
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    await response.write(first)
+    async for line in lines:
+        await response.write(line)
+    await response.write_eof()
+    return response
 
 
 def _server(context: Context, server: ServerRecord) -> dict[str, Any]:

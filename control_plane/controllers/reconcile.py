@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from control_plane.controllers.adoption import adopt
+from control_plane.controllers.crons import CronSight, delete_jobs, reconcile_cron
 from control_plane.controllers.daemons import progress_of_daemon, reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen, retire
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.rollouts import Course, Progress, course_of
 from control_plane.controllers.services import progress_of_service, reconcile_service
+from manifests.allocations import Allocation
 from manifests.reasons import Blocked
 from manifests.rollouts import RolloutState
 from manifests.status import WorkloadStatus
@@ -24,8 +27,10 @@ class Sight:
     nodes: Sequence[NodeView]
     said: WorkloadStatus | None  # what the leader recorded last
     versions: Mapping[int, VersionRecord]
+    kept: Sequence[Allocation]  # of this workload, from before a restore, at versions that were restored with it
     was_blocked: bool  # in the last pass no node had room for some of it
-    wall_s: float  # for schedules alone
+    cron: CronSight | None = None  # of a CronJob
+    waits_for: tuple[str, ...] = ()  # sentences about what it is to start after and what doesn't hold yet
     stalled_for_s: float = 0.0  # how long its rollout has made no progress, as `progress_of` measures it
 
     @property
@@ -44,10 +49,11 @@ def reconcile(sight: Sight) -> Decision:
     """Return what brings the workload nearer to its spec; nothing once it is there."""
     record = sight.record
     if record is None:
-        return retire(sight.seen, "the workload was deleted")
+        decision = retire(sight.seen, "the workload was deleted")
+        return replace(decision, deletes=delete_jobs(sight.cron.jobs)) if sight.cron else decision
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
-    decision = _by_kind(record, present)
+    decision = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present) or _by_kind(record, present)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
@@ -66,6 +72,13 @@ def progress_of(sight: Sight) -> Progress | None:
     return measure(course, mine)
 
 
+def _waiting(sight: Sight) -> Decision | None:
+    """Hold back a workload that has no allocation yet; one that has begun goes on, whatever becomes of the others."""
+    if not sight.waits_for or sight.seen:
+        return None
+    return Decision(messages=sight.waits_for, is_waiting=True)
+
+
 def _by_kind(record: WorkloadRecord, sight: Sight) -> Decision:
     match record.workload:
         case Service():
@@ -75,6 +88,9 @@ def _by_kind(record: WorkloadRecord, sight: Sight) -> Decision:
                 sight.course, sight.seen, sight.nodes, blocked=sight.blocked, stalled_for_s=sight.stalled_for_s
             )
         case Job():
-            return reconcile_job(record, sight.seen)
+            said = sight.said if sight.said and sight.said.ref.uid == record.uid else None
+            was_complete = said is not None and said.is_complete and not said.is_failed
+            return reconcile_job(record, sight.seen, was_complete=was_complete)
         case CronJob():
-            return Decision(messages=("it isn't started by its schedule yet",))
+            assert sight.cron is not None
+            return reconcile_cron(record, sight.cron)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from control_plane import keys
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision
 from foundation.clock import Clock
@@ -85,7 +86,9 @@ class WorkloadWriter:
             entry = await self._existing(workload)
             _check_expected(workload, entry, expected)
             key = keys.WORKLOADS + workload
-            return await self._committer.commit((ModifiedAt(key, entry.mod_revision),), (Delete(key),))
+            return await self._committer.commit(
+                (ModifiedAt(key, entry.mod_revision),), (Delete(key), self._committer.deletion(workload))
+            )
 
         return await self._committer.retried(delete_once)
 
@@ -114,7 +117,11 @@ class WorkloadWriter:
             if result.makes_version:
                 key = keys.VERSIONS + keys.version_id(workload_id, record.version)
                 version = VersionRecord(
-                    uid=record.uid, version=record.version, created_s=self._clock.wall_s(), workload=workload
+                    uid=record.uid,
+                    version=record.version,
+                    created_s=self._clock.wall_s(),
+                    workload=workload,
+                    changed_by=record.changed_by,
                 )
                 compares.append(ModifiedAt(key, ABSENT))
                 writes.append(Put(key, version.to_bytes()))
@@ -128,7 +135,12 @@ class WorkloadWriter:
             version = 1 + max(self._versions_of(workload_id), default=0)
             uid = f"{self._rng.getrandbits(64):016x}"
             record = WorkloadRecord(
-                uid=uid, version=version, generation=1, created_s=self._clock.wall_s(), workload=workload
+                uid=uid,
+                version=version,
+                generation=1,
+                created_s=self._clock.wall_s(),
+                workload=workload,
+                changed_by=current_actor(),
             )
             return record, _result(record, "created", makes_version=True)
         _check_job(old.workload, workload)
@@ -137,7 +149,7 @@ class WorkloadWriter:
             return old, _result(old, "unchanged", makes_version=False)
         is_new = makes_new_version(old.workload, workload)
         update = {"workload": workload, "generation": old.generation + 1, "version": old.version + is_new}
-        record = old.model_copy(update=update)
+        record = old.model_copy(update={**update, "changed_by": current_actor()})
         return record, _result(record, "changed", makes_version=is_new, changes=changes)
 
     def _versions_of(self, workload_id: str) -> list[int]:
@@ -166,19 +178,23 @@ def _check_expected(workload: str, entry: Entry | None, expected: Revision | Non
 
 
 def _check_job(old: Workload, new: Workload) -> None:
-    """Refuse to change what a Job runs: some of its indexes may have run already, and never run again."""
+    """Refuse to change what a Job runs: some of its indexes may have run already, and never run again.
+
+    How many run at once, and how often an index is tried again, may change at any time.
+    """
     if not (isinstance(old, Job) and isinstance(new, Job)):
         return
 
     def fixed(spec: JobSpec) -> JobSpec:
-        return spec.model_copy(update={"parallelism": 1})
+        return spec.model_copy(update={"parallelism": 1, "retries": 0})
 
     if fixed(old.spec) != fixed(new.spec):
         paths = ", ".join(c.path for c in _field_changes(old, new))
         raise StaleError(
             f"job {new.metadata.name} can't be changed once it is applied",
             why=f"{paths} would change, and what has run already doesn't run again",
-            fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name.",
+            fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name. "
+            "Of an applied job only parallelism and retries may change.",
         )
 
 

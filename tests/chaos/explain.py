@@ -12,8 +12,8 @@ from control_plane.store.protocol import Change
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.workloads import Kind, ServiceSpec, WorkloadRecord
-from tests.chaos.chronicle import Heard
 from tests.chaos.fault import Fault
+from tests.lab.chronicle import Heard
 from tests.lab.truth import Life
 
 SETTLED_S = 20.0  # after a fault was healed, until all that it causes has happened

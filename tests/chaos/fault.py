@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from tests.chaos.chronicle import Chronicle
+from tests.lab.chronicle import Chronicle
 from tests.lab.cluster import Cluster
 
 NONE: frozenset[str] = frozenset()

@@ -12,12 +12,12 @@ from random import Random
 from typing import Any
 
 from tests.chaos import node_faults, server_faults, store_faults
-from tests.chaos.chronicle import Chronicle
 from tests.chaos.explain import unexplained
 from tests.chaos.fault import Fault, Kind, Lab
 from tests.chaos.tell import fault_line, last_events
 from tests.chaos.user import User, Wish
 from tests.chaos.world import NODES, world
+from tests.lab.chronicle import Chronicle
 from tests.lab.cluster import Cluster
 from tests.lab.commands import in_thread
 from tests.lab.faults import hold_untouched, look, opened_store, revision_now

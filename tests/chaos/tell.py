@@ -7,8 +7,8 @@ from control_plane import keys
 from control_plane.records import LeaderRecord
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.nodes import Liveness, NodeStatus
-from tests.chaos.chronicle import Heard
 from tests.chaos.fault import Fault
+from tests.lab.chronicle import Heard
 from tests.lab.truth import Life
 
 MOST_EVENTS = 50
@@ -19,7 +19,7 @@ def fault_line(fault: Fault, after_s: float, heard: Sequence[Heard], lives: Iter
     came = [*_leaders(heard), *_lost(heard)]
     started = sum(life.seen_s >= fault.began_s for life in lives)
     ended = sum(life.ended_s is not None and life.ended_s >= fault.began_s for life in lives)
-    came += [f"{count} containers {what}" for count, what in ((ended, "ended"), (started, "started")) if count]
+    came += [f"containers: {ended} ended, {started} started"] if ended or started else []
     return f"{after_s:6.0f} s  {fault.kind:44}{fault.effect.target:36}{', '.join(came) or 'nothing moved'}"
 
 

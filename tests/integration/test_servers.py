@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.snapshots import begin_generation
 from control_plane.store.open import open_store
-from control_plane.store.protocol import Store
+from control_plane.store.protocol import Revision, Store
 from foundation.clock import SystemClock
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
@@ -96,3 +97,80 @@ async def test_when_the_leader_ends_another_one_leads_at_once_and_knows_what_was
     async with survivors:
         assert await wait_until(leading, 10, "someone leads", lambda names: bool(names)) == ["s2"]
         assert [w["name"] for w in (await follower.get("/v1/workloads"))["items"]] == ["web"]
+
+
+async def test_an_agent_that_has_seen_more_than_the_store_proves_that_it_went_back(first: Served) -> None:
+    agent = ScriptedAgent(first, facts("n1"), hello={"generation": 1, "applied_revision": 10_000})
+    async with connected(first, agent):
+        assert agent.welcome is not None
+        assert agent.welcome.generation == 2
+        assert (await first.call("GET", "/v1/nodes"))[0] == 200
+
+
+async def test_an_agent_of_a_newer_generation_is_not_given_orders_by_an_older_one(first: Served) -> None:
+    agent = ScriptedAgent(first, facts("n1"), hello={"generation": 9, "applied_revision": 3})
+    async with connected(first, agent):
+        assert agent.refused is not None
+        assert "has not seen generation 9" in agent.refused.what
+
+
+async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_released(first: Served) -> None:
+    known, gone = ScriptedAgent(first, facts("n1")), ScriptedAgent(first, facts("n2"))
+    async with connected(first, known):
+        await first.apply(manifest(replicas=1), manifest(name="other", replicas=1))
+        await first.until_state("/v1/workloads/default/service/web", "healthy")
+        held = [a.allocation for a in known.assigned.values()]
+    assert len(held) == 2
+    web = next(a for a in held if a.workload.name == "web")
+    lost = web.model_copy(update={"id": "web-7-kept", "index": 7, "node": "n2"})
+    assert await begin_generation(first.store, Revision(10**9)) is not None
+    gone.hello = {"kept": (lost,)}
+    async with connected(first, known, gone):
+        n2 = await first.get("/v1/nodes/n2")
+        assert n2["kept"] == ["web-7-kept"]
+        assert "wherry node release n2" in n2["message"]
+        await first.apply(manifest(replicas=8))
+
+        async def is_adopted() -> bool:
+            return "web-7-kept" in {a["id"] for a in (await first.get("/v1/allocations"))["items"]}
+
+        await wait_until(is_adopted, 10, "the kept allocation is adopted", bool)
+        assert (await first.get("/v1/nodes/n2"))["kept"] == []
+
+
+async def test_what_is_kept_may_be_stopped_once_it_is_released(first: Served) -> None:
+    agent = ScriptedAgent(first, facts("n1"))
+    async with connected(first, agent):
+        await first.apply(manifest(replicas=1))
+        await first.until_state("/v1/workloads/default/service/web", "healthy")
+        [held] = [a.allocation for a in agent.assigned.values()]
+    stranger = held.model_copy(update={"id": "old-0-kept", "version": 99})
+    agent.hello = {"kept": (stranger,)}
+    async with connected(first, agent):
+        assert agent.withdrawn == set()
+        await first.call("POST", "/v1/nodes/n1/release")
+
+        async def withdrawn() -> set[str]:
+            return agent.withdrawn
+
+        await wait_until(withdrawn, 10, "it is withdrawn", lambda ids: ids == {"old-0-kept"})
+
+
+async def test_a_server_with_far_more_than_its_share_of_agents_sends_some_on(first: Served, second: Served) -> None:
+    agents = [ScriptedAgent(first, facts(f"n{i}"), hello={"servers": 2}) for i in range(8)]
+    loyal = [ScriptedAgent(first, facts(f"l{i}")) for i in range(2)]
+
+    async def connected_to_first() -> int:
+        return int((await first.get("/v1/servers"))["items"][0]["agents"])
+
+    async with connected(first, *agents, *loyal):
+        assert await connected_to_first() == 10
+        assert (await second.get("/v1/servers"))["items"][1]["agents"] == 0
+        closed = [agent for agent in agents if agent.has_ended.is_set()]
+        assert closed == []
+
+        async def sent_on() -> int:
+            return sum(agent.has_ended.is_set() for agent in agents)
+
+        await wait_until(sent_on, 30, "half of them are sent on", lambda count: count >= 5)
+        assert not any(agent.has_ended.is_set() for agent in loyal)

@@ -17,9 +17,9 @@ from agent.node import Node
 from agent.options import AgentOptions
 from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
-from agent.reconcile import Action
+from agent.reconcile import Action, decide
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
-from agent.tracked import Tracked, newly_assigned, with_sight
+from agent.tracked import Moment, Tracked, newly_assigned, with_sight
 from foundation.clock import SystemClock
 from manifests.allocations import HostPort, Phase
 from manifests.containers import Resources
@@ -100,6 +100,13 @@ def test_a_damaged_state_file_is_moved_aside(tmp_path: Path, content: str) -> No
     (tmp_path / "state.json").write_text(content)
     assert load_state(LocalFolder(tmp_path), "b1") == SavedState(boot_id="b1")
     assert [path.read_text() for path in tmp_path.glob("state.json.damaged-*")] == [content]
+
+
+def test_what_the_server_knows_to_have_ended_here_is_not_run_again_whatever_was_forgotten() -> None:
+    ended = record("sum-0-a").status.model_copy(update={"phase": Phase.SUCCEEDED})
+    told = assigned("sum-0-a").model_copy(update={"ended": ended})
+    tracked, actions = decide(with_sight(newly_assigned(told), None, attempt=1), Moment(0.0, 0.0))
+    assert (tracked.status.phase, actions) == (Phase.SUCCEEDED, ())
 
 
 def test_the_agents_id_stays(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from manifests.nodes import Liveness, NodeFacts, NodeIntent, NodeStatus
 from manifests.reasons import Choice
 from manifests.workloads import WorkloadRecord
 from tests.builders import record, status
-from tests.chaos.chronicle import Heard
 from tests.chaos.explain import TOGETHER_S, unexplained
 from tests.chaos.fault import Effect, Fault, node_away
+from tests.lab.chronicle import Heard
 from tests.lab.truth import Life
 
 SIZE = Resources.of(cpu_m=1500, memory_bytes=2**30, pids=100)
