@@ -13,7 +13,9 @@ from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
+from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.event_log import EventLog
 from control_plane.membership import Membership
@@ -40,6 +42,8 @@ class Core:
     sessions: SessionHandler
     spreading: Spreading
     workload_writer: WorkloadWriter
+    config_writer: ConfigWriter
+    rollout_writer: RolloutWriter
     node_writer: NodeWriter
     leader: Leader
     events: EventLog
@@ -83,6 +87,7 @@ def assemble(
     state = ClusterState(store, clock)
     events = EventLog(state, clock)
     committer = Committer(store, state, clock)
+    configs = ConfigWriter(committer, clock, rng)
     membership = Membership(store, state, server, clock, rng)
     registry = SessionRegistry(
         store,
@@ -101,7 +106,9 @@ def assemble(
         registry=registry,
         sessions=sessions,
         spreading=Spreading(state, sessions, clock, server_id=server.id),
-        workload_writer=WorkloadWriter(committer, clock, rng),
+        workload_writer=WorkloadWriter(committer, configs, clock, rng),
+        config_writer=configs,
+        rollout_writer=RolloutWriter(committer, clock),
         node_writer=NodeWriter(committer),
         leader=Leader(
             store, state, clock, Bookkeeping(store, state, clock, events, promise), lost_after_s=lost_after_s

@@ -102,6 +102,8 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             store=store,
             state=core.state,
             workload_writer=core.workload_writer,
+            config_writer=core.config_writer,
+            rollout_writer=core.rollout_writer,
             node_writer=core.node_writer,
             changes=ChangeFeed(core.state, core.events),
             sessions=core.sessions,

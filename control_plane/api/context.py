@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
+from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
@@ -20,6 +22,8 @@ class Context:
     store: Store
     state: ClusterState
     workload_writer: WorkloadWriter
+    config_writer: ConfigWriter
+    rollout_writer: RolloutWriter
     node_writer: NodeWriter
     changes: ChangeFeed
     sessions: SessionHandler

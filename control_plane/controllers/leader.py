@@ -136,7 +136,8 @@ class Leader:
             waits_for=unmet(self._state, record) if record else (),
         )
         try:
-            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            progress = None if is_frozen(self._state) else progress_of(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress)
             return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)

@@ -62,7 +62,7 @@ def reconcile(sight: Sight) -> Decision:
 
 def progress_of(sight: Sight) -> Progress | None:
     """Return how far the workload's rollout is; None where none is under way, or time doesn't count against it."""
-    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon):
+    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon) or _waiting(sight):
         return None
     course = sight.course
     if course.rollout.state is not RolloutState.PROGRESSING or course.record.paused:

@@ -136,7 +136,7 @@ class RolloutWorld:
 
     def sight(self) -> Sight:
         views = [NodeView(name, e, {}, {}, self.room) for name, e in sorted(self.nodes.items())]
-        return Sight(self.record, self.seen(), views, self.said, self.versions, was_blocked=True, wall_s=0.0)
+        return Sight(self.record, self.seen(), views, self.said, self.versions, (), was_blocked=True)
 
     def one_pass(self) -> bool:
         """Decide, place, apply and check; say whether anything changed."""
