@@ -14,6 +14,8 @@ from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
 from control_plane.desired.configs import ConfigWriter
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
@@ -44,7 +46,9 @@ class Core:
     workload_writer: WorkloadWriter
     config_writer: ConfigWriter
     rollout_writer: RolloutWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
+    freeze_writer: FreezeWriter
     leader: Leader
     events: EventLog
 
@@ -109,7 +113,9 @@ def assemble(
         workload_writer=WorkloadWriter(committer, configs, clock, rng),
         config_writer=configs,
         rollout_writer=RolloutWriter(committer, clock),
+        cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
+        freeze_writer=FreezeWriter(committer, clock),
         leader=Leader(
             store, state, clock, Bookkeeping(store, state, clock, events, promise), lost_after_s=lost_after_s
         ),

@@ -6,6 +6,8 @@ from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
 from control_plane.desired.configs import ConfigWriter
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
@@ -24,7 +26,9 @@ class Context:
     workload_writer: WorkloadWriter
     config_writer: ConfigWriter
     rollout_writer: RolloutWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
+    freeze_writer: FreezeWriter
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

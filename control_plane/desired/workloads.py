@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from control_plane import keys
+from control_plane.dependencies import refuse_cycles
 from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.desired.configs import ConfigWriter, cause_of
@@ -39,6 +40,7 @@ class WorkloadWriter:
 
         A changed config makes a new version of every workload that uses it; these have results of their own, last.
         """
+        refuse_cycles(self._state, [d for d in documents if not isinstance(d, Config)])
         if len(documents) > MOST_DOCUMENTS:
             raise InvalidError(
                 f"{len(documents)} documents are too many for one apply",
