@@ -201,7 +201,9 @@ def _at_canaries(course: Course, tally: Tally, stalled_for_s: float) -> Course:
         if course.promotes_itself:
             state = RolloutState.PROGRESSING
             return _with(course, rollout.model_copy(update={"state": state, "message": "", "promoted": True}))
-        message = f"{_counted(tally.available, 'canary', 'canaries')} of version {rollout.target} wait to be promoted"
+        who = "1 canary" if tally.available == 1 else f"{tally.available} canaries"
+        verb = "waits" if tally.available == 1 else "wait"
+        message = f"{who} of version {rollout.target} {verb} to be promoted"
         return _with(course, rollout.model_copy(update={"state": RolloutState.WAITING, "message": message}))
     if rollout.state is RolloutState.WAITING:
         return _with(course, rollout.model_copy(update={"state": RolloutState.PROGRESSING, "message": ""}))
@@ -250,7 +252,3 @@ def _turned_back(course: Course, tally: Tally, message: str) -> Course | None:
 def _with(course: Course, rollout: Rollout) -> Course:
     fallback = None if rollout.target in rollout.healthy else course.fallback
     return Course(course.record, rollout, course.target, fallback)
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"1 {one}" if count == 1 else f"{count} {many}"

@@ -113,7 +113,7 @@ async def test_canaries_wait_beside_all_of_the_old_until_promoted(server: Served
         rollout = await until_rollout(server, "waiting")
 
         assert (rollout["updated"], rollout["ready"], rollout["old"]) == (1, 1, 2)
-        assert rollout["message"] == "1 canary of version 2 wait to be promoted"
+        assert rollout["message"] == "1 canary of version 2 waits to be promoted"
         await act(server, "promote")
         await until_rollout(server, "complete")
         assert await versions(server) == [2, 2]

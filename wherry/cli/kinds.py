@@ -10,6 +10,7 @@ from manifests.errors import UsageError
 
 NODES, SERVICES, DAEMONS, JOBS = "nodes", "services", "daemons", "jobs"
 WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
+CONFIGS = "configs"
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
@@ -20,6 +21,7 @@ _NAMES = {
     ALLOCATIONS: ("allocations", "allocation", "alloc", "allocs"),
     EVENTS: ("events", "event", "ev"),
     SERVERS: ("servers", "server"),
+    CONFIGS: ("configs", "config", "cfg"),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job"}  # as the API's paths write them

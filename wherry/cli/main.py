@@ -36,6 +36,12 @@ COMMANDS = {
     ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
+    "rollout": Command(
+        "wherry.cli.commands.rollout", "follow, undo, pause or promote a change", "wherry rollout status service/web"
+    ),
+    "restart": Command(
+        "wherry.cli.commands.restart", "replace every allocation, by and by", "wherry restart service/web --wait"
+    ),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"

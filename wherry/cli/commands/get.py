@@ -17,8 +17,9 @@ from wherry.cli.transport import Transport
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, workloads (all of those), allocations, events, servers (and their store)
--o yaml prints workloads as manifests, which can be edited and applied again."""
+kinds: nodes, services, daemons, jobs, workloads (all of those), configs, allocations, events,
+  servers (and their store)
+-o yaml prints workloads and configs as manifests, which can be edited and applied again."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
