@@ -2,7 +2,8 @@
 
 S1 capacity: what a node's allocations reserve never exceeds what it offers, and no host port is held twice, where an
 allocation holds both until its node has said that it ended. S2 slots: at most one wanted allocation has a workload's
-index, and a service never gains one beyond replicas + maxSurge. S4 fence: allocations are written only while someone
+index, and a service never gains one beyond replicas + maxSurge, or + canary where that is more: canaries run beside all
+of the old, so their number is what the user asked for beyond the replicas. S4 fence: allocations are written only while someone
 leads (which leader it was doesn't show in the history).
 """
 
@@ -115,7 +116,7 @@ class _World:
         for record in self._workloads.values():
             spec = record.workload.spec
             if isinstance(spec, ServiceSpec) and after[record.uid] > before[record.uid]:
-                most = spec.replicas + spec.update.max_surge
+                most = spec.replicas + max(spec.update.max_surge, spec.update.canary)
                 if after[record.uid] > most:
                     yield f"{after[record.uid]} allocations of {record.ref.name} are wanted, at most {most} may be (S2)"
 
