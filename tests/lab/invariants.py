@@ -3,8 +3,8 @@
 S1 capacity: what a node's allocations reserve never exceeds what it offers, and no host port is held twice, where an
 allocation holds both until its node has said that it ended. S2 slots: at most one wanted allocation has a workload's
 index, and a service never gains one beyond replicas + maxSurge, or + canary where that is more: canaries run beside all
-of the old, so their number is what the user asked for beyond the replicas. S4 fence: allocations are written only while someone
-leads (which leader it was doesn't show in the history).
+of the old, so their number is what the user asked for beyond the replicas. S4 fence: allocations are written only while
+someone leads (which leader it was doesn't show in the history).
 """
 
 import asyncio
