@@ -57,8 +57,10 @@ def slots(step: Step, written: Sequence[Written], records: Records) -> Iterator[
             yield Breach("S2", f"{example.id} was placed for {example.workload}, which isn't there")
             continue
         match record.workload.spec:
-            case ServiceSpec(replicas=replicas, update=update) if len(wanted) > replicas + update.max_surge:
-                most = replicas + update.max_surge
+            case ServiceSpec(replicas=replicas, update=update):
+                most = replicas + max(update.max_surge, update.canary)  # canaries run beside all of the old
+                if len(wanted) <= most:
+                    continue
                 yield Breach("S2", f"{len(wanted)} allocations of {record.ref.name} are wanted, at most {most} may be")
             case DaemonSpec():
                 nodes = Counter(a.node for a in wanted)

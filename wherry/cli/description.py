@@ -30,6 +30,7 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
         "",
         style.paint("Schedule" if item.get("cron") else "Counts", "bold"),
         *(lines_of(item, now_s) if item.get("cron") else [f"  {_counts(counts)}"]),
+        *_rollout_lines(item, style),
         "",
         style.paint("Spec", "bold"),
         *_spec_lines(spec),
@@ -45,6 +46,51 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
 
 def _counts(counts: Item) -> str:
     return ", ".join(f"{value} {clean(name)}" for name, value in counts.items())
+
+
+def _rollout_lines(item: Item, style: Style) -> list[str]:
+    """Return where the rollout stands; nothing for what has none."""
+    rollout = item.get("rollout")
+    if not rollout:
+        return []
+    target, version = rollout.get("target"), rollout.get("version")
+    words = [
+        "paused by its user" if rollout.get("paused") else "",
+        "stops an old one before it starts a new one" if rollout.get("stopFirst") else "",
+    ]
+    return [
+        "",
+        style.paint("Rollout", "bold"),
+        *_fields(
+            style,
+            state=rollout.get("state"),
+            version=f"{version}" if target == version else f"{version}, but version {target} is what it works towards",
+            allocations=f"{rollout.get('updated', 0)} of version {target}, {rollout.get('ready', 0)} of them ready; "
+            f"{rollout.get('old', 0)} of other versions",
+            last_healthy=f"version {rollout['healthyVersion']}" if rollout.get("healthyVersion") else "none yet",
+            message=rollout.get("message"),
+            also="; ".join(word for word in words if word),
+        ),
+    ]
+
+
+def config_page(item: Item, now_s: float, style: Style) -> list[str]:
+    """Return the page of a config, with its content."""
+    content = str(((item.get("manifest") or {}).get("spec") or {}).get("data", ""))
+    return [
+        style.paint(f"config/{clean(item.get('name'))}", "bold"),
+        *_fields(
+            style,
+            namespace=item.get("namespace"),
+            version=item.get("version"),
+            kept="versions " + ", ".join(map(str, item.get("keptVersions") or [])),
+            age=age(item.get("createdAt"), now_s),
+            used_by=", ".join(map(str, item.get("users") or [])) or "nothing",
+        ),
+        "",
+        style.paint(f"Content ({item.get('bytes')} bytes)", "bold"),
+        *(f"  {clean(line)}" for line in content.split("\n")),
+    ]
 
 
 def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -> list[str]:

@@ -40,6 +40,12 @@ COMMANDS = {
     "wait": Command(
         "wherry.cli.commands.wait", "wait until something is as it should be", "wherry wait service/web --for healthy"
     ),
+    "rollout": Command(
+        "wherry.cli.commands.rollout", "follow, undo, pause or promote a change", "wherry rollout status service/web"
+    ),
+    "restart": Command(
+        "wherry.cli.commands.restart", "replace every allocation, by and by", "wherry restart service/web --wait"
+    ),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"

@@ -17,9 +17,9 @@ from wherry.cli.transport import Transport
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), allocations, events,
+kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), configs, allocations, events,
   servers (and their store), cluster
--o yaml prints workloads as manifests, which can be edited and applied again."""
+-o yaml prints workloads and configs as manifests, which can be edited and applied again."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
