@@ -58,6 +58,11 @@ def server_place(server: str) -> str:
     return f"-/server/{server}"
 
 
+def cluster_place(what: str) -> str:
+    """Return what the keys of events end with that concern the cluster as a whole."""
+    return f"-/cluster/{what}"
+
+
 def place_of(record_id: str) -> str:
     """Return the workload or place that a key of an event or an ended allocation is of.
 

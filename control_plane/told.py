@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from control_plane import keys
-from control_plane.records import DeletionRecord, LeaderRecord, ServerRecord
+from control_plane.records import DeletionRecord, FreezeRecord, LeaderRecord, ServerRecord
 from control_plane.state import ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
-from manifests.workloads import ServiceSpec, WorkloadRecord
+from manifests.workloads import CronState, ServiceSpec, WorkloadRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,10 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _workload_told(change, record)
         case WorkloadStatus() as status:
             yield from _workload_status_told(change, status)
+        case CronState() as cron:
+            yield from _cron_told(change, cron)
+        case FreezeRecord() as freeze:
+            yield from _freeze_told(change, freeze)
         case Allocation() as allocation:
             yield from _allocation_told(change, allocation)
         case AllocationStatus() as status:
@@ -110,6 +114,21 @@ def _rollout_told(place: str, old: Rollout | None, new: Rollout) -> Iterator[Tol
         return
     message = f"rollout to version {new.target}: {new.state}" + (f": {new.message}" if new.message else "")
     yield Told(place, f"rollout-{new.state}", message, f"{new.version}/{new.target}")
+
+
+def _cron_told(change: ObjectChange, cron: CronState) -> Iterator[Told]:
+    old_job = change.old.last_job if isinstance(change.old, CronState) else ""
+    if change.new is not None and cron.last_job not in ("", old_job):
+        yield Told(change.id, "started", f"its time had come: job {cron.last_job} was made")
+
+
+def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:
+    place, once = keys.cluster_place("freeze"), str(change.revision)
+    if change.new is None:
+        yield Told(place, "unfrozen", "the leader acts again", once)
+    elif change.old is None:
+        why = f": {freeze.reason}" if freeze.reason else ""
+        yield Told(place, "frozen", f"the leader only looks, and does nothing{why}", once, by=freeze.by)
 
 
 def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[Told]:

@@ -21,7 +21,7 @@ from control_plane.store.protocol import Delete, ModifiedAt, Put
 from manifests.allocations import Allocation, Phase
 from manifests.rollouts import Rollout, RolloutState
 from manifests.status import WorkloadStatus
-from manifests.workloads import VersionRecord, WorkloadRecord
+from manifests.workloads import CronState, VersionRecord, WorkloadRecord
 from tests.builders import record, seen, status
 from tests.cache import Cache
 
@@ -51,8 +51,9 @@ def puts(draw: st.DrawFn) -> Put:
     placed = keys.placed_id(allocation.node, allocation.id)
     said = status(allocation, draw(st.sampled_from(Phase)))
     version = VersionRecord(uid=of.uid, version=of.version, created_s=0.0, workload=of.workload)
-    targets = {"target": draw(versions), "healthy": draw(versions)}
+    targets = {"target": draw(versions), "last_healthy": draw(versions)}
     rollout = Rollout(version=of.version, state=RolloutState.PROGRESSING, **targets)
+    cron = CronState(uid=of.uid, schedule="* * * * *", time_zone="UTC", handled_s=1.0)
     ended = ended_of(allocation, said, draw(st.floats(0, 100)))
     event = EventRecord(subject="any", reason="r", message="m", revision=1, first_s=0.0, last_s=0.0)
     place = draw(st.sampled_from((id_, keys.node_place("n1"), keys.server_place("s1"))))
@@ -66,6 +67,7 @@ def puts(draw: st.DrawFn) -> Put:
                 Put(keys.ALLOCATIONS + placed, allocation.to_bytes()),
                 Put(keys.STATUSES + placed, said.to_bytes()),
                 Put(keys.WORKLOAD_STATUSES + id_, WorkloadStatus(ref=of.ref, generation=1, rollout=rollout).to_bytes()),
+                Put(keys.CRON_STATES + id_, cron.to_bytes()),
                 Put(f"{keys.ENDED}{id_}/{allocation.id}", ended.to_bytes()),
                 Put(f"{keys.EVENTS}{place}/e-{draw(st.integers(0, 99))}", event.to_bytes()),
             )
@@ -109,7 +111,7 @@ def test_what_something_refers_to_stays(writes: Writes) -> None:
     units = collect(cache)
 
     deleted = {write.key for unit in units for write in unit.writes}
-    owned = (keys.VERSIONS, keys.STATUSES, keys.WORKLOAD_STATUSES, keys.ENDED, keys.EVENTS)
+    owned = (keys.VERSIONS, keys.STATUSES, keys.WORKLOAD_STATUSES, keys.CRON_STATES, keys.ENDED, keys.EVENTS)
     assert all(key.startswith(owned) for key in deleted), "it removed what isn't its own to remove"
     assert before | of_unreadable <= set(state.versions.ids())
     assert statuses <= set(state.statuses.ids())
@@ -170,7 +172,7 @@ def test_an_old_version_that_is_still_rolled_back_to_stays() -> None:
     for number in range(1, 31):
         version = VersionRecord(uid="u1", version=number, created_s=0.0, workload=of.workload)
         cache.write([Put(keys.VERSIONS + keys.version_id(id_, number), version.to_bytes())])
-    rollout = Rollout(version=30, target=3, state=RolloutState.REVERTED, healthy=4)
+    rollout = Rollout(version=30, target=3, state=RolloutState.REVERTED, last_healthy=4)
     said = WorkloadStatus(ref=of.ref, generation=1, rollout=rollout)
     cache.write([Put(keys.WORKLOAD_STATUSES + id_, said.to_bytes())])
     collect(cache)
