@@ -99,7 +99,7 @@ def needed_versions(state: ClusterState) -> set[str]:
 
 
 @given(st.lists(puts(), max_size=60))
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_what_something_refers_to_stays(writes: Writes) -> None:
     cache = filled(writes)
     state = cache.state
@@ -119,7 +119,7 @@ def test_what_something_refers_to_stays(writes: Writes) -> None:
 
 
 @given(st.lists(puts(), max_size=60))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_each_deletion_compares_what_it_deletes_and_once_all_are_made_nothing_is_left(writes: Writes) -> None:
     cache = filled(writes)
     units = list(garbage_of(cache.state))
@@ -134,7 +134,7 @@ def test_each_deletion_compares_what_it_deletes_and_once_all_are_made_nothing_is
 
 
 @given(st.lists(puts(), max_size=120))
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_what_is_kept_is_bounded(writes: Writes) -> None:
     cache = filled(writes)
     state = cache.state
