@@ -10,11 +10,11 @@ from control_plane import keys
 from control_plane.log_streams import LogStreams
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
-from control_plane.state import Batch, ClusterState
+from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
-from manifests.allocations import Allocation, AllocationStatus
+from manifests.allocations import Allocation, AllocationStatus, Health
 from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
     Assigned,
@@ -42,6 +42,13 @@ class SessionHandler:
     def __init__(self, state: ClusterState, registry: SessionRegistry, writer: StatusWriter, clock: Clock) -> None:
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._served: dict[str, ServedSession] = {}
+        state.subscribe(self._on_batch)
+
+    def _on_batch(self, batch: Batch) -> None:
+        """Tell each session of its own node's allocations; to ask every session would cost each its share of all."""
+        for change in batch.changes:
+            if served := self._served.get(_node_of(change)):
+                served.note(change)
 
     def of_node(self, node: str) -> "ServedSession | None":
         """Return the node's session if it is served here now."""
@@ -113,8 +120,9 @@ class ServedSession:
         self._has_statuses = asyncio.Event()
 
     async def run(self, hello: Hello) -> None:
-        unsubscribe = self._state.subscribe(self._on_batch)
         self.servers = hello.servers
+        if self.session.is_reboot:
+            self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
         try:
             await self.connection.send(self._registry.welcome(self.session))
@@ -130,20 +138,19 @@ class ServedSession:
             log.info("agent disconnected", node=self.session.node, session=self.session.number)
         except* ConflictError as group:
             log.info("session ended", node=self.session.node, why=str(group.exceptions[0]))
-        finally:
-            unsubscribe()
 
     async def _read(self) -> None:
         """Take frames until the connection is closed."""
         while (frame := await self.connection.receive()) is not None:
-            self._registry.heard(self.session)
+            await self._registry.heard(self.session)
             await self._handle(frame)
         log.info("agent disconnected", node=self.session.node, session=self.session.number)
 
     async def _handle(self, frame: FromAgent | LogData) -> None:
         match frame:
             case Heartbeat(sequence=sequence):
-                await self.connection.send(HeartbeatAck(sequence=sequence))
+                if self._registry.may_acknowledge(self.session):
+                    await self.connection.send(HeartbeatAck(sequence=sequence))
             case Statuses():
                 self._take_statuses(frame.statuses, frame.sequence)
             case NodeReport():
@@ -192,16 +199,10 @@ class ServedSession:
                 self._report = self._report or report
                 raise
 
-    def _on_batch(self, batch: Batch) -> None:
-        for change in batch.changes:
-            if change.table == "allocation":
-                known = change.new or change.old
-                if isinstance(known, Allocation) and known.node == self.session.node:
-                    self._changed.add(change.id)
-                    self._has_changed.set()
-            elif change.table == "intent" and change.id == self.session.node:
-                self._changed |= self._released()
-                self._has_changed.set()
+    def note(self, change: ObjectChange) -> None:
+        """Take in that something of this node has changed."""
+        self._changed |= {change.id} if change.table == "allocation" else self._released()
+        self._has_changed.set()
 
     async def _send_assignments(self) -> None:
         """Send everything once, then what changes, always as of the cache's present revision."""
@@ -250,3 +251,24 @@ class ServedSession:
         status = self._state.statuses.get(allocation.id)
         ended = status if status and status.is_terminal else None
         return Assigned(allocation=allocation, workload=version.workload, ended=ended)
+
+
+def _node_of(change: ObjectChange) -> str:
+    """Return the node whose agent must hear of the change, or nothing."""
+    known = change.new or change.old
+    if isinstance(known, Allocation):
+        return known.node
+    return change.id if change.table == "intent" else ""
+
+
+def doubted(state: ClusterState, node: str, hello: Hello) -> tuple[AllocationStatus, ...]:
+    """Return the statuses of which a node says nothing after a reboot: what ran then is gone, for all that is known.
+
+    So they aren't ready. Its agent says soon what became of them, and until then nothing else is concluded.
+    """
+    told = {s.id for s in hello.statuses}
+    known = (state.statuses.get(a.id) for a in state.allocations_on(node) if a.id not in told)
+    message = f"node {node} was rebooted, and its agent has not said yet what became of it"
+    return tuple(
+        s.model_copy(update={"health": Health.UNKNOWN, "message": message}) for s in known if s and not s.is_terminal
+    )

@@ -16,7 +16,7 @@ from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
-from control_plane.controllers.orphans import OrphanWatch
+from control_plane.controllers.losses import LossWatch
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.snapshot import kept_since_restore, overfull, seen_of, snapshot_of
@@ -43,6 +43,8 @@ from scheduler.place import place
 log = Log(__name__)
 
 PASS_GAP_S = 0.01  # a burst of events makes few passes
+REST_SHARE = 3.0  # after a pass that took long to decide, so many times as long is left to the sessions
+LONGEST_REST_S = 0.25
 CONFLICT_PAUSE_S = 0.05
 MOST_PER_PASS = 500  # placements of one workload, so that a burst delays nobody by more than one pass
 
@@ -54,17 +56,17 @@ class Leader:
         self, store: Store, state: ClusterState, clock: Clock, bookkeeping: Bookkeeping, *, lost_after_s: float
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
-        self._lost_after_s = lost_after_s
+        self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
+        self._decided_in_s = 0.0  # the last pass
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
         self._progress = ProgressClock(self._clock)
         dirty = DirtySet(self._state, self._clock)
-        orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
         try:
             async with TaskGroup() as tasks:
-                tasks.create_task(orphans.run(fence), name="orphan-watch")
+                tasks.create_task(self._losses.run(fence), name="loss-watch")
                 tasks.create_task(self._bookkeeping.run(fence), name="bookkeeping")
                 await self._passes(fence, dirty)
                 raise _DeposedError
@@ -80,7 +82,7 @@ class Leader:
             workloads = await dirty.take()
             try:
                 await self._pass(fence, dirty, workloads)
-                pause_s = PASS_GAP_S
+                pause_s = max(PASS_GAP_S, min(REST_SHARE * self._decided_in_s, LONGEST_REST_S))
             except ConflictError:
                 for workload in workloads:
                     dirty.mark(workload)
@@ -91,10 +93,12 @@ class Leader:
                 return
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
+        began_s = self._clock.now_s()
         snapshot = snapshot_of(self._state)
         decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
+        self._decided_in_s = self._clock.now_s() - began_s
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
         for workload in sorted(blocked - dirty.blocked):
             dirty.mark(workload)  # knowing that it is, its rollout may have another way
@@ -136,7 +140,8 @@ class Leader:
             waits_for=unmet(self._state, record) if record else (),
         )
         try:
-            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            progress = None if is_frozen(self._state) else progress_of(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress)
             return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
@@ -151,8 +156,8 @@ class Leader:
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
             units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
-        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         units += cron_units(self._state, decisions, self._clock.wall_s())
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
