@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any, TypeAlias
 
-from control_plane import cron_views, keys
+from control_plane import cron_views, keys, rollout_views
 from control_plane.controllers.snapshot import eligibility_of
 from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
@@ -58,7 +58,12 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
         "owner": str(record.owner) if record.owner else None,
         "counts": counts,
         "blocked": [blocked(b) for b in said.blocked] if said else [],
-        "messages": [*(said.messages if said else ()), *_ailing(state, workload_id, record)],
+        "messages": [
+            *(said.messages if said else ()),
+            *rollout_views.messages(rollout_views.rollout_of(record, said)),
+            *_ailing(state, workload_id, record),
+        ],
+        "rollout": rollout_views.rollout(state, workload_id, record, said),
         **schedule,
     }
 
@@ -144,10 +149,14 @@ def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadS
         return "waiting"
     if said.blocked:
         return "blocked"
+    rollout = rollout_views.rollout_of(record, said)
+    if word := rollout_views.state_word(rollout):
+        return word
     if counts["failed"] or counts["restarting"]:
         return "degraded"
     serving = counts["ready"] + counts["succeeded"]
-    is_whole = serving >= counts["desired"] and counts["updated"] >= counts["desired"] and not said.messages
+    is_of_target = counts["updated"] >= counts["desired"] or (rollout is not None and rollout.is_reverting)
+    is_whole = serving >= counts["desired"] and is_of_target and not said.messages
     if isinstance(record.workload.spec, JobSpec):
         return "progressing"
     return "healthy" if is_whole else "progressing"

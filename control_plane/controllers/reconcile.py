@@ -98,7 +98,7 @@ def _daemon_nodes(record: WorkloadRecord, sight: Sight) -> list[NodeView]:
 
 def progress_of(sight: Sight) -> Progress | None:
     """Return how far the workload's rollout is; None where none is under way, or time doesn't count against it."""
-    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon):
+    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon) or _waiting(sight):
         return None
     course = sight.course
     if course.rollout.state is not RolloutState.PROGRESSING or course.record.paused:
