@@ -16,6 +16,7 @@ from agent.facts import allocatable_of, node_facts
 from agent.folder import Folder
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.log_tails import LogTails
 from agent.machine import Machine
 from agent.node import Node
 from agent.node_news import NodeNews
@@ -73,7 +74,7 @@ class Agent:
         self._allocatable = allocatable_of(options, machine.resources())
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._health: HealthChecks | None = None
+        self._followers: tuple[HealthChecks | LogTails, ...] = ()
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -114,7 +115,10 @@ class Agent:
             applied_revision=self._restored.applied_revision,
         )
         self._actions.bind(self._node)
-        self._health = HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks)
+        self._followers = (
+            HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
+            LogTails(self._node, self._driver, tasks=tasks),
+        )
         self._set_surroundings()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -159,9 +163,9 @@ class Agent:
             if old is None or old.status is not new.status:
                 self._outbox.put(new.status)
             self._must_save |= old is None or _lasting(old) != _lasting(new)
-        if self._health is not None:
-            for before, after in changed_members(old, new):
-                self._health.follow(before, after)
+        for before, after in changed_members(old, new):
+            for follower in self._followers:
+                follower.follow(before, after)
 
     async def _pin(self, cluster: str) -> None:
         """Belong to this cluster from now on; written down before its first order is obeyed."""

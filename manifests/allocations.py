@@ -90,15 +90,19 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+MOST_LOG_TAIL_BYTES = 2048
+
+
 class Ending(Model):
     """How an attempt ended."""
 
     attempt: int
     exit_code: int | None = None  # None: it never ran
-    reason: str  # one word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, refused
+    # One word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, sandboxLost, refused
+    reason: str
     message: str = ""  # a sentence that says what to do
     container: str = ""  # the container of a group that ended it
-    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, at most 2 KiB in all
+    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, plain text, at most MOST_LOG_TAIL_BYTES in all
     finished_s: Timestamp = Field(alias="finishedAt")
 
 
