@@ -126,6 +126,7 @@ class Session:
             statuses=tuple(group.status for group in parts.node.groups.values()),
             applied_revision=parts.node.applied_revision,
             trouble=parts.news.trouble,
+            servers=len(self._servers),
         )
         await channel.send(hello)
         try:
