@@ -91,6 +91,7 @@ class Health(StrEnum):
 
 
 MOST_LOG_TAIL_BYTES = 2048
+CRASH_LOOP_FAILURES = 2  # in a row: from then on restarts wait
 
 
 class Ending(Model):
@@ -145,6 +146,12 @@ class AllocationStatus(Model):
     @property
     def is_ready(self) -> bool:
         return self.phase is Phase.RUNNING and self.health is Health.HEALTHY
+
+    @property
+    def is_crash_looping(self) -> bool:
+        """It has failed again and again, and is on its way to the next attempt."""
+        is_between = self.phase in (Phase.BACKOFF, Phase.PENDING, Phase.PULLING, Phase.STARTING)
+        return is_between and self.failures >= CRASH_LOOP_FAILURES
 
 
 def advance(status: AllocationStatus, phase: Phase, **changes: object) -> AllocationStatus:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
-from wherry.cli.text import Style, Table, age, clean, span
+from wherry.cli.text import Style, Table, age, clean, until
 
 Item = Mapping[str, Any]
 _LABEL_WIDTH = 14
@@ -54,9 +54,10 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             health=item.get("health"),
             message=item.get("message"),
             attempt=f"{item.get('attempt')} (restarts: {item.get('restarts')})",
+            crash_loop=f"{item.get('failures')} failures in a row" if item.get("crashLooping") else "",
             age=age(item.get("createdAt"), now_s),
             started=f"{age(item['startedAt'], now_s)} ago" if item.get("startedAt") else "",
-            next_attempt=_until(item.get("nextAttemptAt"), now_s),
+            next_attempt=until(item.get("nextAttemptAt"), now_s),
             reserved=_amounts(item.get("reserved")),
             ports=ports_of(item),
             address=item.get("address"),
@@ -70,6 +71,9 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             style.paint("How the last attempt ended", "bold"),
             *_ending_lines(item["lastEnding"], now_s, "  "),
         ]
+    if item.get("containers"):
+        lines += ["", style.paint("Containers", "bold")]
+        lines += [line for container in item["containers"] for line in _container_lines(container, "  ", style)]
     return [*lines, "", style.paint("Why this node", "bold"), *_why_lines(item)]
 
 
@@ -119,14 +123,6 @@ def _pairs(pairs: Mapping[str, object] | None) -> str:
 def _amounts(amounts: Item | None) -> str:
     known = amounts or {}
     return f"{known.get('cpu', '?')} cpu, {memory(known.get('memory', '?'))} memory, {known.get('pids', '?')} pids"
-
-
-def _until(timestamp: object, now_s: float) -> str:
-    if not timestamp:
-        return ""
-    from datetime import datetime
-
-    return f"in {span(datetime.fromisoformat(str(timestamp)).timestamp() - now_s)}"
 
 
 def _spec_lines(spec: Item) -> list[str]:
@@ -193,6 +189,8 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
     phase, health = clean(item.get("phase")), clean(item.get("health"))
     stands = style.word(phase) + (f", {style.word(health)}" if phase == "running" else "")
     restarts = f", {item['restarts']} restarts" if item.get("restarts") else ""
+    restarts += f", {item.get('failures')} failures in a row" if item.get("crashLooping") else ""
+    restarts += f", next attempt {until(item['nextAttemptAt'], now_s)}" if item.get("nextAttemptAt") else ""
     owner = f"version {item.get('version')}, {age(item.get('createdAt'), now_s)} old"
     yield f"  {clean(item.get('id'))} on {clean(item.get('node'))}: {stands}{restarts} ({owner})"
     if item.get("desired") == "stop":
@@ -201,19 +199,36 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
         yield f"    {clean(item['message'])}"
     if item.get("ports"):
         yield f"    ports {clean(ports_of(item))}"
+    for container in item.get("containers") or []:
+        yield from _container_lines(container, "    ", style)
     if item.get("whySentence"):
         yield f"    why there: {clean(item['whySentence'])}"
     if item.get("lastEnding"):
         yield from _ending_lines(item["lastEnding"], now_s, "    ", said=clean(item.get("message")))
 
 
+def _container_lines(item: Item, indent: str, style: Style) -> Iterator[str]:
+    """Yield how one container of a group is, with why where it isn't well."""
+    phase, ending = clean(item.get("phase")), item.get("lastEnding")
+    stands = style.word(phase) + (f", {style.word(clean(item.get('health')))}" if phase == "running" else "")
+    attempt = item.get("attempt") or 1
+    restarts = f", {attempt - 1} restarts" if attempt > 1 else ""
+    ended = f", last {exit_of(ending)}" if ending else ""
+    yield f"{indent}container {clean(item.get('name'))}: {stands}{restarts}{ended}"
+    if item.get("message"):
+        yield f"{indent}  {clean(item['message'])}"
+
+
 def _ending_lines(ending: Item, now_s: float, indent: str, *, said: str = "") -> Iterator[str]:
     """Yield how an attempt ended, and the message, unless that has been said."""
     when = age(ending.get("finishedAt"), now_s)
-    yield f"{indent}attempt {ending.get('attempt')} ended {when} ago: {exit_of(ending)}"
+    whose = f" of container {clean(ending['container'])}" if ending.get("container") else ""
+    yield f"{indent}attempt {ending.get('attempt')}{whose} ended {when} ago: {exit_of(ending)}"
     message = clean(ending.get("message"))
     if message and message not in said:
         yield f"{indent}{message}"
+    for line in ending.get("logTail") or []:
+        yield f"{indent}| {clean(line)}"
 
 
 def _why_lines(item: Item) -> list[str]:

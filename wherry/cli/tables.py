@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from wherry.cli.kinds import ALLOCATIONS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
-from wherry.cli.text import age, clean
+from wherry.cli.text import age, clean, until
 
 Item = Mapping[str, Any]
 _UNITS = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
@@ -155,7 +155,8 @@ def _allocation(item: Item, view: View) -> list[object]:
             exit_of(item.get("lastEnding")) or "-",
         ]
         return [*cells, item.get("whySentence")]
-    return [*cells, trouble_of(item)]
+    soon = f"next attempt {until(item['nextAttemptAt'], view.now_s)}" if item.get("nextAttemptAt") else ""
+    return [*cells, "; ".join(filter(None, (trouble_of(item), soon)))]
 
 
 def _event(item: Item, view: View) -> list[object]:
