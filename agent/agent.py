@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from agent.actions import Actions
+from agent.config_files import FOLDER, ConfigFiles
 from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts
@@ -105,6 +106,7 @@ class Agent:
             rng=self._rng,
             tasks=tasks,
             start_concurrency=concurrency,
+            configs=ConfigFiles(self._options.data_dir / FOLDER),
         )
         self._node = Node(
             allocatable=self._allocatable,

@@ -76,7 +76,10 @@ def with_member(group: Group, new: Tracked) -> Group:
 
 
 def with_assigned(group: Group, assigned: Assigned) -> Group:
-    """Return the group as it is desired now."""
+    """Return the group as it is desired now. Configs that came before and not again are kept: they never change."""
+    if group.first.assigned.configs.keys() - assigned.configs.keys():
+        configs = {**group.first.assigned.configs, **assigned.configs}
+        assigned = assigned.model_copy(update={"configs": configs})
     members = (replace(member, assigned=assigned, is_withdrawn=False) for member in group.members)
     return with_members(group, tuple(members))
 

@@ -85,6 +85,11 @@ class Node:
         """All of their containers, by id."""
         return {member.id: member for group in self._groups.values() for member in group.members}
 
+    @property
+    def has_full(self) -> bool:
+        """Whether this session's server has said all that is desired."""
+        return self._has_full
+
     def find(self, container: str) -> Tracked | None:
         group = self._groups.get(container.partition("/")[0])
         return None if group is None else group.member(container)

@@ -254,6 +254,16 @@ class ContainerSpec(Model):
         return self
 
     @model_validator(mode="after")
+    def _configs_have_places_of_their_own(self) -> Self:
+        places = set(self.env)
+        for at, mount in enumerate(self.configs):
+            field, place = ("path", mount.path) if mount.path is not None else ("env", mount.env or "")
+            if place in places:
+                raise FieldError(("configs", at, field), f"'{place}' is there twice: give each its own")
+            places.add(place)
+        return self
+
+    @model_validator(mode="after")
     def _checks_name_known_ports(self) -> Self:
         known = {p.name for p in self.ports}
         for role in ("readiness", "liveness"):
