@@ -145,9 +145,13 @@ class Client:
                     if line:
                         yield json.loads(line)
 
-    async def logs(self, allocation: str, *, follow: bool = False, tail: int | None = None) -> AsyncIterator[bytes]:
-        """Yield what an allocation wrote, as it comes."""
+    async def logs(
+        self, allocation: str, *, container: str = "", follow: bool = False, tail: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield what an allocation wrote, as it comes; of a group, what the named container wrote."""
         query = {"follow": str(follow).lower()}
+        if container:
+            query["container"] = container
         if tail is not None:
             query["tail"] = str(tail)
         idle_s = None if follow else CALL_TIMEOUT_S

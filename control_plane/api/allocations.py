@@ -57,7 +57,13 @@ async def logs(request: web.Request) -> web.StreamResponse:
     if served is None:
         return await _ask_on(request, context, allocation)
     number = served.logs.open()
-    ask = OpenLogs(stream=number, allocation=allocation.id, follow=flag(request, "follow"), tail=tail)
+    ask = OpenLogs(
+        stream=number,
+        allocation=allocation.id,
+        container=request.query.get("container", ""),
+        follow=flag(request, "follow"),
+        tail=tail,
+    )
     try:
         await served.connection.send(ask)
         return await _pass_on(request, served, number)
