@@ -135,7 +135,9 @@ class RestartPolicy(StrEnum):
 class RestartSpec(Model):
     """Restarts in place: at once after the first exit, then after a doubling backoff.
 
-    More than `attempts` exits within `window` end the allocation as failed; the leader then reschedules it.
+    The backoff begins anew once an attempt has been healthy for twice `maxBackoff`, or for `window` if that is shorter.
+    More than `attempts` exits within `window` end the allocation as failed; the leader then reschedules it. Without a
+    policy of their own, sidecars are always restarted, and init containers until they have succeeded.
     """
 
     policy: RestartPolicy | None = None  # None: always for services and daemons, onFailure for jobs

@@ -457,8 +457,10 @@ function aboutWorkload(w) {
     ['Blocked', w.blocked.map((b, i) => [w.blocked.length > 1 ? `Group ${i + 1}` : 'Reason',
       [b.sentence, ...(b.details ?? [])].join('\n')])],
     ['Waiting for', w.messages.map((m, i) => [String(i + 1), m])],
-    ['Runs', [['Image', spec.image], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
-      ['Reserves', spec.resources && `${spec.resources.cpu} cpu, ${spec.resources.memory} memory each`],
+    ['Runs', [['Image', spec.image],
+      ['Containers', [...(spec.initContainers ?? []), ...(spec.containers ?? [])]
+        .map((c) => `${c.name}${c.sidecar ? ' (sidecar)' : ''}: ${c.image}`).join('\n')], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
+      ['Reserves', !spec.containers?.length && spec.resources && `${spec.resources.cpu} cpu, ${spec.resources.memory} memory each`],
       ['Version', String(w.version)], ['Created', when(w.createdAt)]]],
     ['Allocations', sorted(cluster.allocation).filter((a) => idOf('workload', a) === idOf('workload', w))
       .map((a) => [a.id, `${phaseWords(a)} on ${a.node}`])],

@@ -135,13 +135,14 @@ def _spec_lines(spec: Item) -> list[str]:
         for p in spec.get("ports") or []
     ]
     placement = spec.get("placement") or {}
+    is_group = bool(spec.get("containers"))
     return _fields(
         image=spec.get("image"),
         command=" ".join(command),
         replicas=spec.get("replicas"),
         completions=spec.get("completions"),
         parallelism=spec.get("parallelism"),
-        reserves=_amounts(spec.get("resources")),
+        reserves="" if is_group else _amounts(spec.get("resources")),
         limits=_pairs(limits),
         ports=", ".join(ports),
         env=", ".join(spec.get("env") or {}),  # the names alone: values may be secret
@@ -150,7 +151,15 @@ def _spec_lines(spec: Item) -> list[str]:
         constraints="; ".join(placement.get("constraints") or []),
         spread=", ".join(placement.get("spread") or []),
         update=_pairs(spec.get("update")),
+        init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
+        containers="; ".join(map(_member, spec.get("containers") or [])),
     )
+
+
+def _member(spec: Item) -> str:
+    """Return one container of a group in short."""
+    sidecar = ", a sidecar" if spec.get("sidecar") else ""
+    return f"{clean(spec.get('name'))} ({clean(spec.get('image'))}, {_amounts(spec.get('resources'))}{sidecar})"
 
 
 def _check(check: Item | None) -> str:

@@ -134,8 +134,14 @@ def _workload(item: Item, view: View) -> list[object]:
     cells: list[object] = [name, *progress, item.get("state"), age(item.get("createdAt"), view.now_s)]
     if view.is_wide:
         spec = (item.get("manifest") or {}).get("spec") or {}
-        cells += [item.get("version"), spec.get("image")]
+        cells += [item.get("version"), _images_of(spec)]
     return [*cells, message_of(item)]
+
+
+def _images_of(spec: Item) -> str:
+    """Return the image, or those of a group, each once."""
+    images = [spec.get("image"), *(container.get("image") for container in spec.get("containers") or [])]
+    return ",".join(dict.fromkeys(str(image) for image in images if image))
 
 
 def _allocation(item: Item, view: View) -> list[object]:
