@@ -90,6 +90,10 @@ def withdrawn(group: Group) -> Group:
 
 def changed_members(old: Group | None, new: Group | None) -> Iterator[tuple[Tracked | None, Tracked | None]]:
     """Yield each container's record before and after, where it isn't the same one."""
+    if old is not None and new is not None and old.is_alone:
+        if old.first is not new.first:
+            yield old.first, new.first
+        return
     before = {member.id: member for member in old.members} if old else {}
     for member in new.members if new else ():
         if (known := before.pop(member.id, None)) is not member:

@@ -181,7 +181,8 @@ class Node:
             if allocation in self._untold:
                 continue
             _log.info("orphans removed", allocation=allocation, containers=len(found))
-            self._perform(Discard(tuple(container.id for _, container in found)))
+            for _, container in found:  # at once: each may take its time to end
+                self._perform(Discard((container.id,)))
         self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in self._untold}
 
     # What becomes of actions.
