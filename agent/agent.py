@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from agent.actions import Actions
+from agent.config_files import FOLDER, ConfigFiles
 from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts
@@ -17,6 +18,7 @@ from agent.folder import Folder
 from agent.generations import Generations
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.log_tails import LogTails
 from agent.machine import Machine
 from agent.node import Node
 from agent.node_news import NodeNews
@@ -77,7 +79,7 @@ class Agent:
         self._allocatable = allocatable_of(options, machine.resources())
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._health: HealthChecks | None = None
+        self._followers: tuple[HealthChecks | LogTails, ...] = ()
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -108,6 +110,7 @@ class Agent:
             rng=self._rng,
             tasks=tasks,
             start_concurrency=concurrency,
+            configs=ConfigFiles(self._options.data_dir / FOLDER),
         )
         self._node = Node(
             allocatable=self._allocatable,
@@ -120,7 +123,10 @@ class Agent:
             on_kept=self._on_kept,
         )
         self._actions.bind(self._node)
-        self._health = HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks)
+        self._followers = (
+            HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
+            LogTails(self._node, self._driver, tasks=tasks),
+        )
         self._set_surroundings()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -165,9 +171,9 @@ class Agent:
             if old is None or old.status is not new.status:
                 self._outbox.put(new.status)
             self._must_save |= old is None or _lasting(old) != _lasting(new)
-        if self._health is not None:
-            for before, after in changed_members(old, new):
-                self._health.follow(before, after)
+        for before, after in changed_members(old, new):
+            for follower in self._followers:
+                follower.follow(before, after)
 
     def _on_kept(self) -> None:
         self._must_save = True

@@ -92,6 +92,11 @@ class Node:
         """All of their containers, by id."""
         return {member.id: member for group in self._groups.values() for member in group.members}
 
+    @property
+    def has_full(self) -> bool:
+        """Whether this session's server has said all that is desired."""
+        return self._has_full
+
     def find(self, container: str) -> Tracked | None:
         group = self._groups.get(container.partition("/")[0])
         return None if group is None else group.member(container)
@@ -218,7 +223,8 @@ class Node:
             if allocation in spared:
                 continue
             _log.info("orphans removed", allocation=allocation, containers=len(found))
-            self._perform(Discard(tuple(container.id for _, container in found)))
+            for _, container in found:  # at once: each may take its time to end
+                self._perform(Discard((container.id,)))
         self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in spared}
 
     # What becomes of actions.

@@ -186,6 +186,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
         counted["succeeded"] += phase is Phase.SUCCEEDED
         counted["failed"] += phase is Phase.FAILED
         counted["restarting"] += phase is Phase.BACKOFF
+        counted["crashLooping"] += bool(reach and status and status.is_crash_looping)
     spec = record.workload.spec
     match spec:
         case ServiceSpec():
@@ -195,7 +196,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
         case DaemonSpec():
             said = state.workload_statuses.get(workload_id)
             desired = wanted + sum(b.count for b in said.blocked) if said else wanted
-    names = ("running", "ready", "updated", "succeeded", "failed", "restarting")
+    names = ("running", "ready", "updated", "succeeded", "failed", "restarting", "crashLooping")
     return {"desired": desired, **{name: counted[name] for name in names}}
 
 
@@ -206,11 +207,14 @@ def _ailing(state: ClusterState, workload_id: str, record: WorkloadRecord) -> li
         for a in state.allocations_of(workload_id)
         if a.workload.uid == record.uid and a.desired is Desired.RUN and (status := state.statuses.get(a.id))
     ]
-    ends = [(s.last_ending, s.id) for s in statuses if s.phase in (Phase.BACKOFF, Phase.FAILED) and s.last_ending]
+    ailing = (Phase.BACKOFF, Phase.FAILED)
+    ends = [(s.last_ending, s) for s in statuses if s.last_ending and (s.phase in ailing or s.is_crash_looping)]
     if not ends:
         return []
-    ending, id_ = max(ends, key=lambda end: (end[0].finished_s, end[1]))
-    return [f"{id_}: {ending.message or ending.reason}"]
+    ending, status = max(ends, key=lambda end: (end[0].finished_s, end[1].id))
+    who = f"{status.id}, container {ending.container}" if ending.container else status.id
+    row = f" ({status.failures} failures in a row)" if status.is_crash_looping else ""
+    return [f"{who}: {ending.message or ending.reason}{row}"]
 
 
 def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:
@@ -229,6 +233,8 @@ def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadS
     rollout = rollout_views.rollout_of(record, said)
     if word := rollout_views.state_word(rollout):
         return word
+    if counts["crashLooping"]:
+        return "crashLoop"
     if counts["failed"] or counts["restarting"]:
         return "degraded"
     serving = counts["ready"] + counts["succeeded"]
@@ -314,15 +320,18 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
             "phase",
             "health",
             "attempt",
+            "failures",
             "message",
             "last_ending",
             "started_s",
             "next_attempt_s",
             "container_id",
             "address",
+            "containers",
         },
     )
     shown["restarts"] = status.attempt - 1
+    shown["crashLooping"] = status.is_crash_looping
     if _is_out_of_reach(state, a, status):
         shown["message"] = f"node {a.node} is lost: it was last seen {status.phase}"
         shown["phase"] = shown["health"] = "unknown"

@@ -44,6 +44,7 @@ def assigned(
     ports: tuple[HostPort, ...] = (),
     node: str = "n1",
     created_s: float = 0.0,
+    content: dict[str, str] | None = None,
     **spec: Any,
 ) -> Assigned:
     """Return a desired allocation of a workload with that spec; by default busybox, asleep."""
@@ -68,6 +69,7 @@ def assigned(
             created_s=created_s,
         ),
         workload=workload,
+        configs=content or {},
     )
 
 
