@@ -4,17 +4,16 @@ from collections import Counter
 from typing import Any, TypeAlias
 
 from control_plane import cron_views, keys, rollout_views
-from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
-from control_plane.records import BrakeRecord, EndedAllocation, brake_sentence
+from control_plane.controllers.snapshot import eligibility_of
+from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.base import render_timestamp
-from manifests.nodes import Liveness, NodeStatus
 from manifests.quantities import render_bytes, render_cpu
 from manifests.reasons import Blocked
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronJob, DaemonSpec, JobSpec, ServiceSpec, WorkloadRecord
-from scheduler.model import NOTHING, Eligibility, Vector, vector_of
+from scheduler.model import Eligibility, Vector
 
 View: TypeAlias = dict[str, Any]
 
@@ -26,82 +25,6 @@ def frozen(state: ClusterState) -> View | None:
         return {"by": record.by, "reason": record.reason, "since": render_timestamp(record.since_s)}
     unread = {"by": "", "reason": "the record of it can't be read", "since": ""}
     return unread if state.is_unreadable(keys.FREEZE) else None
-
-
-def node(state: ClusterState, name: str) -> View | None:
-    status = state.nodes.get(name)
-    if status is None:
-        return None
-    intent = state.intents.get(name)
-    holding = [a for a in state.allocations_on(name) if holds_resources(state, a)]
-    reserved = sum((vector_of(a.reserved) for a in holding), NOTHING)
-    facts, brake = status.facts, _brake_on(state, status)
-    return {
-        "name": name,
-        "state": _node_state(status, eligibility_of(status, intent), is_empty=not holding),
-        "liveness": status.liveness,
-        "cordoned": bool(intent and (intent.is_cordoned or intent.is_draining)),
-        "draining": bool(intent and intent.is_draining),
-        "labels": dict(labels_of(status, intent)),
-        "attributes": facts.attributes,
-        "address": facts.address,
-        "capacity": facts.capacity.to_json(),
-        "allocatable": facts.allocatable.to_json(),
-        "reserved": amounts(reserved),
-        "allocations": len(holding),
-        "agentVersion": facts.agent_version,
-        "server": status.server,
-        "message": _node_message(status, brake) or _kept_sentence(state, status),
-        "kept": [a.id for a in status.kept if a.id not in state.allocations],
-        "brake": _brake(brake) if brake else None,
-        "changedAt": render_timestamp(status.changed_s),
-    }
-
-
-def _brake_on(state: ClusterState, status: NodeStatus) -> BrakeRecord | None:
-    """Return the brake, if it keeps this node from being called lost."""
-    brake = state.brake.get("")
-    return brake if brake and status.liveness is Liveness.SUSPECT else None
-
-
-def _node_message(status: NodeStatus, brake: BrakeRecord | None) -> str:
-    if status.liveness is Liveness.READY:
-        return status.trouble
-    held = f"; too many are, so it isn't called lost until {render_timestamp(brake.until_s)}" if brake else ""
-    return f"{status.silence()}{held}"
-
-
-def brake(state: ClusterState) -> View | None:
-    """Return the brake on mass loss if it is on, with the nodes that it holds."""
-    record = state.brake.get("")
-    if record is None:
-        return None
-    held = [n.facts.name for n in state.nodes.values() if n.liveness is Liveness.SUSPECT]
-    return {
-        **_brake(record),
-        "nodes": list(record.nodes),
-        "there": record.there,
-        "held": sorted(held),
-        "sentence": brake_sentence(record),
-    }
-
-
-def _brake(record: BrakeRecord) -> View:
-    return {"since": render_timestamp(record.since_s), "until": render_timestamp(record.until_s)}
-
-
-def _kept_sentence(state: ClusterState, status: NodeStatus) -> str:
-    kept = [a.id for a in status.kept if a.id not in state.allocations]
-    named = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
-    return f"keeps {named} from before a restore, until `wherry node release {status.facts.name}`" if kept else ""
-
-
-def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:
-    if status.liveness is Liveness.SUSPECT:
-        return "suspect"
-    if eligibility is Eligibility.DRAINING and is_empty:
-        return "drained"
-    return eligibility.value
 
 
 def amounts(vector: Vector) -> View:
@@ -134,7 +57,7 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
         "state": _workload_state(state, record, said, counts),
         "owner": str(record.owner) if record.owner else None,
         "counts": counts,
-        "blocked": [_blocked(b) for b in said.blocked] if said else [],
+        "blocked": [blocked(b) for b in said.blocked] if said else [],
         "messages": [
             *(said.messages if said else ()),
             *rollout_views.messages(rollout_views.rollout_of(record, said)),
@@ -159,7 +82,7 @@ def _said(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Work
     return said if said and said.ref.uid == record.uid else None
 
 
-def _blocked(blocked: Blocked) -> View:
+def blocked(blocked: Blocked) -> View:
     rejections = [{"node": r.node, "code": r.code, "needed": r.needed, "found": r.found} for r in blocked.rejections]
     return {
         "version": blocked.version,

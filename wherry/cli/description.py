@@ -5,7 +5,7 @@ from typing import Any
 
 from wherry.cli.schedule_text import job_lines, lines_of
 from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
-from wherry.cli.text import Style, Table, age, clean, until
+from wherry.cli.text import Style, Table, age, clean, span, until
 
 Item = Mapping[str, Any]
 _LABEL_WIDTH = 14
@@ -140,10 +140,14 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
             state=item.get("state"),
             since=f"{age(item.get('changedAt'), now_s)} ago",
             message=item.get("message"),
+            brake=_brake(item, now_s),
+            drain_deadline=item.get("drainDeadline"),
+            taints=", ".join(item.get("taints") or []),
             address=item.get("address"),
             agent=item.get("agentVersion"),
             server=item.get("server"),
             labels=_pairs(item.get("labels")),
+            metadata=_pairs(item.get("metadata")),
         ),
         "",
         style.paint("Resources", "bold"),
@@ -155,6 +159,21 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
         style.paint("Allocations", "bold"),
     ]
     return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
+
+
+def _brake(item: Item, now_s: float) -> str:
+    """Return that the brake on mass loss keeps the node from being called lost, if it does."""
+    brake = item.get("brake")
+    if not brake:
+        return ""
+    end = f"`wherry node confirm-lost {item.get('name')}` ends that for this node"
+    return f"on for {age(brake.get('since'), now_s)}: it isn't called lost for {_left(brake, now_s)} more; {end}"
+
+
+def _left(brake: Item, now_s: float) -> str:
+    from datetime import datetime
+
+    return span(datetime.fromisoformat(str(brake.get("until"))).timestamp() - now_s)
 
 
 def _fields(style: Style = _PLAIN, **fields: object) -> list[str]:
