@@ -10,6 +10,7 @@ from typing import assert_never
 
 from agent.container_spec import Surroundings, container_spec
 from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, StartError
+from agent.leash import Leash
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
@@ -34,6 +35,7 @@ class Actions:
         self,
         driver: Driver,
         ownership: Ownership,
+        leash: Leash,
         *,
         clock: Clock,
         rng: random.Random,
@@ -42,6 +44,7 @@ class Actions:
     ) -> None:
         self._driver = driver
         self._ownership = ownership
+        self._leash = leash
         self._clock = clock
         self._rng = rng
         self._tasks = tasks
@@ -123,6 +126,7 @@ class Actions:
                 raise
             await self._make_image_ready(tracked)  # it was removed since
             container = await self._driver.create(spec)
+        await self._leash.hold(tracked, container)
         await self._driver.start(container)
         return container
 

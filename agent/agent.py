@@ -16,6 +16,7 @@ from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, machine_resources, node_facts, own_address, read_boot_id
 from agent.health import HealthChecks
+from agent.leash import Guard, Leash
 from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
@@ -45,13 +46,21 @@ class Agent:
     """`run` serves until cancelled."""
 
     def __init__(
-        self, options: AgentOptions, *, driver: Driver, transport: Transport, clock: Clock, rng: random.Random
+        self,
+        options: AgentOptions,
+        *,
+        driver: Driver,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        guard: Guard | None = None,
     ) -> None:
         self._options = options
         self._driver = driver
         self._transport = transport
         self._clock = clock
         self._rng = rng
+        self._leash = Leash(clock, guard)
         self._outbox = Outbox()
         self._news = NodeNews()
         self._ownership = Ownership.load(options.data_dir)
@@ -90,6 +99,7 @@ class Agent:
         self._actions = Actions(
             self._driver,
             self._ownership,
+            self._leash,
             clock=self._clock,
             rng=self._rng,
             tasks=tasks,
@@ -100,6 +110,7 @@ class Agent:
             clock=self._clock,
             perform=self._actions.perform,
             on_change=self._on_change,
+            silent_s=self._leash.silent_s,
             restored=[to_tracked(saved) for saved in self._restored.allocations],
             applied_revision=self._restored.applied_revision,
         )
@@ -129,6 +140,7 @@ class Agent:
             cluster=lambda: self._cluster,
             pin=self._pin,
             save=self._save,
+            heard=self._heard,
         )
         return {
             "watch-runtime": watch.run(),
@@ -136,6 +148,7 @@ class Agent:
             "timers": self._node.run_timers(),
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
+            "leash": self._leash.run(self._node.look_for_severed),
         }
 
     # The node's records.
@@ -149,8 +162,16 @@ class Agent:
             if old is None or old.status is not new.status:
                 self._outbox.put(new.status)
             self._must_save |= old is None or _lasting(old) != _lasting(new)
+        self._leash.follow(old, new)
         if self._health is not None:
             self._health.follow(old, new)
+
+    def _heard(self, sent_s: float) -> None:
+        """A server was heard. What had been without word for too long until now ends all the same."""
+        assert self._node is not None
+        self._node.look_for_severed()
+        self._leash.heard(sent_s)
+        self._node.release_severed()
 
     async def _pin(self, cluster: str) -> None:
         """Belong to this cluster from now on; written down before its first order is obeyed."""
@@ -235,5 +256,5 @@ def _lasting(tracked: Tracked) -> tuple[object, ...]:
     status = tracked.status
     return (
         *(tracked.assigned, tracked.is_withdrawn, tracked.is_admitted, tracked.failures, tracked.due_s),
-        *(tracked.first_start_s, tracked.doom, status.attempt, status.phase, status.health),
+        *(tracked.first_start_s, tracked.doom, tracked.awaits_word, status.attempt, status.phase, status.health),
     )

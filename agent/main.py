@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
+from agent.guard_process import GuardProcess
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
 from foundation.clock import SystemClock
@@ -38,6 +39,7 @@ async def run_agent(options: AgentOptions) -> None:
                     transport=WebSocketTransport(client),
                     clock=SystemClock(),
                     rng=random.Random(),
+                    guard=GuardProcess(options.data_dir),
                 )
                 await _until_signal(agent)
         finally:

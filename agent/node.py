@@ -11,6 +11,7 @@ from dataclasses import replace
 from agent.driver import Container, ContainerId, ContainerState
 from agent.ownership import Identity
 from agent.reconcile import Action, Discard, Forget, admit, decide, next_look_s
+from agent.severed import is_severed, released
 from agent.tracked import (
     Failure,
     Moment,
@@ -47,10 +48,12 @@ class Node:
         clock: Clock,
         perform: Perform,
         on_change: OnChange,
+        silent_s: Callable[[], float] = lambda: 0.0,
         restored: Iterable[Tracked] = (),
         applied_revision: int = 0,
     ) -> None:
         self._allocatable = allocatable
+        self._silent_s = silent_s
         self._clock = clock
         self._perform = perform
         self._on_change = on_change
@@ -98,7 +101,21 @@ class Node:
             self._has_full = True
             self._untold = frozenset(frame.untold)
             self._end_orphans()
+            self.release_severed()
         return True
+
+    def look_for_severed(self) -> None:
+        """End what has had no word for too long, also if the word comes right now."""
+        self._settle([t.id for t in self._tracked.values() if is_severed(t, self._moment()) and not t.awaits_word])
+
+    def release_severed(self) -> None:
+        """Let go on what waits for a server's word, once this session's server has said all that is desired."""
+        moment = self._moment()
+        waiting = [t for t in self._tracked.values() if t.awaits_word and not is_severed(t, moment)]
+        if self._has_full and waiting:
+            for tracked in waiting:
+                self._keep(released(tracked))
+            self._settle([t.id for t in waiting])
 
     def _claimed(self, tracked: Tracked) -> Tracked:
         """Return a new record with what the last full list showed of it."""
@@ -229,7 +246,7 @@ class Node:
 
     def _settle(self, allocations: Iterable[str]) -> None:
         """Decide on these, and on those who wait for room, and begin what that asks for."""
-        moment = Moment(self._clock.now_s(), self._clock.wall_s())
+        moment = self._moment()
         wanted = set(allocations)
         if any(not t.is_admitted and not t.status.is_terminal for t in self._tracked.values()):
             wanted |= self._admit(moment)
@@ -239,6 +256,9 @@ class Node:
             for allocation in sorted(self._admit(moment)):  # room may just have been made
                 self._decide(allocation, moment)
         self._wake.set()
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now_s(), self._clock.wall_s(), self._silent_s())
 
     def _admit(self, moment: Moment) -> set[str]:
         changed = admit(self._tracked.values(), self._allocatable, moment)

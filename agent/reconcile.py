@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from agent.driver import ContainerId, ContainerState
-from agent.endings import end_attempt, ending_of, finish
+from agent.endings import DISCONNECTED, end_attempt, ending_of, finish
+from agent.severed import is_severed, sever
 from agent.tracked import Moment, Tracked, Work
 from manifests.allocations import Ending, Health, Phase, advance, next_attempt
 from manifests.containers import Resources
@@ -84,8 +85,10 @@ def next_look_s(tracked: Tracked, now_s: float) -> float | None:
 
 
 def _step(tracked: Tracked, moment: Moment) -> _Step:
+    if is_severed(tracked, moment) and not tracked.must_end and not tracked.awaits_word:
+        return sever(tracked, moment), None
     if tracked.work is not Work.NONE:
-        is_over = tracked.must_end or _is_late(tracked, moment)
+        is_over = tracked.must_end or _is_late(tracked, moment) or is_severed(tracked, moment)
         return _stop(tracked) if tracked.work is Work.START and is_over else None
     if not tracked.is_seen or moment.now_s < tracked.retry_s:
         return None
@@ -116,9 +119,11 @@ def _step_starting(tracked: Tracked, moment: Moment) -> _Step:
         return _arrive(tracked, moment) if tracked.has_running_container else (end_attempt(tracked, moment), None)
     if tracked.must_end:
         return finish(tracked, Phase.STOPPED, None, tracked.assigned.allocation.stop_reason), None
+    if tracked.doom == DISCONNECTED:
+        return end_attempt(tracked, moment), None
     if tracked.doom:
         return finish(tracked, Phase.FAILED, ending_of(tracked, moment)), None
-    if not tracked.is_admitted:
+    if not tracked.is_admitted or tracked.awaits_word:
         return None
     return replace(tracked, work=Work.START), Start(tracked.id, is_restart=status.attempt > 1)
 
@@ -166,7 +171,7 @@ def _step_backoff(tracked: Tracked, moment: Moment) -> _Step:
         return finish(tracked, Phase.FAILED, ending_of(tracked, moment)), None
     if tracked.has_running_container:
         return _stop(tracked)  # its start was given up, and then it came up after all
-    if moment.now_s < tracked.due_s:
+    if moment.now_s < tracked.due_s or tracked.awaits_word:
         return None
     gone = () if tracked.container is None else (tracked.container.id,)
     old = tracked.earlier if gone else ()  # the last one's logs are worth most: only that is kept

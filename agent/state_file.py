@@ -34,6 +34,8 @@ class SavedAllocation(Model):
     first_start_s: float | None = None
     doom: str = ""
     doom_message: str = ""
+    awaits_word: bool = False
+    severed_s: float = 0.0
 
 
 class SavedState(Model):
@@ -99,6 +101,8 @@ def to_saved(tracked: Tracked) -> SavedAllocation:
         first_start_s=tracked.first_start_s,
         doom=tracked.doom,
         doom_message=tracked.doom_message,
+        awaits_word=tracked.awaits_word,
+        severed_s=tracked.severed_s,
     )
 
 
@@ -115,4 +119,6 @@ def to_tracked(saved: SavedAllocation) -> Tracked:
         first_start_s=saved.first_start_s,
         doom=saved.doom,
         doom_message=saved.doom_message,
+        awaits_word=saved.awaits_word,
+        severed_s=saved.severed_s,
     )

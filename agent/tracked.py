@@ -19,6 +19,7 @@ class Moment:
 
     now_s: float
     wall_s: float
+    silent_s: float = 0.0  # for how long no server was heard
 
 
 class Work(StrEnum):
@@ -58,8 +59,10 @@ class Tracked:
     failures: tuple[float, ...] = ()  # when attempts ended that count against restart.attempts
     due_s: float = 0.0  # while in backoff: when the next attempt begins
     first_start_s: float | None = None  # from which a job's timeout counts
-    doom: str = ""  # why it must end although it is desired: unhealthy | timeout
+    doom: str = ""  # why it must end although it is desired: unhealthy | timeout | disconnected
     doom_message: str = ""
+    awaits_word: bool = False  # its stopAfter was over: no attempt begins until a server has said that it is desired
+    severed_s: float = 0.0  # when that was, by the wall clock, if its attempt ends for it
 
     @property
     def id(self) -> str:

@@ -95,7 +95,8 @@ class Ending(Model):
 
     attempt: int
     exit_code: int | None = None  # None: it never ran
-    reason: str  # one word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, refused
+    # One word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, refused, disconnected.
+    reason: str
     message: str = ""  # a sentence that says what to do
     container: str = ""  # the container of a group that ended it
     log_tail: tuple[str, ...] = ()  # the last lines that it wrote, at most 2 KiB in all

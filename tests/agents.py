@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
+from agent.guard_process import GuardProcess
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
 from foundation.clock import SystemClock
@@ -58,6 +59,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
                 transport=WebSocketTransport(client),
                 clock=SystemClock(),
                 rng=random.Random(1),
+                guard=GuardProcess(options.data_dir),
             )
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(agent.run(), name="agent under test")
