@@ -5,23 +5,22 @@ all containers as they are.
 """
 
 import asyncio
-import os
 import random
 from collections.abc import Coroutine
 from typing import Any
 
 from agent.actions import Actions
-from agent.cgroups import cap_parent, remove_parent
 from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
-from agent.facts import allocatable_of, machine_resources, node_facts, own_address, read_boot_id
+from agent.facts import allocatable_of, node_facts
+from agent.folder import Folder
 from agent.health import HealthChecks
 from agent.leash import Guard, Leash
+from agent.machine import Machine
 from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
 from agent.outbox import Outbox
-from agent.ownership import Ownership
 from agent.session import Session, SessionParts
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
 from agent.tracked import Tracked
@@ -51,25 +50,29 @@ class Agent:
         *,
         driver: Driver,
         transport: Transport,
+        folder: Folder,
+        machine: Machine,
         clock: Clock,
         rng: random.Random,
         guard: Guard | None = None,
     ) -> None:
         self._options = options
         self._driver = driver
+        self._folder = folder
+        self._machine = machine
         self._transport = transport
         self._clock = clock
         self._rng = rng
         self._leash = Leash(clock, guard)
         self._outbox = Outbox()
         self._news = NodeNews()
-        self._ownership = Ownership.load(options.data_dir)
-        self._agent_id = load_agent_id(options.data_dir)
-        state = load_state(options.data_dir, read_boot_id())
+        self._ownership = folder.ownership()
+        self._agent_id = load_agent_id(folder)
+        state = load_state(folder, machine.boot_id())
         self._boot_id = state.boot_id
         self._cluster = state.cluster
         self._restored = state
-        self._allocatable = allocatable_of(options, machine_resources())
+        self._allocatable = allocatable_of(options, machine.resources())
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
         self._health: HealthChecks | None = None
@@ -81,7 +84,7 @@ class Agent:
         self._address = ""
 
     async def run(self) -> None:
-        self._address = await asyncio.to_thread(own_address, self._options)
+        self._address = await asyncio.to_thread(self._machine.address, self._options)
         await self._learn_driver()
         await self._make_cgroup()
         try:
@@ -92,10 +95,10 @@ class Agent:
         finally:
             await self._save()
             if self._cgroup_parent:
-                remove_parent(self._cgroup_parent)  # only if nothing lives in it
+                self._machine.uncap(self._cgroup_parent)  # only if nothing lives in it
 
     def _assemble(self, tasks: TaskGroup) -> None:
-        concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * (os.cpu_count() or 1))
+        concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * self._machine.cores())
         self._actions = Actions(
             self._driver,
             self._ownership,
@@ -206,11 +209,11 @@ class Agent:
                 allocations=tuple(to_saved(tracked) for tracked in self._node.tracked.values()),
             )
             try:
-                await asyncio.to_thread(save_state, self._options.data_dir, state)
+                await asyncio.to_thread(save_state, self._folder, state)
             except OSError as error:
                 self._must_save = True
                 if not self._has_save_failed:
-                    _log.error("state could not be saved", why=str(error), folder=self._options.data_dir)
+                    _log.error("state could not be saved", why=str(error), folder=self._folder)
                 self._has_save_failed = True
             else:
                 self._has_save_failed = False
@@ -223,7 +226,9 @@ class Agent:
     # The container manager and the machine.
 
     def _facts(self) -> NodeFacts:
-        return node_facts(self._options, agent_id=self._agent_id, address=self._address, driver=self._driver_info)
+        return node_facts(
+            self._options, self._machine, agent_id=self._agent_id, address=self._address, driver=self._driver_info
+        )
 
     async def _learn_driver(self) -> None:
         try:
@@ -247,7 +252,7 @@ class Agent:
         if wanted is None and driver == "systemd":
             _log.warning("containers have no common cap", why="systemd keeps the cgroups", fix="give a .slice by flag")
             return
-        is_capped = bool(parent) and await asyncio.to_thread(cap_parent, parent, self._allocatable)
+        is_capped = bool(parent) and await asyncio.to_thread(self._machine.cap, parent, self._allocatable)
         self._cgroup_parent = parent if is_capped else wanted or ""
 
 

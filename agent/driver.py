@@ -13,6 +13,7 @@ from manifests.containers import PullPolicy
 from manifests.errors import DriverError
 
 ContainerId = NewType("ContainerId", str)
+SANDBOX_IMAGE = "wherry/sandbox:1"  # made by drivers themselves, never pulled: a program that only waits
 
 
 class ImageError(DriverError):
@@ -37,6 +38,14 @@ class PublishedPort:
     host_port: int
     host_address: str  # "" for all
     protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A file of the host that the container sees at `target`, read only."""
+
+    source: str  # absolute; it must exist
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class ContainerSpec:
     stop_signal: str = "SIGTERM"
     cgroup_parent: str = ""  # "" for the manager's own
     hostname: str = ""
+    network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,8 @@ class Container:
     error: str = ""  # the manager's words when it couldn't start
     started_s: float = 0.0
     finished_s: float = 0.0
-    address: str = ""  # on the node's bridge; "" with host networking
+    address: str = ""  # on the node's bridge; "" with host networking, and in another container's network
+    network_of: str = ""  # the id of the container in whose network it lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,8 @@ class Driver(Protocol):
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         """Make the image ready to run: present already, or pulled. One pull an image at a time.
 
-        Raises ImageError if it is missing and can't or may not be pulled.
+        SANDBOX_IMAGE is never pulled: the driver makes it. Raises ImageError if it is missing and can't or may not
+        be pulled.
         """
         ...
 
@@ -125,7 +138,10 @@ class Driver(Protocol):
         ...
 
     async def start(self, container: ContainerId) -> None:
-        """Start it; a container that runs already is left alone. Raises StartError with the manager's reason."""
+        """Start it; a container that runs already is left alone. Raises StartError with the manager's reason.
+
+        UnavailableError if the container whose network it is to live in doesn't run: that isn't its own fault.
+        """
         ...
 
     async def stop(self, container: ContainerId, *, signal: str, grace_s: float) -> None:

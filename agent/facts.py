@@ -4,34 +4,15 @@ Reserved for the system unless flags say what is allocatable: 5 % of the cpu (at
 least 256Mi) and 10 % of the process ids, each never more than half.
 """
 
-import os
-import platform
-import socket
-from importlib.metadata import version
-from pathlib import Path
-from urllib.parse import urlsplit
-
 from agent.driver import DriverInfo
+from agent.machine import Machine
 from agent.options import AgentOptions
+from foundation.version import VERSION
 from manifests.containers import Resources
 from manifests.nodes import NodeFacts
 
-PROC = Path("/proc")
 _LEAST_CPU_M, _LEAST_MEMORY_BYTES = 100, 256 * 2**20
 _ATTRIBUTES = ("cgroup.version", "runtimes", "storage", "live-restore")  # of the driver's, those worth a constraint
-
-
-def read_boot_id() -> str:
-    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
-def machine_resources() -> Resources:
-    """Return all that the machine has."""
-    memory_kb = next(
-        int(line.split()[1]) for line in (PROC / "meminfo").read_text().splitlines() if line.startswith("MemTotal:")
-    )
-    pids = min(int((PROC / "sys/kernel" / name).read_text()) for name in ("pid_max", "threads-max"))
-    return Resources.of(cpu_m=(os.cpu_count() or 1) * 1000, memory_bytes=memory_kb * 1024, pids=min(pids, 4_194_304))
 
 
 def capacity_of(options: AgentOptions, machine: Resources) -> Resources:
@@ -54,43 +35,22 @@ def _given(options: AgentOptions) -> dict[str, int]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def own_address(options: AgentOptions) -> str:
-    """Return where published ports answer: as the flag says, else the address from which the first server is reached.
-
-    Blocks while it looks the server's name up. Nothing is sent: connecting a datagram socket only picks a route.
-    """
-    if options.publish_address:
-        return options.publish_address
-    server = urlsplit(options.servers[0])
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(server.hostname, server.port or 80, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(target)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""
-
-
-def node_facts(options: AgentOptions, *, agent_id: str, address: str, driver: DriverInfo | None) -> NodeFacts:
+def node_facts(
+    options: AgentOptions, machine: Machine, *, agent_id: str, address: str, driver: DriverInfo | None
+) -> NodeFacts:
     """Return the facts as of now; without a driver's while its manager doesn't answer."""
-    machine = machine_resources()
-    attributes = {
-        "arch": platform.machine(),
-        "hostname": socket.gethostname(),
-        "kernel": platform.release(),
-        "os": platform.system().lower(),
-    }
+    resources, attributes = machine.resources(), dict(machine.attributes())
     if driver is not None:
         known = {name: driver.attributes[name] for name in _ATTRIBUTES if name in driver.attributes}
         attributes |= {"driver": driver.name, "driver.version": driver.version} | known
     return NodeFacts(
         name=options.name,
         agent_id=agent_id,
-        boot_id=read_boot_id(),
-        agent_version=version("wherry"),
+        boot_id=machine.boot_id(),
+        agent_version=VERSION,
         address=address,
         labels=dict(options.labels),
         attributes=attributes,
-        capacity=capacity_of(options, machine),
-        allocatable=allocatable_of(options, machine),
+        capacity=capacity_of(options, resources),
+        allocatable=allocatable_of(options, resources),
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
+from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
+from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
 from foundation.clock import SystemClock
@@ -37,6 +39,8 @@ async def run_agent(options: AgentOptions) -> None:
                     options,
                     driver=driver,
                     transport=WebSocketTransport(client),
+                    folder=LocalFolder(options.data_dir),
+                    machine=LocalMachine(),
                     clock=SystemClock(),
                     rng=random.Random(),
                     guard=GuardProcess(options.data_dir),

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import InvalidError
+from manifests.workloads import MAIN
 
 CLUSTER = "wherry.cluster"
 NODE = "wherry.node"
 ALLOCATION = "wherry.allocation"
 VERSION = "wherry.version"
 ATTEMPT = "wherry.attempt"
+CONTAINER = "wherry.container"
 SEAL = "wherry.seal"
 KEY_FILE = "seal.key"
 _KEY_BYTES = 32
@@ -27,13 +29,14 @@ _KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose container it is. `attempt` counts the allocation's starts on this node, from 1."""
+    """Whose container it is, and which of a group. `attempt` counts this one's starts on this node, from 1."""
 
     cluster: str
     node: str
     allocation: str
     version: int
     attempt: int
+    container: str = MAIN
 
 
 class Ownership:
@@ -65,13 +68,18 @@ class Ownership:
 
     def labels(self, identity: Identity) -> dict[str, str]:
         """Return the labels of a container of that allocation. They must override those of the image."""
-        return {**_plain(identity), SEAL: self._seal(identity)}
+        return {**_plain(identity), CONTAINER: identity.container, SEAL: self._seal(identity)}
 
     def owned(self, labels: Mapping[str, str]) -> Identity | None:
         """Return whose container has these labels, None unless this node has sealed them."""
         try:
             identity = Identity(
-                labels[CLUSTER], labels[NODE], labels[ALLOCATION], int(labels[VERSION]), int(labels[ATTEMPT])
+                labels[CLUSTER],
+                labels[NODE],
+                labels[ALLOCATION],
+                int(labels[VERSION]),
+                int(labels[ATTEMPT]),
+                labels.get(CONTAINER, MAIN),
             )
             seal = labels[SEAL]
         except (KeyError, ValueError):
@@ -88,7 +96,10 @@ class Ownership:
 
 
 def _plain(identity: Identity) -> dict[str, str]:
+    """Return what is sealed. A container that is alone is sealed as it was when all were: it outlives an upgrade."""
+    named = {} if identity.container == MAIN else {CONTAINER: identity.container}
     return {
+        **named,
         CLUSTER: identity.cluster,
         NODE: identity.node,
         ALLOCATION: identity.allocation,

@@ -4,13 +4,11 @@ Containers themselves are known by their labels. Without the file nothing is kil
 assignments rebuild all but the restarts counted so far and jobs whose containers are gone.
 """
 
-import contextlib
-import os
 import secrets
-from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from agent.folder import Folder
 from agent.tracked import Tracked
 from foundation.logs import Log
 from manifests.allocations import AllocationStatus
@@ -46,17 +44,15 @@ class SavedState(Model):
     allocations: tuple[SavedAllocation, ...] = Field(default=())
 
 
-def load_state(data_dir: Path, boot_id: str) -> SavedState:
+def load_state(folder: Folder, boot_id: str) -> SavedState:
     """Return what was saved. A file that can't be read is moved aside; times of another boot are dropped."""
-    path = data_dir / STATE_FILE
     try:
-        state = SavedState.read(path.read_bytes())
+        state = SavedState.read(folder.read(STATE_FILE))
     except FileNotFoundError:
         return SavedState(boot_id=boot_id)
     except (ValidationError, ValueError) as error:
-        aside = path.with_name(f"{STATE_FILE}.damaged-{secrets.token_hex(4)}")
-        path.rename(aside)
-        _log.error("state file was damaged and moved aside", path=path, aside=aside, error=str(error)[:200])
+        aside = folder.move_aside(STATE_FILE)
+        _log.error("state file was damaged and moved aside", folder=folder, aside=aside, error=str(error)[:200])
         return SavedState(boot_id=boot_id)
     if state.boot_id == boot_id:
         return state
@@ -65,29 +61,17 @@ def load_state(data_dir: Path, boot_id: str) -> SavedState:
     return state.model_copy(update={"boot_id": boot_id, "allocations": saved})
 
 
-def save_state(data_dir: Path, state: SavedState) -> None:
-    """Write the file whole or not at all, durably, and readable by nobody else: it holds environments."""
-    draft = data_dir / f"{STATE_FILE}.{secrets.token_hex(4)}"
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(state.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(data_dir / STATE_FILE)
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+def save_state(folder: Folder, state: SavedState) -> None:
+    folder.write(STATE_FILE, state.to_bytes())
 
 
-def load_agent_id(data_dir: Path) -> str:
+def load_agent_id(folder: Folder) -> str:
     """Return the id of this data folder, made on its first day. Apart from the state, which may be lost."""
-    path = data_dir / ID_FILE
     try:
-        return path.read_text().strip()
+        return folder.read(ID_FILE).decode().strip()
     except FileNotFoundError:
-        path.write_text(f"{secrets.token_hex(8)}\n")
-        return path.read_text().strip()
+        folder.write(ID_FILE, f"{secrets.token_hex(8)}\n".encode())
+        return folder.read(ID_FILE).decode().strip()
 
 
 def to_saved(tracked: Tracked) -> SavedAllocation:

@@ -102,8 +102,13 @@ class Tracked:
 
 
 def newly_assigned(assigned: Assigned) -> Tracked:
-    """Return the record of an allocation of which nothing is known but that it is desired."""
+    """Return the record of an allocation of which nothing is known here but that it is desired.
+
+    If the server knows that it has ended here, then it has, whatever became of this node's memory and its containers.
+    """
     allocation = assigned.allocation
+    if assigned.ended is not None and assigned.ended.is_terminal:
+        return Tracked(assigned, assigned.ended)
     status = AllocationStatus(
         id=allocation.id,
         node=allocation.node,

@@ -17,7 +17,11 @@ SENTENCES = {
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
     "crash": "how soon a container that crashed runs again",
-    "failover": "how soon the work of a silent node runs elsewhere, and that an agent's restart moves nothing",
+    "agents": "2,000 simulated agents on one server: registered, kept, and handed a service of 2,000 replicas",
+    "failover": "how soon the work of a silent node runs elsewhere, and another server leads when the leader dies",
+    "agent-kills": "that no container notices when its agent is killed and restarted, over and over",
+    "quorum": "that no container notices when etcd loses its majority, and how soon all is well again",
+    "rollout": "how long a rolling update of 50 replicas takes, beside the engine's API alone",
     "deploy": "how long 50 replicas take to run, beside the engine's API alone",
 }
 LONGEST_S = 1800.0
@@ -27,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     if options.name is None:
         for name, sentence in SENTENCES.items():
-            print(f"{name:10} {sentence}")
+            print(f"{name:12} {sentence}")
         return 0
     names = list(SENTENCES) if options.name == "all" else [options.name]
     measured, failed = _run(names, short=options.short)
@@ -56,8 +60,12 @@ def _run(names: Sequence[str], *, short: bool) -> tuple[dict[str, list[Figure]],
     return measured, failed
 
 
+def module_of(name: str) -> str:
+    return f"bench.{name.replace('-', '_')}"
+
+
 async def _measure(name: str, *, short: bool) -> list[Figure]:
-    module = importlib.import_module(f"bench.{name}")
+    module = importlib.import_module(module_of(name))
     async with asyncio.timeout(LONGEST_S):
         figures: list[Figure] = await module.measure(short=short)
     return figures

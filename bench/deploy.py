@@ -5,22 +5,13 @@ when the engine has started the last container (its State.StartedAt), so neither
 """
 
 import asyncio
-import json
-import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import aiohttp
-
-from agent.driver import ContainerSpec, Limits
-from agent.drivers.docker_codec import to_create_body
+from bench.engine import Engine, engine_of, last_start_s
 from bench.figures import Figure, at_most, reported
-from bench.rig import IMAGE, Json, OneNode, cpu_s, one_node, service, state_time_s, until_ready
-from manifests.containers import DEFAULT_CPU_M, DEFAULT_MEMORY_BYTES, DEFAULT_PIDS
+from bench.rig import OneNode, cpu_s, one_node, service, until_ready
 from tests.lab.cluster import NodeSize
 from tests.lab.waiting import wait_until
 
@@ -31,8 +22,6 @@ TRIES = 2
 TARGET = 1.2  # Swarm reaches 1.06
 DEADLINE_S = 120.0
 SIZE = NodeSize(cpu="16000m", memory_mib=8192, pids=16384)  # room for the 50 at the default reservation
-API = "http://docker/v1.41"
-_REMOVALS = 4  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,89 +32,9 @@ class Run:
     seen_s: float
 
 
-class Engine:
-    """The engine's API without anything between."""
-
-    def __init__(self, node: OneNode, session: aiohttp.ClientSession) -> None:
-        self._node, self._session = node, session
-        self._made: Json | None = None
-
-    async def call(self, method: str, path: str, body: Json | None = None, **params: str) -> Any:
-        async with self._session.request(method, API + path, json=body, params=params) as answer:
-            text = await answer.text()
-            if answer.status >= 400:
-                raise RuntimeError(f"{method} {path}: {answer.status} {text}")
-            return json.loads(text) if text.startswith(("{", "[")) else text
-
-    async def run(self, concurrency: int) -> None:
-        """Create and start the containers, so many at a time."""
-        left = list(range(REPLICAS))
-
-        async def work() -> None:
-            while left:
-                body = _body(self._node.host.work.path, left.pop())
-                created = await self.call("POST", "/containers/create", body, name=f"raw-{secrets.token_hex(4)}")
-                await self.call("POST", f"/containers/{created['Id']}/start")
-
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(concurrency):
-                tasks.create_task(work(), name=f"raw-{number}")
-
-    async def inspected(self) -> list[Json]:
-        listed = await self.call("GET", "/containers/json", all="true")
-        return [await self.call("GET", f"/containers/{found['Id']}/json") for found in listed]
-
-    def check_same(self, container: Json) -> None:
-        """Raise RuntimeError if it isn't made as those before it: the two sides must do the same work."""
-        made = container["HostConfig"]
-        if self._made is not None and made != self._made:
-            differ = [name for name, value in made.items() if value != self._made[name]]
-            raise RuntimeError(f"the two sides make different containers: {differ}")
-        self._made = made
-
-    async def count(self) -> int:
-        return len(await self.call("GET", "/containers/json", all="true"))
-
-    async def remove_all(self) -> None:
-        places = asyncio.Semaphore(_REMOVALS)
-
-        async def remove(container: str) -> None:
-            async with places:
-                await self.call("DELETE", f"/containers/{container}", force="true")
-
-        async with asyncio.TaskGroup() as tasks:
-            for found in await self.call("GET", "/containers/json", all="true"):
-                tasks.create_task(remove(found["Id"]), name="remove")
-
-    @asynccontextmanager
-    async def counting_starts(self) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set once the engine has told of all starts: polling would load it."""
-        all_started = asyncio.Event()
-        filters = json.dumps({"type": ["container"], "event": ["start"]})
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with (
-            self._session.get(API + "/events", params={"filters": filters}, timeout=timeout) as answer,
-            asyncio.TaskGroup() as tasks,
-        ):
-            task = tasks.create_task(_count(answer.content, all_started), name="count-starts")
-            try:
-                yield all_started
-            finally:
-                task.cancel()
-
-
-async def _count(lines: aiohttp.StreamReader, all_started: asyncio.Event) -> None:
-    for _ in range(REPLICAS):
-        await lines.readline()
-    all_started.set()
-
-
 async def measure(*, short: bool) -> list[Figure]:
-    connector_limit = 2 * max(CONCURRENCIES)
-    async with one_node(SIZE) as node:
-        connector = aiohttp.UnixConnector(str(node.host.dockerd.socket), limit=connector_limit)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            return await _measure(node, Engine(node, session), SHORT_ROUNDS if short else ROUNDS)
+    async with one_node(SIZE) as node, engine_of(node) as engine:
+        return await _measure(node, engine, SHORT_ROUNDS if short else ROUNDS)
 
 
 async def _measure(node: OneNode, engine: Engine, rounds: int) -> list[Figure]:
@@ -174,17 +83,17 @@ async def _by_hand(engine: Engine, concurrency: int) -> float:
     """Return the seconds from the first call to the last container's start."""
     began_s = time.time()
     async with asyncio.timeout(DEADLINE_S):
-        await engine.run(concurrency)
+        await engine.run(REPLICAS, concurrency)
     found = await engine.inspected()
     engine.check_same(found[0])
-    taken_s = _last_start_s(found) - began_s
+    taken_s = last_start_s(found, REPLICAS) - began_s
     await engine.remove_all()
     return taken_s
 
 
 async def _by_wherry(node: OneNode, engine: Engine) -> Run:
     """Apply the service and delete it again."""
-    async with engine.counting_starts() as all_started:
+    async with engine.counting_starts(REPLICAS) as all_started:
         began_s = time.time()
         await node.api.apply(service("sleepers", REPLICAS))
         async with asyncio.timeout(DEADLINE_S):
@@ -193,34 +102,7 @@ async def _by_wherry(node: OneNode, engine: Engine) -> Run:
         seen_s = time.time() - began_s
     found = await engine.inspected()
     engine.check_same(found[0])
-    taken_s = _last_start_s(found) - began_s
+    taken_s = last_start_s(found, REPLICAS) - began_s
     await node.api.call("DELETE", "/v1/workloads/default/service/sleepers")
     await wait_until(engine.count, DEADLINE_S, "all containers are removed", lambda count: count == 0)
     return Run(taken_s, seen_s)
-
-
-def _last_start_s(found: list[Json]) -> float:
-    """Return when the last container started. RuntimeError unless all run."""
-    running = [container for container in found if container["State"]["Running"]]
-    if len(running) != REPLICAS:
-        raise RuntimeError(f"{len(running)} of {REPLICAS} containers run")
-    return max(state_time_s(container, "StartedAt") for container in running)
-
-
-def _body(cgroup_parent: str, number: int) -> Json:
-    """Return what the agent sends for such a replica, labels and environment of the same size included."""
-    labels = {f"wherry.{key}": secrets.token_hex(8) for key in ("cluster", "node", "allocation", "version", "attempt")}
-    env = {f"WHERRY_{key}": str(number) for key in ("ALLOCATION", "ATTEMPT", "INDEX", "NAMESPACE", "NODE", "VERSION")}
-    limits = Limits(cpu_m=DEFAULT_CPU_M, memory_bytes=DEFAULT_MEMORY_BYTES, pids=DEFAULT_PIDS)
-    spec = ContainerSpec(
-        name="",
-        image=IMAGE,
-        command=("sleep", "100000"),
-        args=(),
-        env=env,
-        labels={**labels, "wherry.seal": secrets.token_hex(32)},
-        limits=limits,
-        host_network=True,
-        cgroup_parent=cgroup_parent,
-    )
-    return to_create_body(spec)

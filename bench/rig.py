@@ -4,6 +4,7 @@ The clusters of several nodes are tests.lab.cluster's; here is the smallest whol
 SQLite, an engine and an agent.
 """
 
+import base64
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import aiohttp
+
 from agent.drivers.docker_codec import to_seconds
+from control_plane import keys
 from tests.images import load_busybox
 from tests.lab.api import Api
 from tests.lab.cluster import (
+    Cluster,
     Daemon,
     NodeSize,
     admin_token_file,
@@ -106,6 +111,16 @@ async def inspect(host: Host, container: str) -> Json:
 def state_time_s(inspected: Mapping[str, Any], which: str) -> float:
     """Return State.StartedAt or State.FinishedAt as seconds since the epoch."""
     return to_seconds(inspected["State"][which])
+
+
+async def revision_of(cluster: Cluster) -> int:
+    """Return the store's revision, asked of etcd itself."""
+    key = base64.b64encode(keys.ROOT.encode()).decode()
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+        session.post(f"{cluster.etcd.members[0].url}/v3/kv/range", json={"key": key}) as answer,
+    ):
+        return int((await answer.json())["header"]["revision"])
 
 
 def cpu_s(pid: int) -> float:

@@ -22,10 +22,20 @@ _PREFIX = {Role.ADMIN: "wat1.", Role.NODE: "wjt1."}
 
 
 async def ensure_cluster(store: Store, clock: Clock, rng: random.Random) -> ClusterRecord:
-    """Return the cluster's identity, made now if this is its first server."""
+    """Return the cluster's identity, made now if this is its first server.
+
+    Raises ConflictError while a snapshot is being restored into the store, or if that was interrupted.
+    """
+    if await store.get(keys.RESTORING) is not None:
+        raise ConflictError(
+            "this store can't be used yet",
+            why="a snapshot is being restored into it, or that was interrupted",
+            fix="Wait until `wherry snapshot restore` is done, or run it again.",
+        )
     record = ClusterRecord(id=f"{rng.getrandbits(48):012x}", created_s=clock.wall_s())
     try:
-        await store.commit(Txn((ModifiedAt(keys.CLUSTER, ABSENT),), (Put(keys.CLUSTER, record.to_bytes()),)))
+        absent = (ModifiedAt(keys.CLUSTER, ABSENT), ModifiedAt(keys.RESTORING, ABSENT))
+        await store.commit(Txn(absent, (Put(keys.CLUSTER, record.to_bytes()),)))
         return record
     except ConflictError:
         entry = await store.get(keys.CLUSTER)

@@ -14,6 +14,7 @@ from control_plane.events import Event, EventLog
 from control_plane.state import Batch, ClusterState, ObjectChange
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.errors import CompactedError
+from manifests.workloads import WorkloadRecord
 
 View: TypeAlias = dict[str, Any]
 ViewKey: TypeAlias = tuple[str, str]  # type and id
@@ -96,14 +97,17 @@ class ChangeFeed:
 
     def _touched_by(self, change: ObjectChange) -> Iterator[ViewKey]:
         match change.table:
-            case "workload" | "workloadStatus":
+            case "workload" | "workloadStatus" | "cron":
                 yield "workload", change.id
+                known = (change.old, change.new, self._state.workloads.get(change.id))
+                for owner in {keys.id_of_ref(r.owner) for r in known if isinstance(r, WorkloadRecord) and r.owner}:
+                    yield "workload", owner
             case "allocation" | "status":
-                known = change.new or change.old
-                if isinstance(known, Allocation | AllocationStatus):
+                told = change.new or change.old
+                if isinstance(told, Allocation | AllocationStatus):
                     yield "allocation", change.id
-                    yield "workload", keys.id_of_ref(known.workload)
-                    yield "node", known.node
+                    yield "workload", keys.id_of_ref(told.workload)
+                    yield "node", told.node
             case "node" | "intent":
                 yield "node", change.id
                 for allocation in self._state.allocations_on(change.id):

@@ -5,17 +5,20 @@ from manifests.workloads import Kind, WorkloadRef
 
 ROOT = "/wherry/"
 
-CLUSTER = "/wherry/desired/cluster"  # the first server
-WORKLOADS = "/wherry/desired/workloads/"  # users; jobs of a CronJob: the leader
-VERSIONS = "/wherry/desired/versions/"  # users; deleted by the leader
+CLUSTER = "/wherry/desired/cluster"  # the first server; a restore, or the server that notices one, for its generation
+RESTORING = "/wherry/restoring"  # while a snapshot is being restored: no server may start
+WORKLOADS = "/wherry/desired/workloads/"  # users; jobs of a CronJob: the leader too
+VERSIONS = "/wherry/desired/versions/"  # who writes the workload; deleted by the leader
 CONFIGS = "/wherry/desired/configs/"  # users
 CONFIG_VERSIONS = "/wherry/desired/configVersions/"  # users; deleted by the leader
 ALLOCATIONS = "/wherry/desired/allocations/"  # the leader
 NODE_INTENTS = "/wherry/desired/nodes/"  # users
+FREEZE = "/wherry/desired/freeze"  # users; while it is there the leader only looks
 TOKENS = "/wherry/desired/tokens/"  # servers
 NODES = "/wherry/observed/nodes/"  # the server that holds the node's session, or the leader once that server is gone
 STATUSES = "/wherry/observed/allocations/"  # the server that holds the node's session; deleted with the desired one
 WORKLOAD_STATUSES = "/wherry/observed/workloads/"  # the leader
+CRON_STATES = "/wherry/observed/cronjobs/"  # the leader
 SERVERS = "/wherry/servers/"  # each server its own, on its lease
 LEADER = "/wherry/leader"  # the election
 

@@ -8,9 +8,13 @@ from manifests.base import Model, Timestamp
 
 
 class ClusterRecord(Model):
-    """The cluster's identity, made once by the first server. An agent obeys only the cluster that it joined."""
+    """The cluster's identity, made once by the first server. An agent obeys only the cluster that it joined.
+
+    `generation` rises when a snapshot is restored: then revisions begin anew, and an agent obeys only the newest.
+    """
 
     id: str
+    generation: int = 1
     created_s: Timestamp = Field(alias="createdAt")
 
 
@@ -39,3 +43,11 @@ class TokenRecord(Model):
     sha256: str
     role: Role
     created_s: Timestamp = Field(alias="createdAt")
+
+
+class FreezeRecord(Model):
+    """Somebody's wish that the cluster is left as it is; there is none where it isn't frozen."""
+
+    by: str  # the role of the token
+    reason: str = ""
+    since_s: Timestamp = Field(alias="since")

@@ -18,23 +18,15 @@ from control_plane.api.context import Context
 from control_plane.api.routes import make_app
 from control_plane.bootstrap import ensure_cluster, ensure_token_file, register_token, write_client_file
 from control_plane.changes import ChangeFeed
-from control_plane.controllers.leader import Leader
-from control_plane.desired.committer import Committer
-from control_plane.desired.nodes import NodeWriter
-from control_plane.desired.workloads import WorkloadWriter
+from control_plane.core import assemble
 from control_plane.events import EventLog
-from control_plane.membership import Membership
-from control_plane.records import Role, ServerRecord
-from control_plane.session_handler import SessionHandler
-from control_plane.session_writes import StatusWriter
+from control_plane.records import Role
 from control_plane.sessions import SessionRegistry
-from control_plane.state import ClusterState
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log, set_up_logs
 from foundation.tasks import TaskGroup
-from foundation.version import VERSION
 from manifests.errors import InvalidError, UsageError
 
 log = Log(__name__)
@@ -93,49 +85,32 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
     """Run one server on an open store until cancelled; then send its agents elsewhere and give its lease up."""
     await ensure_cluster(store, clock, rng)
     admin_token = await _ensure_tokens(options, store, clock)
-    state = ClusterState(store, clock)
-    record = ServerRecord(
-        id=f"{options.name}-{rng.getrandbits(32):08x}",
+    core = assemble(
+        store,
+        clock,
+        rng,
         name=options.name,
         url=options.url,
-        version=VERSION,
-        started_s=clock.wall_s(),
-    )
-    membership = Membership(store, state, record, clock, rng)
-    registry = SessionRegistry(
-        store,
-        state,
-        clock,
-        server_id=record.id,
         heartbeat_s=options.heartbeat_s,
         lost_after_s=options.lost_after_s,
-        has_store=lambda: membership.has_lease,
     )
-    leader = Leader(store, state, clock, lost_after_s=options.lost_after_s)
-    events = EventLog(state, clock)
-    committer = Committer(store, state, clock)
+    events = EventLog(core.state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
-            state=state,
-            workload_writer=WorkloadWriter(committer, clock, rng),
-            node_writer=NodeWriter(committer),
+            store=store,
+            state=core.state,
+            workload_writer=core.workload_writer,
+            node_writer=core.node_writer,
             events=events,
-            changes=ChangeFeed(state, events),
-            sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
-            membership=membership,
-            server=record,
+            changes=ChangeFeed(core.state, events),
+            sessions=core.sessions,
+            membership=core.membership,
+            server=core.server,
             clock=clock,
             peers=peers,
         )
-        await state.load()
-        async with TaskGroup() as tasks:
-            tasks.create_task(state.follow(), name="follow-store")
-            tasks.create_task(registry.watch_silence(), name="watch-silence")
-            tasks.create_task(registry.watch_store(), name="watch-store")
-            tasks.create_task(membership.run(leader.lead), name="membership")
-            await membership.wait_for_lease()  # an agent that came before would be turned away
-            async with _listening(options, context):
-                await _until_cancelled(options, registry, admin_token)
+        async with core.running(), _listening(options, context):
+            await _until_cancelled(options, core.registry, admin_token)
 
 
 async def _ensure_tokens(options: ServerOptions, store: Store, clock: Clock) -> str:

@@ -188,6 +188,9 @@ class ServedSession:
                 if isinstance(known, Allocation) and known.node == self.session.node:
                     self._changed.add(change.id)
                     self._has_changed.set()
+            elif change.table == "intent" and change.id == self.session.node:
+                self._changed |= self._released()
+                self._has_changed.set()
 
     async def _send_assignments(self) -> None:
         """Send everything once, then what changes, always as of the cache's present revision."""
@@ -212,9 +215,16 @@ class ServedSession:
             revision=self._state.revision,
             is_full=changed is None,
             assigned=assigned,
-            withdrawn=tuple(sorted(changed - present)) if changed else (),
+            withdrawn=tuple(sorted(changed - present if changed else self._released())),
             untold=tuple(sorted((present - told) | self._unreadable())) if changed is None else (),
         )
+
+    def _released(self) -> set[str]:
+        """Return what the node keeps from before a restore, once an operator has said that it may go."""
+        node, intent = self._state.nodes.get(self.session.node), self._state.intents.get(self.session.node)
+        if node is None or intent is None or intent.released < self._state.generation:
+            return set()
+        return {kept.id for kept in node.kept if kept.id not in self._state.allocations}
 
     def _unreadable(self) -> set[str]:
         """Return the node's allocations whose records are there and can't be read: no reason to stop them."""
@@ -226,4 +236,6 @@ class ServedSession:
         if version is None:
             log.error("an allocation's version is missing", allocation=allocation.id, version=allocation.version)
             return None
-        return Assigned(allocation=allocation, workload=version.workload)
+        status = self._state.statuses.get(allocation.id)
+        ended = status if status and status.is_terminal else None
+        return Assigned(allocation=allocation, workload=version.workload, ended=ended)

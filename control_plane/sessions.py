@@ -10,6 +10,7 @@ from typing import Protocol
 
 from control_plane import keys
 from control_plane.controllers.orphans import STALLED_S, lost_status
+from control_plane.snapshots import begin_generation
 from control_plane.state import ClusterState
 from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision, Store, Txn
 from foundation.clock import Clock
@@ -92,6 +93,7 @@ class SessionRegistry:
             cluster=cluster.id if cluster else "",
             server=self._server_id,
             session=session.number,
+            generation=self._state.generation,
             heartbeat_s=self.heartbeat_s,
             lost_after_s=self.lost_after_s,
         )
@@ -100,7 +102,7 @@ class SessionRegistry:
         """Write that the node is here, and return its session. Raises ConflictError or UnavailableError in words."""
         self._check_hello(hello)
         await self._await_store()
-        await self._state.wait_for(hello.applied_revision)
+        await self._await_news_of(hello)
         name = hello.facts.name
         for _ in range(REGISTER_TRIES):
             self._check_identity(hello)
@@ -111,6 +113,7 @@ class SessionRegistry:
                 server=self._server_id,
                 session=old.session + 1 if old else 1,
                 trouble=hello.trouble,
+                kept=hello.kept,
                 changed_s=self._clock.wall_s(),
             )
             unchanged = ModifiedAt(keys.NODES + name, await self._modified_at(name))
@@ -123,6 +126,28 @@ class SessionRegistry:
             return await self._adopt(hello, status, revision, connection)
         raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
 
+    async def _await_news_of(self, hello: Hello) -> None:
+        """Return once this server knows as much as the agent obeys already. Raises UnavailableError if it doesn't.
+
+        An agent that has seen a revision which the store itself hasn't is the proof that the store has gone back.
+        """
+        ours = self._state.generation
+        if hello.generation > ours:
+            raise UnavailableError(
+                f"this server has not seen generation {hello.generation} of the store",
+                why=f"it knows generation {ours}",
+                fix="Another server will do; if none does, the store is an older one than this agent's.",
+            )
+        if hello.generation < ours and (hello.generation or ours > 1):
+            return  # revisions of an earlier generation mean nothing now
+        try:
+            await self._state.wait_for(hello.applied_revision)
+        except UnavailableError:
+            renewed = await begin_generation(self._store, Revision(hello.applied_revision))
+            if renewed is None:
+                raise
+            log.error("the store has gone back in time", seen=hello.applied_revision, by=hello.facts.name)
+
     async def _modified_at(self, node: str) -> Revision:
         """Return where the node's record stands; one that can't be read is known by the store alone, and mended now."""
         if self._state.is_unreadable(keys.NODES + node):
@@ -133,11 +158,10 @@ class SessionRegistry:
     async def report(self, session: LiveSession, report: NodeReport) -> None:
         """Write what has changed about the node. Raises ConflictError if it has a newer session."""
         old = self._state.nodes.get(session.node)
-        if old is None or (old.facts, old.trouble) == (report.facts, report.trouble):
+        news = {"facts": report.facts, "trouble": report.trouble, "kept": report.kept}
+        if old is None or all(getattr(old, name) == value for name, value in news.items()):
             return
-        new = old.model_copy(
-            update={"facts": report.facts, "trouble": report.trouble, "changed_s": self._clock.wall_s()}
-        )
+        new = old.model_copy(update={**news, "changed_s": self._clock.wall_s()})
         unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)
         put = Put(keys.NODES + session.node, new.to_bytes())
         session.registered_at = await self._store.commit(Txn((unchanged,), (put,)))

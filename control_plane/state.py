@@ -5,6 +5,7 @@ are consistent; subscribers are called with each batch of changes right after it
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,18 @@ from typing import Generic, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from control_plane import keys
-from control_plane.records import ClusterRecord, LeaderRecord, ServerRecord, TokenRecord
+from control_plane.records import ClusterRecord, FreezeRecord, LeaderRecord, ServerRecord, TokenRecord
+from control_plane.snapshots import begin_generation
 from control_plane.store.protocol import Change, Entry, Revision, Store
 from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
 from manifests.configs import ConfigRecord, ConfigVersionRecord
-from manifests.errors import CompactedError, UnavailableError
+from manifests.errors import CompactedError, ConflictError, UnavailableError
 from manifests.nodes import NodeIntent, NodeStatus
 from manifests.status import WorkloadStatus
-from manifests.workloads import VersionRecord, WorkloadRecord
+from manifests.workloads import CronState, VersionRecord, WorkloadRecord
 
 log = Log(__name__)
 T = TypeVar("T", bound=Model)
@@ -118,7 +120,7 @@ class ClusterState:
     """All tables at `revision`. `follow` keeps them true; `wait_for` waits until they are new enough."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+        self._store, self.clock = store, clock
         self.cluster = Table("cluster", keys.CLUSTER, ClusterRecord)
         self.workloads = Table("workload", keys.WORKLOADS, WorkloadRecord)
         self.versions = Table("version", keys.VERSIONS, VersionRecord)
@@ -129,17 +131,32 @@ class ClusterState:
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
         self.nodes = Table("node", keys.NODES, NodeStatus)
         self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
+        self.crons = Table("cron", keys.CRON_STATES, CronState)
+        self.freeze = Table("freeze", keys.FREEZE, FreezeRecord)
         self.servers = Table("server", keys.SERVERS, ServerRecord)
         self.tokens = Table("token", keys.TOKENS, TokenRecord)
         self.leader = Table("leader", keys.LEADER, LeaderRecord)
         self._tables: tuple[Table[Model], ...] = tuple(t for t in vars(self).values() if isinstance(t, Table))
         self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_owner: defaultdict[str, set[str]] = defaultdict(set)
         self._versions: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
         self._by_node: defaultdict[str, set[str]] = defaultdict(set)
         self.revision = Revision(0)
+        self._heard_s = clock.now_s()
         self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
         self._subscribers: list[Subscriber] = []
         self._moved = asyncio.Condition()
+        self._gone_back_from: Revision | None = None  # the store has gone back, and that isn't said to all yet
+
+    @property
+    def generation(self) -> int:
+        """Return which life of the store this is: revisions are comparable within one only."""
+        cluster = self.cluster.get("")
+        return cluster.generation if cluster else 0
+
+    def staleness_s(self) -> float:
+        """Return how long ago the store was last heard of: what is here is at most so old."""
+        return self.clock.now_s() - self._heard_s
 
     def is_unreadable(self, key: str) -> bool:
         """Say whether there is a record that can't be read: then nothing may be concluded from its absence here."""
@@ -153,6 +170,15 @@ class ClusterState:
     def allocations_on(self, node: str) -> list[Allocation]:
         found = (self.allocations.get(a) for a in sorted(self._by_node.get(node, ())))
         return [a for a in found if a]
+
+    def jobs_of(self, cron: str) -> list[WorkloadRecord]:
+        """Return the jobs that were made for the CronJob of that id, in whichever life of it, by id."""
+        found = (self.workloads.get(job) for job in sorted(self._by_owner.get(cron, ())))
+        return [job for job in found if job]
+
+    def owners(self) -> Iterator[str]:
+        """Yield the ids of all CronJobs that have jobs."""
+        return (owner for owner, jobs in self._by_owner.items() if jobs)
 
     def versions_of(self, workload: str) -> Mapping[int, VersionRecord]:
         """Return the kept versions of the workload of that id, by number."""
@@ -188,13 +214,18 @@ class ClusterState:
             entries.update((e.key, e) for e in page.entries)
         gone = [key for table in self._tables for key in table.stored_keys() if key not in entries]
         changes = [Change(key, None, page.revision) for key in gone]
-        changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if not self._has(e)]
+        has_gone_back = page.revision < self.revision
+        changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if has_gone_back or not self._has(e)]
+        if has_gone_back:
+            log.error("the store has gone back in time", revision=page.revision, seen=self.revision)
+            self._gone_back_from, self.revision = self.revision, page.revision
         await self._apply(changes, page.revision, is_first=self.revision == 0)
 
     async def follow(self) -> None:
         """Keep up with the store for ever. Call `load` first."""
         while True:
             try:
+                await self._say_gone_back()
                 async for batch in self._store.watch(keys.ROOT, after=self.revision):
                     await self._apply(batch.changes, batch.revision)
             except CompactedError:
@@ -202,7 +233,14 @@ class ClusterState:
                 await self.load()
             except UnavailableError as error:
                 log.warning("the store can't be watched", why=error.why or error.what)
-                await self._clock.sleep(1.0)
+                await self.clock.sleep(1.0)
+
+    async def _say_gone_back(self) -> None:
+        """Begin a new generation if the store was restored by its own tools, unless another server has done it."""
+        if self._gone_back_from is not None:
+            with contextlib.suppress(ConflictError):
+                await begin_generation(self._store, self._gone_back_from)
+            self._gone_back_from = None
 
     async def _apply(self, changes: Sequence[Change], revision: Revision, *, is_first: bool = False) -> None:
         done: list[ObjectChange] = []
@@ -220,6 +258,7 @@ class ClusterState:
             self._index(applied)
             done.append(applied)
         self.revision = max(self.revision, revision)
+        self._heard_s = self.clock.now_s()
         if done:
             batch = Batch(self.revision, tuple(done), is_first)
             for subscriber in list(self._subscribers):
@@ -240,6 +279,10 @@ class ClusterState:
             self._versions[workload].pop(int(number), None)
             if isinstance(change.new, VersionRecord):
                 self._versions[workload][int(number)] = change.new
+        if isinstance(change.old, WorkloadRecord) and change.old.owner:
+            self._by_owner[keys.id_of_ref(change.old.owner)].discard(change.id)
+        if isinstance(change.new, WorkloadRecord) and change.new.owner:
+            self._by_owner[keys.id_of_ref(change.new.owner)].add(change.id)
         if isinstance(change.old, Allocation):
             self._by_workload[keys.id_of_ref(change.old.workload)].discard(change.id)
             self._by_node[change.old.node].discard(change.id)

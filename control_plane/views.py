@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any, TypeAlias
 
+from control_plane import cron_views
 from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
@@ -11,7 +12,7 @@ from manifests.nodes import NodeStatus
 from manifests.quantities import render_bytes, render_cpu
 from manifests.reasons import Blocked
 from manifests.status import WorkloadStatus
-from manifests.workloads import DaemonSpec, JobSpec, ServiceSpec, WorkloadRecord
+from manifests.workloads import CronJob, DaemonSpec, JobSpec, ServiceSpec, WorkloadRecord
 from scheduler.model import NOTHING, Eligibility, Vector, vector_of
 
 View: TypeAlias = dict[str, Any]
@@ -40,9 +41,16 @@ def node(state: ClusterState, name: str) -> View | None:
         "allocations": len(holding),
         "agentVersion": facts.agent_version,
         "server": status.server,
-        "message": status.message or status.trouble,
+        "message": status.message or status.trouble or _kept_sentence(state, status),
+        "kept": [a.id for a in status.kept if a.id not in state.allocations],
         "changedAt": render_timestamp(status.changed_s),
     }
+
+
+def _kept_sentence(state: ClusterState, status: NodeStatus) -> str:
+    kept = [a.id for a in status.kept if a.id not in state.allocations]
+    named = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
+    return f"keeps {named} from before a restore, until `wherry node release {status.facts.name}`" if kept else ""
 
 
 def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:
@@ -65,9 +73,9 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
     if stored is None:
         return None
     record = stored.value
-    said = state.workload_statuses.get(workload_id)
-    said = said if said and said.ref.uid == record.uid else None
+    said = _said(state, workload_id, record)
     counts = _counts(state, workload_id, record)
+    schedule = {"cron": cron_views.cron(state, record)} if isinstance(record.workload, CronJob) else {}
     return {
         "namespace": record.ref.namespace,
         "kind": record.workload.kind,
@@ -78,11 +86,27 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
         "createdAt": render_timestamp(record.created_s),
         "revision": stored.modified_at,
         "manifest": record.workload.model_dump(mode="json", exclude_none=True),
-        "state": _workload_state(record, said, counts),
+        "state": _workload_state(state, record, said, counts),
+        "owner": str(record.owner) if record.owner else None,
         "counts": counts,
         "blocked": [_blocked(b) for b in said.blocked] if said else [],
         "messages": [*(said.messages if said else ()), *_ailing(state, workload_id, record)],
+        **schedule,
     }
+
+
+def state_of(state: ClusterState, workload_id: str) -> str | None:
+    """Return the one word for how a workload stands; None if there is none of that id."""
+    record = state.workloads.get(workload_id)
+    if record is None:
+        return None
+    return _workload_state(state, record, _said(state, workload_id, record), _counts(state, workload_id, record))
+
+
+def _said(state: ClusterState, workload_id: str, record: WorkloadRecord) -> WorkloadStatus | None:
+    """Return what the leader has said of this life of the workload."""
+    said = state.workload_statuses.get(workload_id)
+    return said if said and said.ref.uid == record.uid else None
 
 
 def _blocked(blocked: Blocked) -> View:
@@ -139,13 +163,17 @@ def _ailing(state: ClusterState, workload_id: str, record: WorkloadRecord) -> li
     return [f"{id_}: {ending.message or ending.reason}"]
 
 
-def _workload_state(record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:
+def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:
     if said is None or said.generation != record.generation:
         return "progressing"
     if said.is_failed:
         return "failed"
     if said.is_complete:
         return "complete"
+    if isinstance(record.workload, CronJob):
+        return cron_views.state_of_cron(cron_views.cron(state, record))
+    if said.is_waiting:
+        return "waiting"
     if said.blocked:
         return "blocked"
     if counts["failed"] or counts["restarting"]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from manifests.allocations import Allocation
 from manifests.base import LabelKey, Labels, Model, Text, Timestamp
 from manifests.containers import Resources
 from manifests.taints import parse_taint
@@ -23,6 +24,7 @@ class NodeIntent(Model):
     is_draining: bool = Field(False, alias="draining")
     drain_deadline_s: float | None = Field(None, alias="drainDeadline")  # how long it may take; then all is stopped
     taints: tuple[Annotated[str, AfterValidator(_checked_taint)], ...] = ()  # each `key=value:effect`
+    released: int = 0  # what the node keeps from before that generation may be stopped
     metadata: dict[LabelKey, Text] = Field(default_factory=dict)  # for people; nothing is decided by it
 
 
@@ -55,4 +57,5 @@ class NodeStatus(Model):
     session: int  # rises with each new session of this node: only the newest may write
     message: str = ""  # why it is lost
     trouble: str = ""  # what keeps it from starting containers, e.g. that its container manager doesn't answer
+    kept: tuple[Allocation, ...] = ()  # what runs there from before a restore, and the restored state doesn't know
     changed_s: Timestamp = Field(alias="changedAt")

@@ -87,6 +87,15 @@ class UpdateSpec(Model):
         return self
 
 
+class DaemonUpdateSpec(Model):
+    """How a new version of a Daemon goes from node to node: on so many at a time, the old one stopped first."""
+
+    max_unavailable: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
+    min_healthy_s: Duration = Field(5.0, alias="minHealthyTime", le=3600)
+    progress_deadline_s: Duration = Field(120.0, alias="progressDeadline", ge=1)
+    auto_revert: Flag = True
+
+
 class DependencySpec(Model):
     """Another workload of the namespace, and what must hold of it before this one starts."""
 

@@ -21,4 +21,19 @@ class Rollout(Model):
     target: int
     state: RolloutState
     message: str = ""  # why it is so, for people
-    healthy: int = 0  # the newest version that was ever completely rolled out and healthy; 0: none yet
+    healthy: tuple[int, ...] = ()  # the kept versions that were ever completely rolled out and healthy
+    promoted: bool = False  # it is past its canaries
+    stop_first: bool = False  # an old allocation stops before a new one starts: there is no room for both
+
+    @property
+    def last_healthy(self) -> int:
+        """Return the newest version that was ever healthy; 0: none yet."""
+        return max(self.healthy, default=0)
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in (RolloutState.COMPLETE, RolloutState.REVERTED)
+
+    @property
+    def is_reverting(self) -> bool:
+        return self.target != self.version

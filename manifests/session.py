@@ -26,6 +26,8 @@ class Hello(Model):
     statuses: tuple[AllocationStatus, ...]  # all that it observes
     trouble: str = ""  # what keeps the node from starting containers
     applied_revision: int = 0  # of the assignments that it obeys: a server that is behind must catch up first
+    generation: int = 0  # of the store, to which that revision belongs; 0 before the first assignments
+    kept: tuple[Allocation, ...] = ()  # what it keeps running from an earlier generation, unknown to this one
 
 
 class NodeReport(Model):
@@ -34,6 +36,7 @@ class NodeReport(Model):
     type: Literal["nodeReport"] = "nodeReport"
     facts: NodeFacts
     trouble: str = ""
+    kept: tuple[Allocation, ...] = ()
 
 
 class Heartbeat(Model):
@@ -61,6 +64,7 @@ class Welcome(Model):
     cluster: str
     server: str
     session: int
+    generation: int = 0  # of the store: an agent obeys only the newest; 0: the server is too old to tell
     heartbeat_s: float
     lost_after_s: float
 
@@ -79,6 +83,7 @@ class Assigned(Model):
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, str] = Field(default_factory=dict)  # the content of each config that it uses, by name
     fence: int = 0  # the revision that created the allocation: greater than that of whatever it replaced
+    ended: AllocationStatus | None = None  # how the node said it had ended: should it have forgotten, it doesn't rerun
 
 
 class Assignments(Model):

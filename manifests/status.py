@@ -15,4 +15,5 @@ class WorkloadStatus(Model):
     messages: tuple[str, ...] = ()  # what it waits for, in sentences
     is_complete: bool = False  # a job that has all its completions, or has failed for good
     is_failed: bool = False
+    is_waiting: bool = False  # nothing of it is started until what it is to start after holds
     rollout: Rollout | None = None

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import add
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
 
 from manifests.base import Count, Duration, FieldError, Flag, Metadata, Model, Text, Timestamp
@@ -21,9 +21,17 @@ from manifests.containers import (
     RestartPolicy,
     is_given,
 )
-from manifests.policies import DependencySpec, OnDisconnectSpec, PlacementSpec, RescheduleSpec, UpdateSpec
+from manifests.policies import (
+    DaemonUpdateSpec,
+    DependencySpec,
+    OnDisconnectSpec,
+    PlacementSpec,
+    RescheduleSpec,
+    UpdateSpec,
+)
 
 API_VERSION = "wherry/v1"
+MOST_CRON_NAME = 49  # 63, less what a job's name adds, such as -20261124-2215
 MAIN = "main"  # the name of a container that is alone
 
 
@@ -131,23 +139,39 @@ class ServiceSpec(WorkloadSpec):
 class DaemonSpec(WorkloadSpec):
     """One allocation on each eligible node."""
 
+    update: DaemonUpdateSpec = DaemonUpdateSpec()
+
 
 class JobSpec(WorkloadSpec):
     """Runs until `completions` allocations have succeeded, `parallelism` at a time."""
 
     completions: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
     parallelism: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 1
-    retries: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1  # of one index, anew and elsewhere, after a failure
+    retries: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1  # of one index: anew, elsewhere if possible
     timeout_s: Duration | None = Field(None, alias="timeout")  # of one allocation, from its first start
+
+
+def _checked_schedule(text: str) -> str:
+    from manifests.schedules import schedule_of  # only where a CronJob is: it brings the time zones along
+
+    schedule_of(text, "UTC")
+    return text
+
+
+def _checked_zone(name: str) -> str:
+    from manifests.schedules import zone_of
+
+    zone_of(name)
+    return name
 
 
 class CronJobSpec(JobSpec):
     """A Job that is made anew at each time of the schedule."""
 
-    schedule: Text
-    time_zone: Text = "UTC"
+    schedule: Annotated[Text, AfterValidator(_checked_schedule)]  # five fields, or @daily and the like
+    time_zone: Annotated[Text, AfterValidator(_checked_zone)] = "UTC"
     overlap: Literal["forbid", "allow", "replace"] = "forbid"  # when the last one still runs
-    start_window_s: Duration = Field(300.0, alias="startWindow", ge=1)  # a start that is later than so much is skipped
+    start_window_s: Duration = Field(300.0, alias="startWindow", ge=1, le=7 * 86400)  # later than so much: skipped
     suspend: Flag = False
     keep_succeeded: Annotated[int, Field(strict=True, ge=0, le=100)] = 3  # ended jobs that stay, the newest
     keep_failed: Annotated[int, Field(strict=True, ge=0, le=100)] = 3
@@ -179,6 +203,14 @@ class CronJob(Model):
     kind: Literal["CronJob"]
     metadata: Metadata
     spec: CronJobSpec
+
+    @model_validator(mode="after")
+    def _leaves_room_for_the_names_of_jobs(self) -> Self:
+        length = len(self.metadata.name)
+        if length > MOST_CRON_NAME:
+            why = "the names of its jobs are this and a date"
+            raise FieldError(("metadata", "name"), f"has {length} characters, and the most is {MOST_CRON_NAME}: {why}")
+        return self
 
 
 Workload: TypeAlias = Service | Daemon | Job | CronJob
@@ -225,11 +257,23 @@ class WorkloadRecord(Model):
     paused: bool = False  # its rollout goes no further until resumed
     promoted: int = 0  # the version whose canaries were promoted
     owner: WorkloadRef | None = None  # of a Job: the CronJob that it was made for
+    cancelled: str = ""  # of a Job: why it must end, as failed, before it is complete
 
     @property
     def ref(self) -> WorkloadRef:
         meta = self.workload.metadata
         return WorkloadRef(namespace=meta.namespace, kind=Kind(self.workload.kind), name=meta.name, uid=self.uid)
+
+
+class CronState(Model):
+    """How far the leader has come with a CronJob's schedule: written together with the jobs that it starts."""
+
+    uid: str
+    schedule: str  # what `handled_s` is about: a changed schedule counts from when it was changed
+    time_zone: str
+    handled_s: Timestamp = Field(alias="handledUntil")  # no slot up to then is started any more
+    last_slot_s: Timestamp | None = Field(None, alias="lastSlot")
+    last_job: str = ""  # the name of the job that was made for it
 
 
 class VersionRecord(Model):
@@ -252,6 +296,14 @@ def template_of(spec: WorkloadSpec) -> dict[str, object]:
     """Return how a container of the workload runs, without how many there are, where and in which order."""
     exclude: dict[str, Any] = dict.fromkeys(_NOT_OF_THE_TEMPLATE, True)
     return spec.model_dump(by_alias=False, exclude=exclude | {"on_disconnect": {"replace_after_s", "keep"}})
+
+
+def with_template_of(workload: Workload, spec: WorkloadSpec) -> Workload:
+    """Return the workload with containers as that spec has them; how many, where and in which order stay its own."""
+    own = {
+        name: getattr(workload.spec, name) for name in type(workload.spec).model_fields if name in _NOT_OF_THE_TEMPLATE
+    }
+    return workload.model_copy(update={"spec": spec.model_copy(update=own)})
 
 
 def restart_policy_of(kind: Kind, spec: WorkloadSpec) -> RestartPolicy:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
+from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
+from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
 from foundation.clock import SystemClock
@@ -23,6 +25,8 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from agent.main import main
+from agent.folder import LocalFolder
+from agent.machine import LocalMachine
 from agent.options import AgentOptions
 folder, socket, parent, server = sys.argv[1:]
 main(
@@ -57,6 +61,8 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
                 options,
                 driver=driver,
                 transport=WebSocketTransport(client),
+                folder=LocalFolder(options.data_dir),
+                machine=LocalMachine(),
                 clock=SystemClock(),
                 rng=random.Random(1),
                 guard=GuardProcess(options.data_dir),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from control_plane.controllers.decision import Seen
+from control_plane.controllers.rollouts import Course, course_of
 from manifests.allocations import (
     Allocation,
     AllocationStatus,
@@ -14,7 +15,8 @@ from manifests.allocations import (
 )
 from manifests.containers import Resources
 from manifests.reasons import Choice
-from manifests.workloads import WORKLOAD, Workload, WorkloadRecord
+from manifests.rollouts import Rollout, RolloutState
+from manifests.workloads import WORKLOAD, VersionRecord, Workload, WorkloadRecord
 from scheduler.model import Eligibility
 
 
@@ -28,8 +30,30 @@ def workload(kind: str = "Service", name: str = "web", namespace: str = "default
     return WORKLOAD.validate_python(document)
 
 
-def record(kind: str = "Service", *, version: int = 1, uid: str = "u1", **spec: Any) -> WorkloadRecord:
-    return WorkloadRecord(uid=uid, version=version, generation=version, created_s=0.0, workload=workload(kind, **spec))
+def record(
+    kind: str = "Service", *, name: str = "web", version: int = 1, uid: str = "u1", **spec: Any
+) -> WorkloadRecord:
+    return WorkloadRecord(
+        uid=uid, version=version, generation=version, created_s=0.0, workload=workload(kind, name, **spec)
+    )
+
+
+def course(of: WorkloadRecord, *, target: int = 0, healthy: tuple[int, ...] = (), **said: Any) -> Course:
+    """Return the course of a record of which all versions are kept; `said`: what was recorded of its rollout."""
+    kept = {v: version_record(of, v) for v in range(1, of.version + 1)}
+    version = said.pop("version", of.version)
+    recorded = Rollout(
+        version=version,
+        target=target or version,
+        state=said.pop("state", RolloutState.PROGRESSING),
+        healthy=healthy,
+        **said,
+    )
+    return course_of(of, recorded, kept)
+
+
+def version_record(of: WorkloadRecord, version: int) -> VersionRecord:
+    return VersionRecord(uid=of.uid, version=version, created_s=0.0, workload=of.workload)
 
 
 def seen(
@@ -44,6 +68,7 @@ def seen(
     desired: Desired = Desired.RUN,
     reschedules: int = 0,
     ended_for_s: float = 0.0,
+    ready_for_s: float = 3600.0,
 ) -> Seen:
     """Return an allocation as a reconciler sees it; `phase=None`: its node has said nothing of it yet."""
     allocation = Allocation(
@@ -59,7 +84,7 @@ def seen(
         reschedules=reschedules,
     )
     said = status(allocation, phase, ready=ready) if phase else None
-    return Seen(allocation, said, node_is, ended_for_s)
+    return Seen(allocation, said, node_is, ended_for_s, ready_for_s)
 
 
 def status(allocation: Allocation, phase: Phase, *, ready: bool = True) -> AllocationStatus:

@@ -87,21 +87,21 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, *, store: str = "", lost_after_s: float = 1.5, **options: Any
+    data_dir: Path, *, store: str = "", on: Store | None = None, name: str = "s1", lost_after_s: float = 1.5
 ) -> AsyncIterator[Served]:
-    """Run a server until the block ends."""
+    """Run a server until the block ends: on a store of its own, or `on` that of another one."""
     port = free_port()
     chosen = ServerOptions(
         store=store or f"sqlite:{data_dir / 'store.db'}",
         port=port,
         data_dir=data_dir,
-        name="s1",
+        name=name,
         heartbeat_s=0.3,
         lost_after_s=lost_after_s,
     )
     await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
     clock, rng = SystemClock(), random.Random(1)
-    opened = await open_store(chosen.store, clock=clock, rng=rng)
+    opened = on or await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve(chosen, opened, clock, rng), name="server")
         server = Served(chosen.url, data_dir, opened, http)
@@ -111,7 +111,8 @@ async def served(
         finally:
             task.cancel()
             await asyncio.wait([task])
-            await opened.close()
+            if on is None:
+                await opened.close()
 
 
 async def _answers(server: Served, task: "asyncio.Task[None]") -> bool:
@@ -154,6 +155,8 @@ class ScriptedAgent:
     opened_logs: list[OpenLogs] = field(default_factory=list)
     log_lines: int = 0  # how many numbers its log holds; 0: one line of text
     most_unread_bytes: int = 0
+    hello: dict[str, Any] = field(default_factory=dict)  # what it says beside its facts and statuses
+    withdrawn: set[str] = field(default_factory=set)
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
     _unread_bytes: int = 0
     _sequence: int = 0
@@ -162,7 +165,7 @@ class ScriptedAgent:
         """Stay connected until the server closes the session."""
         url = self.server.url + "/v1/session"
         async with self.server.http.ws_connect(url, headers=self.server.join) as self._socket:
-            await self._send(Hello(facts=self.facts, statuses=tuple(self.statuses.values())))
+            await self._send(Hello(facts=self.facts, statuses=tuple(self.statuses.values()), **self.hello))
             async with asyncio.TaskGroup() as self._tasks:
                 beats = self._tasks.create_task(self._beat(), name="beat")
                 async for message in self._socket:
@@ -221,6 +224,7 @@ class ScriptedAgent:
             self.assigned.clear()
         for assigned in frame.assigned:
             self.assigned[assigned.allocation.id] = assigned
+        self.withdrawn.update(frame.withdrawn)
         for gone in frame.withdrawn:
             self.assigned.pop(gone, None)
             self.statuses.pop(gone, None)
@@ -254,7 +258,7 @@ async def connected(server: Served, *agents: ScriptedAgent) -> AsyncIterator[Non
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(agent.run(), name=f"agent-{agent.facts.name}") for agent in agents]
         for agent in agents:
-            await wait_until(agent.answered, deadline_s=5, describe=f"{agent.facts.name} to be welcome")
+            await wait_until(agent.answered, deadline_s=10, describe=f"{agent.facts.name} to be welcome")
         yield
         for task in running:
             task.cancel()

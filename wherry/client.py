@@ -29,6 +29,7 @@ SESSION_CLOSE_TIMEOUT_S = 0.3  # likewise: where nobody answers, a goodbye is in
 CALL_TIMEOUT_S = 30.0
 STREAM_IDLE_S = 35.0  # a watch hears of progress every 10 s
 MOST_LINE_BYTES = 16 * 2**20
+GENERATION, MIN_REVISION = "Wherry-Generation", "Wherry-Min-Revision"
 
 
 class Client:
@@ -41,6 +42,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
         self._http: aiohttp.ClientSession | None = None
+        self._newest: dict[str, str] = {}  # the headers that say how new an answer must be
 
     async def __aenter__(self) -> Self:
         # No limit: a hundred followed logs must not keep other calls waiting.
@@ -97,6 +99,10 @@ class Client:
                     return await self._call(method, _url(server, path, query), body)
             except aiohttp.ClientConnectorError as error:
                 failure = _unreachable(server, error)
+            except UnavailableError as error:  # this server can't, for want of the store or of news: another may
+                failure = error
+                if method != "GET":
+                    raise
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 failure = _unreachable(server, error)
                 if method != "GET":  # it may have been done: only the caller can find out
@@ -104,11 +110,23 @@ class Client:
         raise failure
 
     async def _call(self, method: str, url: str, body: Json | None) -> Json:
-        async with self._open_http.request(method, url, json=body, allow_redirects=False) as answer:
+        async with self._open_http.request(
+            method, url, json=body, allow_redirects=False, headers=self._newest
+        ) as answer:
             data = await answer.read()
             if answer.status >= 300:
                 raise error_from(answer.status, data)
+            self._note_revision(answer)
             return dict(json.loads(data)) if data else {}
+
+    def _note_revision(self, answer: aiohttp.ClientResponse) -> None:
+        """Remember how new the newest answer was: another server must not take the caller back in time."""
+        generation, revision = answer.headers.get(GENERATION, ""), answer.headers.get("Wherry-Revision", "")
+        if not generation or not revision.isdigit():
+            return
+        is_same = self._newest.get(GENERATION) == generation
+        newest = max(int(revision), int(self._newest[MIN_REVISION])) if is_same else int(revision)
+        self._newest = {GENERATION: generation, MIN_REVISION: str(newest)}
 
     # Streams.
 
@@ -145,7 +163,8 @@ class Client:
         for server in self._servers:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=idle_s)
             try:
-                answer = await self._open_http.get(_url(server, path, query), timeout=timeout, allow_redirects=False)
+                url = _url(server, path, query)
+                answer = await self._open_http.get(url, timeout=timeout, allow_redirects=False, headers=self._newest)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 failure = _unreachable(server, error)
                 continue

@@ -7,10 +7,20 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from agent.driver import Container, ContainerId, ContainerSpec, DriverInfo, ExecResult, ImageError, LogChunk
+from agent.driver import (
+    SANDBOX_IMAGE,
+    Container,
+    ContainerId,
+    ContainerSpec,
+    DriverInfo,
+    ExecResult,
+    ImageError,
+    LogChunk,
+)
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_codec import Json, to_container, to_create_body
-from agent.drivers.docker_words import start_failure
+from agent.drivers.docker_words import is_network_gone, start_failure
+from agent.drivers.sandbox_image import sandbox_image_tar
 from foundation.clock import Clock, SystemClock
 from foundation.tasks import TaskGroup
 from manifests.containers import PullPolicy
@@ -60,6 +70,10 @@ class DockerDriver:
         it: to run a copy that may be stale, unasked, would be the worse surprise.
         """
         present = await self._api.has_image(image)
+        if image == SANDBOX_IMAGE:
+            if not present:
+                await self._api.load(await asyncio.to_thread(sandbox_image_tar, image))
+            return
         if present and (policy is not PullPolicy.ALWAYS or "@" in image):
             return
         if policy is PullPolicy.NEVER:
@@ -91,6 +105,8 @@ class DockerDriver:
         except ConflictError:
             return await self._adopt(spec)
         except NotFoundError as missing:
+            if spec.network_of is not None and is_network_gone(missing.why):
+                raise start_failure(spec.name, missing.why) from missing
             raise ImageError(
                 f"cannot create container {spec.name}",
                 why=missing.why,

@@ -14,6 +14,7 @@ Json: TypeAlias = dict[str, Any]
 LOG_FILE_SIZE = "10m"  # a container's logs take three such files at most
 LOG_FILES = "3"
 _CPU_PERIOD_US = 100_000
+_JOINED = "container:"  # before the id of the container in whose network another one lives
 _LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores
 
 _STATES = {
@@ -37,15 +38,16 @@ def to_create_body(spec: ContainerSpec) -> Json:
         "Healthcheck": {"Test": ["NONE"]},  # health is the agent's: an image's own check would only cost an exec each
         "HostConfig": _host_config(spec),
     }
+    has_own_network = not spec.host_network and spec.network_of is None
     optional: Json = {
         "Entrypoint": list(spec.command),
         "Cmd": list(spec.args),
         "WorkingDir": spec.working_dir,
         "User": spec.user,
-        "Hostname": spec.hostname,
+        "Hostname": spec.hostname if spec.network_of is None else "",
     }
     body |= {field: value for field, value in optional.items() if value}
-    if not spec.host_network:
+    if has_own_network:
         body["ExposedPorts"] = {f"{port.container_port}/{port.protocol}": {} for port in spec.ports}
     return body
 
@@ -53,7 +55,7 @@ def to_create_body(spec: ContainerSpec) -> Json:
 def _host_config(spec: ContainerSpec) -> Json:
     config: Json = {
         **_limits(spec.limits, spec.name),
-        "NetworkMode": "host" if spec.host_network else "bridge",
+        "NetworkMode": _network_mode(spec),
         "ReadonlyRootfs": spec.read_only_root,
         "RestartPolicy": {"Name": "no"},  # restarts are the agent's, which counts them and backs off
         "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_SIZE, "max-file": LOG_FILES}},
@@ -62,13 +64,24 @@ def _host_config(spec: ContainerSpec) -> Json:
     }
     if spec.cgroup_parent:
         config["CgroupParent"] = spec.cgroup_parent
-    if not spec.host_network:
+    if spec.mounts:
+        # Unlike Binds, these fail when the source is missing, where Docker would make a folder of that name.
+        config["Mounts"] = [
+            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": True} for mount in spec.mounts
+        ]
+    if not spec.host_network and spec.network_of is None:
         bindings: dict[str, list[Json]] = {}
         for port in spec.ports:
             bound = {"HostIp": port.host_address, "HostPort": str(port.host_port)}
             bindings.setdefault(f"{port.container_port}/{port.protocol}", []).append(bound)
         config["PortBindings"] = bindings
     return config
+
+
+def _network_mode(spec: ContainerSpec) -> str:
+    if spec.network_of is not None:
+        return f"{_JOINED}{spec.network_of}"
+    return "host" if spec.host_network else "bridge"
 
 
 def _limits(limits: Limits, name: str) -> Json:
@@ -94,6 +107,7 @@ def _limits(limits: Limits, name: str) -> Json:
 def to_container(inspected: Json) -> Container:
     """Return the container that `GET /containers/{id}/json` describes."""
     state, config = inspected["State"], inspected["Config"]
+    network = str((inspected.get("HostConfig") or {}).get("NetworkMode", ""))
     phase = _STATES.get(state["Status"], ContainerState.EXITED)
     started_s = to_seconds(state["StartedAt"])
     if phase is ContainerState.EXITED and not started_s:
@@ -113,6 +127,7 @@ def to_container(inspected: Json) -> Container:
         # containerd, sometimes a moment before dockerd stamps the start.
         finished_s=max(started_s, to_seconds(state["FinishedAt"])) if phase is ContainerState.EXITED else 0.0,
         address=_address(inspected["NetworkSettings"]),
+        network_of=network.removeprefix(_JOINED) if network.startswith(_JOINED) else "",
     )
 
 

@@ -78,6 +78,14 @@ _MANAGER_AWAY = re.compile(
 )
 
 
+_NETWORK_GONE = re.compile(r"cannot join network of a non running container|No such container", re.IGNORECASE)
+
+
+def is_network_gone(text: str) -> bool:
+    """Say whether the container is fine but the one whose network it joins doesn't run, or is gone."""
+    return _NETWORK_GONE.search(text) is not None
+
+
 def start_failure(name: str, text: str) -> WherryError:
     """Return the error for a container that Docker couldn't start, with Docker's text as the reason.
 
@@ -86,6 +94,12 @@ def start_failure(name: str, text: str) -> WherryError:
     if _MANAGER_AWAY.search(text):
         return UnavailableError(
             f"cannot start container {name} now", why=text, fix="Docker or containerd is restarting: try again."
+        )
+    if is_network_gone(text):
+        return UnavailableError(
+            f"cannot start container {name} now",
+            why=text,
+            fix="The container that holds its network ended: it is made anew, and then this one.",
         )
     for rule in _START_RULES:
         if match := rule.pattern.search(text):

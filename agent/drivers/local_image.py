@@ -9,6 +9,7 @@ import json
 import platform
 import shutil
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from manifests.errors import NotFoundError
@@ -31,14 +32,21 @@ def busybox_image_tar(tag: str = BUSYBOX_IMAGE) -> bytes:
 
     Raises NotFoundError if this machine has no busybox that is linked statically.
     """
-    layer = _layer(_static_busybox())
+    config = {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"], "WorkingDir": "/"}
+    return image_archive(tag, _layer(_static_busybox()), config, created_by="wherry: busybox-static")
+
+
+def image_archive(
+    tag: str, layer: bytes, run_config: Mapping[str, object], *, created_by: str, machine: str = ""
+) -> bytes:
+    """Return an image of one layer, a tar, in the format of `docker save`; the same bytes for the same content."""
     config = _json(
         {
-            "architecture": _architecture(),
+            "architecture": machine or architecture(),
             "os": "linux",
-            "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"], "WorkingDir": "/"},
+            "config": run_config,
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-            "history": [{"created_by": "wherry: busybox-static"}],
+            "history": [{"created_by": created_by}],
         }
     )
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
@@ -46,7 +54,7 @@ def busybox_image_tar(tag: str = BUSYBOX_IMAGE) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in (("layer.tar", layer), (config_name, config), ("manifest.json", manifest)):
-            _add_file(archive, name, data, mode=0o644)
+            add_file(archive, name, data, mode=0o644)
     return buffer.getvalue()
 
 
@@ -69,9 +77,9 @@ def _layer(busybox: bytes) -> bytes:
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode = tarfile.DIRTYPE, mode
             layer.addfile(folder)
-        _add_file(layer, "bin/busybox", busybox, mode=0o755)
-        _add_file(layer, "etc/passwd", _PASSWD.encode(), mode=0o644)
-        _add_file(layer, "etc/group", _GROUP.encode(), mode=0o644)
+        add_file(layer, "bin/busybox", busybox, mode=0o755)
+        add_file(layer, "etc/passwd", _PASSWD.encode(), mode=0o644)
+        add_file(layer, "etc/group", _GROUP.encode(), mode=0o644)
         for applet in APPLETS:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
@@ -79,13 +87,13 @@ def _layer(busybox: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _add_file(archive: tarfile.TarFile, name: str, data: bytes, *, mode: int) -> None:
+def add_file(archive: tarfile.TarFile, name: str, data: bytes, *, mode: int) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(data), mode
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _architecture() -> str:
+def architecture() -> str:
     """Return this machine's architecture in the words of image configs."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(machine, machine)

@@ -12,11 +12,13 @@ from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
 from control_plane.state import ClusterState
+from control_plane.store.protocol import Store
 from foundation.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
+    store: Store
     state: ClusterState
     workload_writer: WorkloadWriter
     node_writer: NodeWriter

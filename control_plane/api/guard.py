@@ -12,7 +12,7 @@ from control_plane.bootstrap import hash_of
 from control_plane.records import Role
 from control_plane.state import ClusterState
 from foundation.logs import Log
-from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, UnavailableError, WherryError
+from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, UnavailableError, UsageError, WherryError
 
 log = Log(__name__)
 
@@ -30,6 +30,10 @@ SECURITY_HEADERS = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
+GENERATION = "Wherry-Generation"  # of the store: another one since a snapshot was restored, with revisions of its own
+REVISION = "Wherry-Revision"  # at which an answer is true
+STALENESS = "Wherry-Staleness"  # seconds since this server last heard of the store
+MIN_REVISION = "Wherry-Min-Revision"  # which an answer must have, so that nobody goes back in time between servers
 STALE = '110 wherry "this server has lost the store, so what it says may be out of date"'
 
 
@@ -40,6 +44,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(request.match_info.http_exception, web.HTTPException):
             raise _no_route(request)
         _authorize(request)
+        await _await_revision(request)
         if request.method not in ("GET", "HEAD"):
             await _await_store(request)
         return await handler(request)
@@ -61,9 +66,13 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Add what keeps browsers safe, and say so when the answer may be out of date."""
+    """Add what keeps browsers safe, how new the answer is, and a warning when it may be out of date."""
     response.headers.update(SECURITY_HEADERS)
-    if not context_of(request).membership.has_lease:
+    context = context_of(request)
+    response.headers[GENERATION] = str(context.state.generation)
+    response.headers[REVISION] = str(context.state.revision)
+    response.headers[STALENESS] = f"{context.state.staleness_s():.1f}"
+    if not context.membership.has_lease:
         response.headers["Warning"] = STALE
 
 
@@ -94,6 +103,17 @@ async def _await_store(request: web.Request) -> None:
             why="this server can't reach the store",
             fix="Ask another server, or look at the store's members; what runs goes on running meanwhile.",
         ) from None
+
+
+async def _await_revision(request: web.Request) -> None:
+    """Return once this server is as new as the caller asks. Raises UnavailableError if it stays behind."""
+    text = request.headers.get(MIN_REVISION)
+    state = context_of(request).state
+    if text is None or request.headers.get(GENERATION, str(state.generation)) != str(state.generation):
+        return
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise UsageError(f"{MIN_REVISION}: {text[:40]} is not a revision", fix="Send one that an answer carried.")
+    await state.wait_for(int(text))
 
 
 def _no_route(request: web.Request) -> WherryError:

@@ -34,6 +34,11 @@ async def drain(request: web.Request) -> web.Response:
     return await _intend(request, is_cordoned=True, is_draining=True)
 
 
+async def release(request: web.Request) -> web.Response:
+    await context_of(request).node_writer.release(request.match_info["name"])
+    return await show(request)
+
+
 async def _intend(request: web.Request, **changes: bool) -> web.Response:
     await context_of(request).node_writer.set_intent(request.match_info["name"], **changes)
     return await show(request)

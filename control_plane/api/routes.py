@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane.api import allocations, cluster, nodes, pages, session, watch, workloads
+from control_plane.api import allocations, cluster, nodes, pages, servers, session, watch, workloads
 from control_plane.api.bodies import MOST_BODY_BYTES
 from control_plane.api.context import CONTEXT, Context
 from control_plane.api.guard import ROLES, Handler, add_headers, guard
@@ -17,11 +17,14 @@ _WORKLOAD = "/v1/workloads/{namespace}/{kind}/{name}"
 TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/health", cluster.health, ANYONE),
     ("GET", "/v1/cluster", cluster.show, ADMIN),
+    ("GET", "/v1/servers", servers.list_servers, ADMIN),
+    ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
     ("GET", "/v1/nodes/{name}", nodes.show, ADMIN),
     ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
     ("POST", "/v1/nodes/{name}/uncordon", nodes.uncordon, ADMIN),
     ("POST", "/v1/nodes/{name}/drain", nodes.drain, ADMIN),
+    ("POST", "/v1/nodes/{name}/release", nodes.release, ADMIN),
     ("DELETE", "/v1/nodes/{name}", nodes.delete, ADMIN),
     ("GET", "/v1/workloads", workloads.list_workloads, ADMIN),
     ("GET", _WORKLOAD, workloads.show, ADMIN),

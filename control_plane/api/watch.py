@@ -9,10 +9,11 @@ from aiohttp import web
 from control_plane import keys, views
 from control_plane.api.bodies import whole_number
 from control_plane.api.context import Context, context_of
+from control_plane.api.guard import GENERATION
 from control_plane.changes import Subscription, View, ViewKey
 from control_plane.events import Event
 from manifests.base import render_timestamp
-from manifests.errors import UsageError
+from manifests.errors import CompactedError, UsageError
 
 PROGRESS_EVERY_S = 10.0
 TYPES = frozenset({"node", "workload", "allocation", "event"})
@@ -43,6 +44,7 @@ async def watch(request: web.Request) -> web.StreamResponse:
     types = _types_of(request)
     after = whole_number(request, "after", most=10**18)
     if after is not None:
+        _check_generation(request, context)
         await context.state.wait_for(after)
     subscription, unsubscribe = context.changes.subscribe(after)
     try:
@@ -58,6 +60,17 @@ async def watch(request: web.Request) -> web.StreamResponse:
     finally:
         unsubscribe()
     return response
+
+
+def _check_generation(request: web.Request, context: Context) -> None:
+    """Refuse to go on from a revision of another generation of the store."""
+    asked, ours = request.headers.get(GENERATION), str(context.state.generation)
+    if asked not in (None, ours):
+        raise CompactedError(
+            "the changes since that revision are not known",
+            why="the store was restored from a snapshot, and its revisions are others now",
+            fix="Watch without `after`, which begins with all there is.",
+        )
 
 
 def _types_of(request: web.Request) -> frozenset[str]:

@@ -1,10 +1,12 @@
 """Reconciles a Daemon: one allocation on each node that its constraints name and that takes work. Pure.
 
 A daemon belongs to its node: when the node is lost it waits there, and is replaced nowhere else. A new version goes
-from node to node, the old one stopped first, and on to the next only once all that should serve do.
+from node to node, maxUnavailable at a time, the old one stopped first, and on to the next only once all that should
+serve do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from control_plane.controllers.decision import (
     Decision,
@@ -17,38 +19,110 @@ from control_plane.controllers.decision import (
     reschedule_delay_s,
     soonest,
 )
+from control_plane.controllers.rollouts import (
+    Course,
+    Mode,
+    Progress,
+    Tally,
+    advanced,
+    counts,
+    is_available,
+    serves,
+    trouble_of,
+    waits,
+)
 from manifests.allocations import Phase
 from manifests.constraints import parse_constraint
-from manifests.workloads import WorkloadRecord
+from manifests.reasons import Blocked
+from manifests.workloads import DaemonSpec
 from scheduler.eligible import matches
 from scheduler.model import Ask, Eligibility, NodeView
 
 
-def reconcile_daemon(record: WorkloadRecord, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> Decision:
+@dataclass(frozen=True, slots=True)
+class _Posts:
+    """The wanted allocations, each in one group, and the nodes that have none."""
+
+    misplaced: tuple[Stop, ...]  # their node isn't there, is being drained, or isn't meant any more
+    due: tuple[Seen, ...]  # failed, and their backoff is over
+    fresh: tuple[Seen, ...]  # of the target
+    old: tuple[Seen, ...]  # of another version
+    lost: tuple[Seen, ...]  # on lost nodes, of any version: they wait there
+    vacant: tuple[NodeView, ...]
+
+    @property
+    def waiting_nodes(self) -> list[NodeView]:
+        """Return the vacant nodes that take work."""
+        return [node for node in self.vacant if node.eligibility is Eligibility.READY]
+
+
+def reconcile_daemon(
+    course: Course,
+    seen: Sequence[Seen],
+    nodes: Sequence[NodeView],
+    *,
+    blocked: Sequence[Blocked] = (),
+    stalled_for_s: float = 0.0,
+) -> Decision:
     """Return what brings the daemon nearer to one allocation a node; nothing once it is there."""
-    constraints = [parse_constraint(c) for c in record.workload.spec.placement.constraints]
-    matching = {n.name: n for n in nodes if matches(n, constraints)}
-    wanted = [s for s in seen if s.is_wanted]
-    stops = [Stop(s.allocation, reason) for s in wanted if (reason := _unwanted_reason(s, matching))]
-    stopping = {stop.allocation.id for stop in stops}
-    staying = [s for s in wanted if s.id not in stopping]
-    due, waits = _failed(record, staying)
-    stops += [Stop(s.allocation, failed_reason(s)) for s in due]
-    outgoing = _next_to_update(record, [s for s in staying if s not in due])
-    stops += [Stop(s.allocation, f"version {record.version} replaces version {s.allocation.version}") for s in outgoing]
-    asks, successions = _asks(record, seen, staying, due, matching)
-    outdated = sum(s.allocation.version != record.version for s in staying)
+    before = _posts(course, seen, nodes)
+    course = advanced(course, _tally(course, before, blocked), _mode(course, before), stalled_for_s)
+    posts = _posts(course, seen, nodes)  # which are fresh may have changed: it may have turned back
+    mode = _mode(course, posts)
+    outgoing = _outgoing(course, posts) if mode is Mode.ROLLING else []
+    asks, successions = _asks(course, posts, mode)
+    backoffs = [
+        left for s in (*posts.fresh, *posts.old) if s.phase is Phase.FAILED and (left := _backoff(course, s)) > 0
+    ]
+    outdated = len(posts.old) + sum(s.allocation.version != course.target.version for s in posts.lost)
+    version = course.target.version
     return Decision(
-        stops=tuple(stops),
+        stops=(
+            *posts.misplaced,
+            *(Stop(s.allocation, failed_reason(s)) for s in posts.due),
+            *(Stop(s.allocation, f"version {version} replaces version {s.allocation.version}") for s in outgoing),
+        ),
         asks=asks,
         successions=successions,
         removals=removals_of(seen),
-        messages=(f"{outdated} of an older version still to be replaced",) if outdated else (),
-        again_after_s=soonest(waits),
+        messages=(f"{outdated} of an older version still to be replaced",) if outdated and mode is Mode.ROLLING else (),
+        rollout=course.rollout,
+        again_after_s=soonest([*backoffs, *waits(posts.fresh, course, stalled_for_s)]),
     )
 
 
-def _unwanted_reason(s: Seen, matching: dict[str, NodeView]) -> str:
+def progress_of_daemon(course: Course, seen: Sequence[Seen]) -> Progress:
+    """Return how far the rollout is: `old` counts what still runs, also what is being stopped."""
+    record, target = course.record, course.target.version
+    available = sum(is_available(s, course.update) for s in seen if s.is_wanted and s.allocation.version == target)
+    old = sum(s.allocation.version != target and not s.has_ended for s in seen)
+    return Progress((record.uid, record.generation, target), available, old)
+
+
+def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _Posts:
+    constraints = [parse_constraint(c) for c in course.record.workload.spec.placement.constraints]
+    matching = {n.name: n for n in nodes if matches(n, constraints)}
+    wanted = [s for s in seen if s.is_wanted]
+    misplaced = tuple(Stop(s.allocation, reason) for s in wanted if (reason := _unwanted_reason(s, matching)))
+    stopping = {stop.allocation.id for stop in misplaced}
+    staying = [s for s in wanted if s.id not in stopping]
+    lost = [s for s in staying if s.node is Eligibility.LOST]
+    here = [s for s in staying if s not in lost]
+    due = [s for s in here if s.phase is Phase.FAILED and _backoff(course, s) <= 0]
+    held = [s for s in here if s not in due]
+    # A node that still stops one isn't vacant: the two might share a port or a name.
+    occupied = {s.allocation.node for s in seen if not (s.has_ended or s.node is None) or s in held or s in lost}
+    return _Posts(
+        misplaced=misplaced,
+        due=tuple(due),
+        fresh=tuple(s for s in held if s.allocation.version == course.target.version),
+        old=tuple(s for s in held if s.allocation.version != course.target.version),
+        lost=tuple(lost),
+        vacant=tuple(n for n in matching.values() if n.name not in occupied and n.eligibility is not Eligibility.LOST),
+    )
+
+
+def _unwanted_reason(s: Seen, matching: Mapping[str, NodeView]) -> str:
     node = s.allocation.node
     if s.node is None:
         return f"node {node} was deleted"
@@ -57,41 +131,60 @@ def _unwanted_reason(s: Seen, matching: dict[str, NodeView]) -> str:
     return "" if node in matching else f"node {node} no longer meets the constraints"
 
 
-def _failed(record: WorkloadRecord, staying: Sequence[Seen]) -> tuple[list[Seen], list[float]]:
-    ended = [s for s in staying if s.phase is Phase.FAILED and s.node is not Eligibility.LOST]
-    left = {s.id: reschedule_delay_s(s, record) - s.ended_for_s for s in ended}
-    return [s for s in ended if left[s.id] <= 0], [wait for wait in left.values() if wait > 0]
+def _backoff(course: Course, s: Seen) -> float:
+    """Return how long a failed one still waits: not at all if its version won't be made again."""
+    record = course.record_of(s.allocation.version)
+    return reschedule_delay_s(s, record) - s.ended_for_s if record else 0.0
 
 
-def _next_to_update(record: WorkloadRecord, staying: Sequence[Seen]) -> list[Seen]:
-    """Return all outdated ones that don't serve, else one that does, if all the others do."""
-    here = [s for s in staying if s.node is not Eligibility.LOST]
-    outdated = [s for s in here if s.allocation.version != record.version]
-    idle = [s for s in outdated if not s.is_ready]
-    if idle or not all(s.is_ready or s.has_ended for s in here):
-        return idle
-    return outdated[:1]
+def _tally(course: Course, posts: _Posts, blocked: Sequence[Blocked]) -> Tally:
+    return Tally(
+        wanted=len(posts.fresh) + len(posts.old) + len(posts.waiting_nodes),
+        held=len(posts.fresh),
+        available=sum(is_available(s, course.update) for s in posts.fresh),
+        old=len(posts.old),
+        trouble=trouble_of((*posts.fresh, *posts.due), (b for b in blocked if b.version == course.target.version)),
+    )
 
 
-def _asks(
-    record: WorkloadRecord,
-    seen: Sequence[Seen],
-    staying: Sequence[Seen],
-    due: Sequence[Seen],
-    matching: dict[str, NodeView],
-) -> tuple[tuple[Ask, ...], dict[int, Succession]]:
-    """Ask for each node that has none: also none that still stops, since the two might share a port or a name."""
-    failed = {s.allocation.node: s for s in due}
-    occupied = {
-        s.allocation.node for s in seen if not (s.has_ended or s.node is None) or (s in staying and s not in due)
-    }
-    vacant = [n.name for n in matching.values() if n.name not in occupied and n.eligibility is not Eligibility.LOST]
-    taken = {s.allocation.index for s in staying if s not in due}
-    free = (i for i in range(len(taken) + len(vacant)) if i not in taken)
+def _mode(course: Course, posts: _Posts) -> Mode:
+    return course.mode(held=len(posts.fresh), has_old=bool(posts.old))
+
+
+def _most_unavailable(course: Course) -> int:
+    spec = course.record.workload.spec
+    assert isinstance(spec, DaemonSpec)
+    return spec.update.max_unavailable
+
+
+def _outgoing(course: Course, posts: _Posts) -> list[Seen]:
+    """Return the old ones to stop now: those that don't serve first, and no more than may be missing at once."""
+    idle = [s for s in posts.old if not serves(s)]
+    given_up = [s for s in idle if not course.is_proven(s.allocation.version)]
+    rest = [s for s in idle if s not in given_up]
+    serving = [s for s in posts.old if serves(s)]
+    coming = sum(not counts(course, s) and not s.has_ended for s in posts.fresh)
+    if course.fallback:  # something is to be lost
+        coming += sum(s.has_ended and not serves(s) for s in posts.fresh) + len(posts.waiting_nodes)
+    spare = _most_unavailable(course) - coming
+    return [*given_up, *rest[: max(0, spare)], *serving[: max(0, spare - len(idle))]]
+
+
+def _asks(course: Course, posts: _Posts, mode: Mode) -> tuple[tuple[Ask, ...], dict[int, Succession]]:
+    """Ask for each vacant node, of the target as far as that may be tried, else of what is known to work."""
+    granted = len(posts.vacant)
+    if mode is Mode.FROZEN:
+        granted = 0
+    elif course.fallback:
+        granted = max(0, _most_unavailable(course) - sum(not counts(course, s) for s in posts.fresh))
+    failed = {s.allocation.node: s for s in posts.due}
+    taken = {s.allocation.index for s in (*posts.fresh, *posts.old, *posts.lost)}
+    free = (i for i in range(len(taken) + len(posts.vacant)) if i not in taken)
     asks, successions = [], {}
-    for node in vacant:
-        index = next(free)
-        if node in failed:
-            successions[index] = Succession(failed[node].id, failed[node].allocation.reschedules + 1)
-        asks.append(ask_of(record, [index], only_node=node))
+    for number, node in enumerate(posts.vacant):
+        index, record = next(free), course.target if number < granted else course.base
+        if before := failed.get(node.name):
+            is_same = before.allocation.version == record.version
+            successions[index] = Succession(before.id, before.allocation.reschedules + 1 if is_same else 0)
+        asks.append(ask_of(record, [index], only_node=node.name))
     return tuple(asks), successions

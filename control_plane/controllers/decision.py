@@ -7,7 +7,7 @@ from foundation.backoff import Backoff
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.constraints import parse_constraint
 from manifests.rollouts import Rollout
-from manifests.workloads import WorkloadRecord, WorkloadSpec
+from manifests.workloads import CronState, WorkloadRecord, WorkloadSpec
 from scheduler.model import Ask, Eligibility, PortAsk, vector_of
 
 
@@ -62,6 +62,22 @@ class Succession:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSlot:
+    """A CronJob's slot whose time has come, and the name of the Job to make for it."""
+
+    name: str
+    slot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A Job that must end, as failed, for that reason."""
+
+    job: WorkloadRecord
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Stops come before placements, in one revision or earlier ones; removals only touch what has ended."""
 
@@ -69,9 +85,15 @@ class Decision:
     asks: tuple[Ask, ...] = ()
     successions: Mapping[int, Succession] = field(default_factory=dict)  # by index
     removals: tuple[Allocation, ...] = ()
+    adoptions: tuple[Allocation, ...] = ()  # they run already, from before a restore: their records are made anew
     messages: tuple[str, ...] = ()
     is_complete: bool = False
     is_failed: bool = False
+    is_waiting: bool = False  # for what it is to start after
+    new_slot: NewSlot | None = None
+    cron: CronState | None = None  # to be recorded, together with the new slot's job; None: leave it as it is
+    cancels: tuple[Cancel, ...] = ()
+    deletes: tuple[WorkloadRecord, ...] = ()  # jobs of a CronJob
     rollout: Rollout | None = None  # to be recorded; None: leave what is recorded as it is
     again_after_s: float | None = None  # look again then, even if nothing changes
 

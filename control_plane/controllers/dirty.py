@@ -8,6 +8,7 @@ from control_plane.controllers.snapshot import workload_ids
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from manifests.allocations import Allocation, AllocationStatus
+from manifests.workloads import WorkloadRecord
 
 RESYNC_S = 30.0  # so that a lost event costs time and not truth
 
@@ -22,6 +23,7 @@ class DirtySet:
         self._resync_at = clock.now_s() + RESYNC_S
         self._woken = asyncio.Event()
         self.blocked: set[str] = set()  # looked at again whenever something may have become free
+        self.waiting: dict[str, frozenset[str]] = {}  # workloads, and those that they are to start after
         self.mark_all()
 
     def mark(self, workload: str) -> None:
@@ -42,17 +44,29 @@ class DirtySet:
         """Mark what a batch of changes concerns."""
         for change in batch.changes:
             match change.table:
-                case "workload" | "version":
-                    self.mark("/".join(change.id.split("/")[:3]))
+                case "workload" | "version" | "workloadStatus":
+                    workload = "/".join(change.id.split("/")[:3])
+                    if change.table != "workloadStatus":
+                        self.mark(workload)
+                    self._mark_others(workload, change)
                 case "allocation" | "status":
                     self._mark_allocation(change)
-                case "node" | "intent":
+                case "node" | "intent" | "freeze":
                     self.mark_all()
+
+    def _mark_others(self, workload: str, change: ObjectChange) -> None:
+        """Mark what looks at this workload: those that wait for it, and the CronJob that it was made for."""
+        for waiting in [w for w, others in self.waiting.items() if workload in others]:
+            self.mark(waiting)
+        known = (change.old, change.new, self._state.workloads.get(workload))
+        for owner in {keys.id_of_ref(r.owner) for r in known if isinstance(r, WorkloadRecord) and r.owner}:
+            self.mark(owner)
 
     def _mark_allocation(self, change: ObjectChange) -> None:
         known = change.new or change.old
         if isinstance(known, Allocation | AllocationStatus):
             self.mark(keys.id_of_ref(known.workload))
+            self._mark_others(keys.id_of_ref(known.workload), change)
         freed = change.new is None or (isinstance(change.new, AllocationStatus) and change.new.is_terminal)
         if freed:
             for workload in sorted(self.blocked):

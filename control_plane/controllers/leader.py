@@ -5,32 +5,37 @@ couldn't find again: only how long things have been so, and what was blocked in 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
+from control_plane.controllers.cron_writes import cron_sight_of, cron_units
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
+from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.orphans import OrphanWatch
-from control_plane.controllers.reconcile import Sight, reconcile
-from control_plane.controllers.snapshot import seen_of, snapshot_of
+from control_plane.controllers.progress import ProgressClock
+from control_plane.controllers.reconcile import Sight, progress_of, reconcile
+from control_plane.controllers.snapshot import kept_of, overfull, seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
+    adoption_unit,
     placement_unit,
     removal_unit,
     status_unit,
     stop_unit,
     transactions,
 )
+from control_plane.dependencies import dependencies_of, unmet
 from control_plane.state import ClusterState
-from control_plane.store.protocol import CreatedAt, Delete, Store, Txn
+from control_plane.store.protocol import Compare, CreatedAt, Delete, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from scheduler.model import NodeView, Placement, Plan, Snapshot
+from scheduler.model import Placement, Plan, Snapshot
 from scheduler.place import place
 
 log = Log(__name__)
@@ -50,6 +55,7 @@ class Leader:
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
+        self._progress = ProgressClock(self._clock)
         dirty = DirtySet(self._state, self._clock)
         orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
@@ -82,53 +88,79 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         snapshot = snapshot_of(self._state)
-        decisions = {w: self._decide(w, snapshot.nodes, is_blocked=w in dirty.blocked) for w in workloads}
+        decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
+        for workload in sorted(blocked - dirty.blocked):
+            dirty.mark(workload)  # knowing that it is, its rollout may have another way
         dirty.blocked = (dirty.blocked - decisions.keys()) | blocked
+        self._note_waiting(dirty, decisions)
         for workload, decision in decisions.items():
             dirty.mark_after(workload, decision.again_after_s)
         for workload, count in Counter(keys.id_of_ref(p.workload) for p in plan.placements).items():
             if count > MOST_PER_PASS:
                 dirty.mark(workload)
-        await self._commit(fence, self._units(decisions, plan, snapshot.revision))
+        if is_frozen(self._state):
+            held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
+            await self._commit(fence, [u for w, d in held.items() for u in self._status_units(w, d, plan)])
+        else:
+            await self._commit(fence, self._units(decisions, plan, snapshot.revision), also=(NOT_FROZEN,))
 
-    def _decide(self, workload: str, nodes: Sequence[NodeView], *, is_blocked: bool) -> Decision:
+    def _note_waiting(self, dirty: DirtySet, decisions: Mapping[str, Decision]) -> None:
+        """Remember whose changes are to be noticed on behalf of others."""
+        for workload, decision in decisions.items():
+            dirty.waiting.pop(workload, None)
+            record = self._state.workloads.get(workload)
+            if decision.is_waiting and record:
+                dirty.waiting[workload] = frozenset(dependencies_of(record.workload))
+
+    def _decide(self, workload: str, snapshot: Snapshot, *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
         if self._state.is_unreadable(keys.WORKLOADS + workload):
             return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
+        record = self._state.workloads.get(workload)
         sight = Sight(
-            record=self._state.workloads.get(workload),
+            record=record,
             seen=seen_of(self._state, workload, self._ages),
-            nodes=nodes,
+            nodes=snapshot.nodes,
             said=self._state.workload_statuses.get(workload),
             versions=self._state.versions_of(workload),
+            kept=kept_of(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
             was_blocked=is_blocked,
-            wall_s=self._clock.wall_s(),
+            cron=cron_sight_of(self._state, workload, self._clock.wall_s()),
+            waits_for=unmet(self._state, record) if record else (),
         )
         try:
-            return reconcile(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
+
+    def _has_kept(self) -> bool:
+        return any(node.kept for node in self._state.nodes.values())
 
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
         units += [removal_unit(a) for d in decisions.values() for a in d.removals]
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
+        units += cron_units(self._state, decisions, self._clock.wall_s())
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
             units.append(unit)
         for workload, decision in decisions.items():
             units += self._status_units(workload, decision, plan)
+            units += self._old_versions(workload)
+            units += self._last_units(workload)
         return units
 
     def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
         record = self._state.workloads.get(workload)
         if record is None:
-            return [] if self._state.is_unreadable(keys.WORKLOADS + workload) else self._last_units(workload)
+            return []
         said = self._state.workload_statuses.get(workload)
         status = WorkloadStatus(
             ref=record.ref,
@@ -137,29 +169,39 @@ class Leader:
             messages=decision.messages,
             is_complete=decision.is_complete,
             is_failed=decision.is_failed,
-            rollout=decision.rollout or (said.rollout if said else None),
+            is_waiting=decision.is_waiting,
+            rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
         )
-        units = []
-        if status != said:
-            units.append(status_unit(self._state, workload, status))
+        return [] if status == said else [status_unit(self._state, workload, status)]
+
+    def _old_versions(self, workload: str) -> list[Unit]:
+        """Return what removes versions that are old and that no allocation is of."""
+        record = self._state.workloads.get(workload)
+        if record is None:
+            return []
         used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
+        said = self._state.workload_statuses.get(workload)
+        used |= {said.rollout.target, said.rollout.last_healthy} if said and said.rollout else set()
         old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
-        return units + [_version_gone(workload, v) for v in old if v not in used]
+        return [_version_gone(workload, v) for v in old if v not in used]
 
     def _last_units(self, workload: str) -> list[Unit]:
         """Return what removes the rest of a deleted workload, once no allocation of it is left."""
-        if self._state.allocations_of(workload):
+        is_there = workload in self._state.workloads or self._state.is_unreadable(keys.WORKLOADS + workload)
+        if is_there or self._state.allocations_of(workload):
             return []
         rest = [_version_gone(workload, v) for v in self._state.versions_of(workload)]
         if workload in self._state.workload_statuses:
             rest.append(Unit((Delete(keys.WORKLOAD_STATUSES + workload),)))
+        if workload in self._state.crons:
+            rest.append(Unit((Delete(keys.CRON_STATES + workload),)))
         return rest
 
-    async def _commit(self, fence: CreatedAt, units: list[Unit]) -> None:
+    async def _commit(self, fence: CreatedAt, units: list[Unit], *, also: Sequence[Compare] = ()) -> None:
         """Commit everything, and wait until the cache has it: the next pass must see what this one did."""
         revision = self._state.revision
         try:
-            for txn in transactions(fence, units):
+            for txn in transactions(fence, units, also=also):
                 revision = await self._store.commit(txn)
                 _log_writes(txn, revision)
         finally:

@@ -3,10 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from control_plane.controllers.daemons import reconcile_daemon
+from control_plane.controllers.adoption import adopt
+from control_plane.controllers.crons import CronSight, delete_jobs, reconcile_cron
+from control_plane.controllers.daemons import progress_of_daemon, reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen, retire
 from control_plane.controllers.jobs import reconcile_job
-from control_plane.controllers.services import reconcile_service
+from control_plane.controllers.rollouts import Course, Progress, course_of
+from control_plane.controllers.services import progress_of_service, reconcile_service
+from manifests.allocations import Allocation
+from manifests.reasons import Blocked
+from manifests.rollouts import RolloutState
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronJob, Daemon, Job, Service, VersionRecord, WorkloadRecord
 from scheduler.model import NodeView
@@ -21,31 +27,70 @@ class Sight:
     nodes: Sequence[NodeView]
     said: WorkloadStatus | None  # what the leader recorded last
     versions: Mapping[int, VersionRecord]
+    kept: Sequence[Allocation]  # of this workload, from before a restore, at versions that were restored with it
     was_blocked: bool  # in the last pass no node had room for some of it
-    wall_s: float  # for schedules alone
+    cron: CronSight | None = None  # of a CronJob
+    waits_for: tuple[str, ...] = ()  # sentences about what it is to start after and what doesn't hold yet
+    stalled_for_s: float = 0.0  # how long its rollout has made no progress, as `progress_of` measures it
+
+    @property
+    def course(self) -> Course:
+        """Return where the rollout of a service or daemon stands, by what was recorded in this life of it."""
+        assert self.record is not None
+        said = self.said if self.said and self.said.ref.uid == self.record.uid else None
+        return course_of(self.record, said.rollout if said else None, self.versions)
+
+    @property
+    def blocked(self) -> Sequence[Blocked]:
+        return self.said.blocked if self.said and self.was_blocked else ()
 
 
 def reconcile(sight: Sight) -> Decision:
     """Return what brings the workload nearer to its spec; nothing once it is there."""
     record = sight.record
     if record is None:
-        return retire(sight.seen, "the workload was deleted")
+        decision = retire(sight.seen, "the workload was deleted")
+        return replace(decision, deletes=delete_jobs(sight.cron.jobs)) if sight.cron else decision
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
-    decision = _by_kind(record, present)
+    decision = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present) or _by_kind(record, present)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
     return replace(decision, stops=(*retired.stops, *decision.stops), removals=(*retired.removals, *decision.removals))
 
 
+def progress_of(sight: Sight) -> Progress | None:
+    """Return how far the workload's rollout is; None where none is under way, or time doesn't count against it."""
+    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon):
+        return None
+    course = sight.course
+    if course.rollout.state is not RolloutState.PROGRESSING or course.record.paused:
+        return None
+    mine = [s for s in sight.seen if s.allocation.workload.uid == sight.record.uid]
+    measure = progress_of_service if isinstance(sight.record.workload, Service) else progress_of_daemon
+    return measure(course, mine)
+
+
+def _waiting(sight: Sight) -> Decision | None:
+    """Hold back a workload that has no allocation yet; one that has begun goes on, whatever becomes of the others."""
+    if not sight.waits_for or sight.seen:
+        return None
+    return Decision(messages=sight.waits_for, is_waiting=True)
+
+
 def _by_kind(record: WorkloadRecord, sight: Sight) -> Decision:
     match record.workload:
         case Service():
-            return reconcile_service(record, sight.seen, was_blocked=sight.was_blocked)
+            return reconcile_service(sight.course, sight.seen, blocked=sight.blocked, stalled_for_s=sight.stalled_for_s)
         case Daemon():
-            return reconcile_daemon(record, sight.seen, sight.nodes)
+            return reconcile_daemon(
+                sight.course, sight.seen, sight.nodes, blocked=sight.blocked, stalled_for_s=sight.stalled_for_s
+            )
         case Job():
-            return reconcile_job(record, sight.seen)
+            said = sight.said if sight.said and sight.said.ref.uid == record.uid else None
+            was_complete = said is not None and said.is_complete and not said.is_failed
+            return reconcile_job(record, sight.seen, was_complete=was_complete)
         case CronJob():
-            return Decision(messages=("it isn't started by its schedule yet",))
+            assert sight.cron is not None
+            return reconcile_cron(record, sight.cron)

@@ -8,14 +8,26 @@ from control_plane.controllers.decision import Seen
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
-from scheduler.model import Eligibility, NodeView, PlacedAllocation, Snapshot, vector_of
+from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Snapshot, vector_of
 
 
 def snapshot_of(state: ClusterState) -> Snapshot:
     """Return the cluster as the scheduler sees it, at the cache's revision, in an order that is always the same."""
     nodes = tuple(node_view(state, name) for name in sorted(state.nodes.ids()))
     holding = sorted((a for a in state.allocations.values() if holds_resources(state, a)), key=lambda a: a.id)
-    return Snapshot(state.revision, nodes, tuple(_placed(a) for a in holding))
+    kept = (
+        a.model_copy(update={"desired": Desired.STOP}) for a in _all_kept(state)
+    )  # they run, and count nowhere else
+    return Snapshot(state.revision, nodes, tuple(_placed(a) for a in (*holding, *kept)))
+
+
+def overfull(snapshot: Snapshot) -> frozenset[str]:
+    """Return the nodes that hold more than they have, as they may after a restore."""
+    free = {n.name: n.allocatable for n in snapshot.nodes}
+    for a in snapshot.allocations:
+        if a.node in free:
+            free[a.node] = free[a.node] - a.reserved
+    return frozenset(name for name, left in free.items() if not NOTHING.fits(left))
 
 
 def holds_resources(state: ClusterState, allocation: Allocation) -> bool:
@@ -68,6 +80,29 @@ def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
     ]
 
 
+def kept_of(state: ClusterState, workload: str, without: frozenset[str]) -> list[Allocation]:
+    """Return what nodes keep of the workload from before a restore, at versions that were restored with it.
+
+    A version of the same number that was made since the restore may be another one. `without` are nodes to pass over.
+    """
+    cluster = state.cluster.stored("")
+    restored_at = cluster.modified_at if cluster else 0
+    return [
+        a
+        for a in _all_kept(state)
+        if keys.id_of_ref(a.workload) == workload
+        and a.node not in without
+        and (version := state.versions.stored(keys.version_id(workload, a.version)))
+        and version.created_at <= restored_at
+    ]
+
+
+def _all_kept(state: ClusterState) -> list[Allocation]:
+    """Return what nodes keep running and has no record, in an order that is always the same."""
+    kept = [a for node in state.nodes.values() for a in node.kept if a.id not in state.allocations]
+    return sorted(kept, key=lambda a: a.id)
+
+
 def _node_of(state: ClusterState, name: str) -> Eligibility | None:
     if state.is_unreadable(keys.NODES + name):
         return Eligibility.TROUBLED  # it may be well: what runs there stays
@@ -83,4 +118,11 @@ def _placed(a: Allocation) -> PlacedAllocation:
 def workload_ids(state: ClusterState) -> set[str]:
     """Return the ids of all workloads, and of those that are gone but have something left."""
     left_over = {version.rpartition("/")[0] for version in state.versions.ids()}
-    return {*state.workloads.ids(), *state.workloads_with_allocations(), *state.workload_statuses.ids(), *left_over}
+    crons = {*state.crons.ids(), *state.owners()}
+    return {
+        *state.workloads.ids(),
+        *state.workloads_with_allocations(),
+        *state.workload_statuses.ids(),
+        *left_over,
+        *crons,
+    }

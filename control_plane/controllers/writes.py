@@ -4,13 +4,23 @@ A placement also compares what it rests on: the workload's record, and the node'
 placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from control_plane import keys
 from control_plane.controllers.decision import Stop, Succession
 from control_plane.state import ClusterState
-from control_plane.store.protocol import MOST_BYTES, MOST_OPERATIONS, Compare, CreatedAt, Delete, ModifiedAt, Put, Txn
+from control_plane.store.protocol import (
+    ABSENT,
+    MOST_BYTES,
+    MOST_OPERATIONS,
+    Compare,
+    CreatedAt,
+    Delete,
+    ModifiedAt,
+    Put,
+    Txn,
+)
 from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.containers import Resources
 from manifests.status import WorkloadStatus
@@ -28,6 +38,13 @@ class Unit:
 def stop_unit(stop: Stop) -> Unit:
     stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, "stop_reason": stop.reason})
     return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),))
+
+
+def adoption_unit(state: ClusterState, allocation: Allocation) -> Unit:
+    """Make the record of an allocation that runs already, provided that its node still says so."""
+    key, node = _desired_key(allocation), keys.NODES + allocation.node
+    compares = (ModifiedAt(key, ABSENT), ModifiedAt(node, state.nodes.modified_at(allocation.node)))
+    return Unit((Put(key, allocation.to_bytes()),), compares)
 
 
 def removal_unit(allocation: Allocation) -> Unit:
@@ -69,9 +86,13 @@ def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> U
     return Unit((Put(keys.WORKLOAD_STATUSES + workload, status.to_bytes()),), (compare,))
 
 
-def transactions(fence: CreatedAt, units: Iterable[Unit]) -> Iterator[Txn]:
-    """Yield transactions that hold the units in order, each with the fence, as few as the store's limits let."""
-    compares: dict[Compare, None] = {fence: None}
+def transactions(fence: CreatedAt, units: Iterable[Unit], *, also: Sequence[Compare] = ()) -> Iterator[Txn]:
+    """Yield transactions that hold the units in order, as few as the store's limits let.
+
+    Each compares the fence, and `also` what all writes depend on.
+    """
+    always = dict.fromkeys((fence, *also))
+    compares: dict[Compare, None] = dict(always)
     writes: list[Put | Delete] = []
     size = 0
     for unit in units:
@@ -79,7 +100,7 @@ def transactions(fence: CreatedAt, units: Iterable[Unit]) -> Iterator[Txn]:
         is_full = compared > MOST_OPERATIONS or len(writes) + len(unit.writes) > MOST_OPERATIONS
         if writes and (is_full or size + _size_of(unit) > MOST_BYTES):
             yield Txn(tuple(compares), tuple(writes))
-            compares, writes, size = {fence: None}, [], 0
+            compares, writes, size = dict(always), [], 0
         compares.update(dict.fromkeys(unit.compares))
         writes.extend(unit.writes)
         size += _size_of(unit)

@@ -27,6 +27,10 @@ class NodeWriter:
 
         return await self._committer.retried(set_once)
 
+    async def release(self, node: str) -> Revision:
+        """Let the node stop what it keeps from before the present generation of the store."""
+        return await self.set_intent(node, released=self._state.generation)
+
     async def delete(self, node: str) -> Revision:
         """Forget a node that is lost for good. What ran there counts as gone."""
         self._known_node(node)

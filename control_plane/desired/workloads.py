@@ -166,19 +166,23 @@ def _check_expected(workload: str, entry: Entry | None, expected: Revision | Non
 
 
 def _check_job(old: Workload, new: Workload) -> None:
-    """Refuse to change what a Job runs: some of its indexes may have run already, and never run again."""
+    """Refuse to change what a Job runs: some of its indexes may have run already, and never run again.
+
+    How many run at once, and how often an index is tried again, may change at any time.
+    """
     if not (isinstance(old, Job) and isinstance(new, Job)):
         return
 
     def fixed(spec: JobSpec) -> JobSpec:
-        return spec.model_copy(update={"parallelism": 1})
+        return spec.model_copy(update={"parallelism": 1, "retries": 0})
 
     if fixed(old.spec) != fixed(new.spec):
         paths = ", ".join(c.path for c in _field_changes(old, new))
         raise StaleError(
             f"job {new.metadata.name} can't be changed once it is applied",
             why=f"{paths} would change, and what has run already doesn't run again",
-            fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name.",
+            fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name. "
+            "Of an applied job only parallelism and retries may change.",
         )
 
 

@@ -6,7 +6,6 @@ Idle, it writes nothing: each watch asks for a sign of life every few seconds, e
 
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 from grpc.aio import AioRpcError
 
@@ -18,7 +17,9 @@ from control_plane.store.etcd_commit import Committer
 from control_plane.store.etcd_errors import details, is_beyond, is_compacted, is_reply_too_large, translated
 from control_plane.store.etcd_methods import COMPACT, RANGE, STATUS
 from control_plane.store.etcd_stubs import etcd_pb2 as pb
+from control_plane.store.etcd_versions import defects_of
 from control_plane.store.etcd_watch import Feed, Watch
+from control_plane.store.health import MemberHealth
 from control_plane.store.protocol import Changes, Entry, Page, Revision, Txn
 from control_plane.store.transactions import beyond, check, compacted, prefix_end
 from foundation.clock import Clock
@@ -27,17 +28,6 @@ from foundation.tasks import TaskGroup
 from manifests.errors import WherryError
 
 log = Log(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class MemberHealth:
-    """How one endpoint of etcd answers; `why` says what is wrong, and is empty if nothing is."""
-
-    endpoint: str
-    version: str
-    is_leader: bool
-    database_bytes: int
-    why: str
 
 
 class EtcdStore:
@@ -65,7 +55,8 @@ class EtcdStore:
         cluster = Cluster(endpoints, clock=clock, rng=rng, tls=tls, credentials=credentials)
         try:
             status = await cluster.call(STATUS, pb.StatusRequest())
-            _warn_of_version(status.version)
+            for defect in defects_of(status.version):
+                log.warning("etcd has a known defect", endpoint=cluster.current.endpoint, defect=defect)
             return cls(cluster, await Background.open("store"))
         except AioRpcError as error:
             await cluster.close()
@@ -169,17 +160,9 @@ class EtcdStore:
             return MemberHealth(member.endpoint, "", False, 0, str(error))
         is_leader = status.leader == status.header.member_id
         why = "; ".join(status.errors) or ("" if status.leader else "it has no leader")
-        return MemberHealth(member.endpoint, status.version, is_leader, status.dbSize, why)
+        defects = defects_of(status.version)
+        return MemberHealth(member.endpoint, status.version, is_leader, status.dbSize, why, defects)
 
 
 def _entry(kv: pb.KeyValue) -> Entry:
     return Entry(kv.key.decode(), kv.value, Revision(kv.create_revision), Revision(kv.mod_revision))
-
-
-def _warn_of_version(version: str) -> None:
-    """Warn of etcd versions that lose data or aren't supported."""
-    numbers = tuple(int(part) for part in version.split("-")[0].split(".") if part.isdigit())
-    if numbers < (3, 4, 22):
-        log.warning("etcd is too old", version=version, oldest="3.4.22")
-    elif (3, 5, 0) <= numbers < (3, 5, 6):
-        log.warning("etcd has a bug that corrupts data", version=version, fixed_in="3.5.6")

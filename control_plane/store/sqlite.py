@@ -16,8 +16,9 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from control_plane.store.background import Background
+from control_plane.store.health import MemberHealth
 from control_plane.store.protocol import Changes, Entry, LeaseId, Page, Revision, Txn
-from control_plane.store.sqlite_file import open_reader, open_writer, take_lock, translated
+from control_plane.store.sqlite_file import file_bytes, open_reader, open_writer, take_lock, translated
 from control_plane.store.sqlite_log import Log, read_changes, read_entry, read_leases, read_page
 from control_plane.store.sqlite_watch import Ended, Hub
 from control_plane.store.sqlite_writer import Writer
@@ -119,6 +120,16 @@ class SqliteStore:
         start: int | None = 0
         while start is not None:  # in steps, so that other writes get between them
             start = await self._writer.run(partial(Log.compact, revision=revision, start=start))
+
+    async def members(self) -> tuple[MemberHealth, ...]:
+        """Return how the file is: its size with the log beside it, and whether it can be read."""
+        why = ""
+        try:
+            await self._read(lambda connection: connection.execute("SELECT 1").fetchone())
+        except UnavailableError as error:
+            why = error.sentence()
+        size = await asyncio.to_thread(file_bytes, self._path)
+        return (MemberHealth(str(self._path), f"SQLite {sqlite3.sqlite_version}", True, size, why),)
 
     async def close(self) -> None:
         if self._is_closed:

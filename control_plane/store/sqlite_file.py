@@ -75,6 +75,12 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
 
 
+def file_bytes(path: Path) -> int:
+    """Return what the store takes on disk."""
+    parts = (path, path.with_name(f"{path.name}-wal"))
+    return sum(part.stat().st_size for part in parts if part.exists())
+
+
 def translated(error: sqlite3.Error, path: Path) -> WherryError:
     """Return what an SQLite error means to a caller."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -26,6 +26,7 @@ from tests.lab.host import Host
 from tests.lab.network import Network, lab_network
 from tests.lab.processes import Process
 from tests.lab.waiting import wait_until
+from tests.lab.wall_clock import WallClock
 
 API_PORT = 7400
 UP_S = 60.0
@@ -42,12 +43,25 @@ class NodeSize:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What only some tests need to break."""
+
+    etcd_apart: bool = False  # its members on hosts `e1`.., so that a server can be cut off from all of them
+    wall_clocks: bool = False  # those of servers and agents can be set
+    disks: Mapping[str, int] = field(default_factory=dict)  # which can be filled, as lab_network takes them
+
+
+PLAIN = Equipment()
+
+
 class Daemon:
     """A `wherry` process of a host, with the arguments with which it always comes back."""
 
-    def __init__(self, host: Host, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, host: Host, name: str, arguments: Sequence[str], clock: WallClock | None = None) -> None:
         self.host = host
         self.name = name
+        self.clock = clock
         self._arguments = tuple(arguments)
 
     @property
@@ -55,7 +69,8 @@ class Daemon:
         return self.host.processes[self.name]
 
     def start(self) -> None:
-        self.host.run(self.name, sys.executable, "-m", "wherry", *self._arguments)
+        environment = self.clock.environment() if self.clock else {}
+        self.host.run(self.name, sys.executable, "-m", "wherry", *self._arguments, env=environment)
 
     async def kill(self) -> None:
         """Kill -9 it, as a crash would."""
@@ -80,14 +95,18 @@ class Daemon:
 class Cluster:
     """Handles on all parts, numbered from 1 as their hosts are: `server(1)` runs on `s1`, `agent(2)` on `n2`."""
 
-    def __init__(self, net: Network, etcd: Etcd, servers: Sequence[Host], nodes: Mapping[Host, NodeSize]) -> None:
+    def __init__(
+        self, net: Network, etcd: Etcd, servers: Sequence[Host], nodes: Mapping[Host, NodeSize], *, wall_clocks: bool
+    ) -> None:
         self.net = net
         self.etcd = etcd
         self.server_urls = tuple(api_url(host) for host in servers)
         self.api = Api(self.server_urls, admin_token_file(net.folder).read_text().strip())
-        self.servers = tuple(Daemon(host, "server", server_arguments(host, etcd)) for host in servers)
+        clocks = {host: WallClock(host.folder / "clock") if wall_clocks else None for host in (*servers, *nodes)}
+        self.servers = tuple(Daemon(host, "server", server_arguments(host, etcd), clocks[host]) for host in servers)
         self.agents = tuple(
-            Daemon(host, "agent", agent_arguments(host, size, self.server_urls)) for host, size in nodes.items()
+            Daemon(host, "agent", agent_arguments(host, size, self.server_urls), clocks[host])
+            for host, size in nodes.items()
         )
         self._sizes = dict(nodes)
 
@@ -145,19 +164,25 @@ class Cluster:
 
 @asynccontextmanager
 async def wherry_cluster(
-    servers: int = 3, nodes: int = 3, sizes: Mapping[str, NodeSize] = MappingProxyType({})
+    servers: int = 3,
+    nodes: int = 3,
+    sizes: Mapping[str, NodeSize] = MappingProxyType({}),
+    equipment: Equipment = PLAIN,
 ) -> AsyncIterator[Cluster]:
     """Start a whole cluster, every node ready and with the busybox image, and remove it all at the end.
 
     `sizes` holds the nodes, by name, that differ from the plain `NodeSize()`.
     """
     server_names, node_names = _numbered("s", servers), _numbered("n", nodes)
-    async with lab_network([*server_names, *node_names]) as net:
+    etcd_names = _numbered("e", servers) if equipment.etcd_apart else server_names
+    names = dict.fromkeys([*server_names, *node_names, *etcd_names])
+    async with lab_network(list(names), disks=equipment.disks) as net:
         write_token(admin_token_file(net.folder))
         write_token(join_token_file(net.folder))
         server_hosts = [net[name] for name in server_names]
-        etcd = await start_etcd(server_hosts)
-        cluster = Cluster(net, etcd, server_hosts, {net[name]: sizes.get(name, NodeSize()) for name in node_names})
+        node_hosts = {net[name]: sizes.get(name, NodeSize()) for name in node_names}
+        etcd = await start_etcd([net[name] for name in etcd_names])
+        cluster = Cluster(net, etcd, server_hosts, node_hosts, wall_clocks=equipment.wall_clocks)
         async with cluster.api:
             await cluster.start_servers()
             await cluster.start_nodes()

@@ -81,19 +81,22 @@ def _doubles(found: Iterable[RunContainer]) -> Iterator[str]:
 def _differences(items: Mapping[str, Any], found: Sequence[RunContainer]) -> Iterator[str]:
     yield from (f"node {n['name']} is {n['state']}" for n in items["nodes"] if n["state"] != "ready")
     for workload in items["workloads"]:
-        replicas, counts = workload["manifest"]["spec"]["replicas"], workload["counts"]
-        if not replicas == counts["desired"] == counts["running"] == counts["ready"]:
-            yield f"{workload['name']} should have {replicas} and has {counts}"
+        wanted, counts = workload["manifest"]["spec"].get("replicas"), workload["counts"]
+        if wanted is not None and not wanted == counts["desired"] == counts["running"] == counts["ready"]:
+            yield f"{workload['name']} should have {wanted} and has {counts}"
+        if workload["state"] not in ("healthy", "complete"):
+            yield f"{workload['name']} is {workload['state']}"
     yield from _unlike(items["allocations"], found)
     slots = Counter((a["namespace"], a["kind"], a["name"], a["index"]) for a in items["allocations"])
     yield from (f"{count} allocations have slot {slot}" for slot, count in slots.items() if count > 1)
 
 
 def _unlike(allocations: Sequence[Mapping[str, Any]], found: Sequence[RunContainer]) -> Iterator[str]:
-    wanted = {a["id"]: a["node"] for a in allocations if a["desired"] == "run"}
+    wanted = {a["id"]: a["node"] for a in allocations if a["desired"] == "run" and a["phase"] != "succeeded"}
     run = {_allocation(container): node_of(container) for container in found}
     yield from (f"{a['id']} is still to be stopped" for a in allocations if a["desired"] != "run")
-    yield from (f"{a['id']} is {a['phase']}" for a in allocations if a["desired"] == "run" and a["phase"] != "running")
+    phases = {a["id"]: a["phase"] for a in allocations if a["desired"] == "run"}
+    yield from (f"{id_} is {phase}" for id_, phase in phases.items() if phase not in ("running", "succeeded"))
     yield from (f"{allocation} should run on {node}" for allocation, node in (wanted.items() - run.items()))
     yield from (f"{allocation} runs on {node} for no reason" for allocation, node in (run.items() - wanted.items()))
 

@@ -5,12 +5,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.lab.cgroups import Cgroup, cgroup2_root
 from tests.lab.commands import NEEDED, call, in_thread, network_namespaces
+from tests.lab.disks import SmallDisk, unmount_below
 from tests.lab.host import Host
 from tests.lab.processes import log_tail
 from tests.lab.subnets import LabName, Subnet, take_stale, take_subnet
@@ -22,7 +24,7 @@ TAIL_LINES = 30
 class Network:
     """The hosts of one lab. `net["n1"]` is a host; `net.address` is the test process's own address among them."""
 
-    def __init__(self, name: LabName, subnet: Subnet, hosts: Sequence[str]) -> None:
+    def __init__(self, name: LabName, subnet: Subnet, hosts: Sequence[str], disks: Mapping[str, int]) -> None:
         self.id = name.id
         self.folder = Path(name.folder)
         self.switch = Switch(name.id, subnet)
@@ -31,6 +33,7 @@ class Network:
             Host(name.id, host, port, subnet.address(port), self.switch, self.folder)
             for port, host in enumerate(hosts, start=1)
         )
+        self.disks = {folder: SmallDisk(self.folder / folder, size) for folder, size in disks.items()}
 
     def __getitem__(self, name: str) -> Host:
         return next(host for host in self.hosts if host.name == name)
@@ -53,15 +56,22 @@ class Network:
 
 
 @asynccontextmanager
-async def lab_network(hosts: Sequence[str]) -> AsyncIterator[Network]:
-    """Make hosts of these names, all switched on, and remove everything at the end; a failure shows the logs' tails."""
+async def lab_network(
+    hosts: Sequence[str], *, disks: Mapping[str, int] = MappingProxyType({})
+) -> AsyncIterator[Network]:
+    """Make hosts of these names, all switched on, and remove everything at the end; a failure shows the logs' tails.
+
+    `disks` are folders that a test wants to fill, with their sizes in bytes, such as `{"n1/agent": 2**20}`.
+    """
     await in_thread(_sweep)
     subnet = take_subnet()  # some milliseconds, and in a thread a cancellation would lose the lock
     try:
         name = LabName(subnet.new_lab_id(), tempfile.mkdtemp(prefix="wherry-lab-"))
         subnet.record(name)
-        network = Network(name, subnet, hosts)
+        network = Network(name, subnet, hosts, disks)
         try:
+            for disk in network.disks.values():
+                await in_thread(disk.mount)
             await in_thread(network.switch.make)
             async with asyncio.TaskGroup() as tasks:
                 for host in network.hosts:
@@ -86,6 +96,7 @@ def remove_lab(name: LabName) -> None:
     if Path("/sys/class/net", name.id).exists():  # the kernel removes it with its peer, a moment after the namespace
         _delete_link(name.id)
     cgroup.remove()
+    unmount_below(Path(name.folder))
     shutil.rmtree(name.folder, ignore_errors=True)
 
 

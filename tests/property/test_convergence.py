@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from control_plane.controllers.daemons import reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen
 from control_plane.controllers.jobs import reconcile_job
+from control_plane.controllers.rollouts import Course, course_of
 from control_plane.controllers.services import reconcile_service
 from manifests.allocations import TERMINAL, Allocation, Desired, Phase, allocation_id
 from manifests.containers import Resources
-from manifests.workloads import Daemon, Job, ServiceSpec, WorkloadRecord
+from manifests.reasons import Blocked
+from manifests.rollouts import Rollout
+from manifests.workloads import Daemon, Job, JobSpec, ServiceSpec, VersionRecord, WorkloadRecord
 from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
 from scheduler.place import place
-from tests.builders import record, status
+from tests.builders import record, status, version_record
 
 ROOM = Vector(400, 2**29, 1000)  # four of the default reservation by cpu
 
@@ -33,13 +36,17 @@ class World:
     allocations: dict[str, Allocation] = field(default_factory=dict)
     phases: dict[str, Phase] = field(default_factory=dict)
     revision: int = 1
-    was_blocked: bool = False
+    blocked: tuple[Blocked, ...] = ()
+    rollout: Rollout | None = None
+    versions: dict[int, VersionRecord] = field(default_factory=dict)
     ran_twice: bool = False
     succeeded: set[int] = field(default_factory=set)
+    most_tries: int = 0  # of one index of a job
+    unheard: dict[str, Phase] = field(default_factory=dict)  # how things ended on lost nodes
 
     def seen(self) -> list[Seen]:
         return [
-            Seen(a, self._status(a), self.nodes.get(a.node), ended_for_s=1e6)
+            Seen(a, self._status(a), self.nodes.get(a.node), ended_for_s=1e6, ready_for_s=1e6)
             for a in sorted(self.allocations.values(), key=lambda a: a.id)
         ]
 
@@ -52,19 +59,24 @@ class World:
 
     def decide(self) -> Decision:
         seen = self.seen()
+        self.versions[self.record.version] = version_record(self.record, self.record.version)
         match self.record.workload:
             case Job():
                 return reconcile_job(self.record, seen)
             case Daemon():
-                return reconcile_daemon(self.record, seen, self.views())
+                return reconcile_daemon(self.course(), seen, self.views(), blocked=self.blocked)
             case _:
-                return reconcile_service(self.record, seen, was_blocked=self.was_blocked)
+                return reconcile_service(self.course(), seen, blocked=self.blocked)
+
+    def course(self) -> Course:
+        return course_of(self.record, self.rollout, self.versions)
 
     def one_pass(self) -> bool:
         """Decide, place and apply; return whether anything changed."""
         decision = self.decide()
         plan = place(decision.asks, self._snapshot(decision), seed=self.revision)
-        self.was_blocked = bool(plan.blocked)
+        self.blocked = tuple(b.blocked for b in plan.blocked)
+        self.rollout = decision.rollout
         self._apply(decision, plan)
         self.check()
         return bool(decision.stops or decision.removals or plan.placements)
@@ -104,8 +116,10 @@ class World:
                 reserved=Resources(),
                 why=p.why,
                 created_s=0.0,
+                reschedules=decision.successions[p.index].reschedules if p.index in decision.successions else 0,
             )
             self.ran_twice |= p.index in self.succeeded
+            self.most_tries = max(self.most_tries, new.reschedules)
             self.allocations[new.id] = new
         self.revision += 1
 
@@ -137,6 +151,19 @@ class World:
             else:
                 self.phases[a.id] = Phase.RUNNING
 
+    def end_unheard(self) -> None:
+        """What runs on lost nodes ends well; nobody hears of it yet."""
+        for a in self.allocations.values():
+            if self.nodes.get(a.node) is Eligibility.LOST and self.phases.get(a.id) is Phase.RUNNING:
+                self.unheard[a.id] = Phase.SUCCEEDED
+
+    def come_back(self, node: str) -> None:
+        """The node is back, and says how what it held has ended, of which there still is a record."""
+        self.nodes[node] = Eligibility.READY
+        for a in [a for a in self.allocations.values() if a.node == node and a.id in self.unheard]:
+            self.phases[a.id] = self.unheard.pop(a.id)
+            self.succeeded.add(a.index)
+
 
 def happen(world: World, event: tuple[str, int]) -> None:
     name, number = event
@@ -144,8 +171,10 @@ def happen(world: World, event: tuple[str, int]) -> None:
     match name:
         case "act":
             world.agents_act()
-        case "fail" if not isinstance(world.record.workload, Job):
+        case "fail":
             world.agents_act(failing=True)
+        case "end-unheard" if isinstance(world.record.workload, Job):
+            world.end_unheard()
         case "lose":
             world.nodes[node] = Eligibility.LOST
         case "drain":
@@ -153,7 +182,7 @@ def happen(world: World, event: tuple[str, int]) -> None:
         case "cordon":
             world.nodes[node] = Eligibility.CORDONED
         case "back":
-            world.nodes[node] = Eligibility.READY
+            world.come_back(node)
         case "change" if not isinstance(world.record.workload, Job):
             world.record = world.record.model_copy(update={"version": world.record.version + 1})
         case "scale":
@@ -170,7 +199,7 @@ def _scaled(of: WorkloadRecord, number: int) -> WorkloadRecord:
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["act", "act", "fail", "lose", "drain", "cordon", "back", "change", "scale"]),
+        st.sampled_from(["act", "act", "fail", "lose", "end-unheard", "drain", "cordon", "back", "change", "scale"]),
         st.integers(0, 20),
     ),
     max_size=25,
@@ -178,7 +207,12 @@ EVENTS = st.lists(
 RECORDS = st.one_of(
     st.builds(lambda n: record(replicas=n), st.integers(0, 6)),
     st.builds(lambda n: record(replicas=n, update={"maxSurge": 0, "maxUnavailable": 1}), st.integers(0, 6)),
-    st.builds(lambda n, p: record("Job", completions=n, parallelism=p), st.integers(1, 6), st.integers(1, 4)),
+    st.builds(
+        lambda n, p, r: record("Job", completions=n, parallelism=p, retries=r),
+        st.integers(1, 6),
+        st.integers(1, 4),
+        st.integers(0, 3),
+    ),
     st.just(record("Daemon")),
 )
 
@@ -192,7 +226,8 @@ def test_whatever_happens_it_comes_to_rest_as_desired(
     for event in events:
         happen(world, event)
         world.one_pass()
-    world.nodes = dict.fromkeys(world.nodes, Eligibility.READY)
+    for node in world.nodes:
+        world.come_back(node)
 
     for _ in range(60):
         world.agents_act()
@@ -210,8 +245,13 @@ def test_whatever_happens_it_comes_to_rest_as_desired(
             assert len(world.allocations) == replicas, "something is left over"
         case spec if isinstance(world.record.workload, Daemon):
             assert sorted(a.node for a in wanted) == sorted(world.nodes), spec
-        case _:
-            assert world.decide().is_complete
+        case JobSpec(retries=retries, completions=completions):
+            decision = world.decide()
+            assert decision.is_complete
+            assert decision.is_failed or world.succeeded == set(range(completions))
+            assert world.most_tries <= retries, "an index was tried again too often"
+        case spec:
+            raise AssertionError(spec)
 
 
 def test_reconciling_twice_changes_nothing_more() -> None:

@@ -18,6 +18,7 @@ class Request:
     target: str
     token: str
     body: Any
+    min_revision: str = ""
 
 
 @dataclass
@@ -41,7 +42,8 @@ def api_stub(answers: Mapping[str, Answer | Callable[[Request], Answer]]) -> Ite
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            request = Request(self.command, self.path, self.headers.get("Authorization", ""), body)
+            token, revision = (self.headers.get(name, "") for name in ("Authorization", "Wherry-Min-Revision"))
+            request = Request(self.command, self.path, token, body, revision)
             stub.requests.append(request)
             known = stub.answers.get(f"{self.command} {urlsplit(self.path).path}", (404, {"title": "there is none"}))
             status, answer = known(request) if callable(known) else known

@@ -10,14 +10,16 @@ import pytest
 
 from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
-from agent.facts import allocatable_of, capacity_of, own_address
+from agent.facts import allocatable_of, capacity_of
+from agent.folder import LocalFolder
+from agent.machine import own_address
 from agent.node import Node
 from agent.options import AgentOptions
 from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
-from agent.reconcile import Action
+from agent.reconcile import Action, decide
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
-from agent.tracked import Tracked, newly_assigned, with_sight
+from agent.tracked import Moment, Tracked, newly_assigned, with_sight
 from foundation.clock import SystemClock
 from manifests.allocations import HostPort, Phase
 from manifests.containers import Resources
@@ -82,8 +84,9 @@ async def test_a_frame_holds_a_bounded_number_of_statuses() -> None:
 
 def test_the_state_survives_a_restart_and_its_times_only_within_one_boot(tmp_path: Path) -> None:
     tracked = replace(record(), failures=(1.0, 2.0), due_s=3.0, is_admitted=True)
-    save_state(tmp_path, SavedState(boot_id="b1", cluster="c", applied_revision=7, allocations=(to_saved(tracked),)))
-    same, other = load_state(tmp_path, "b1"), load_state(tmp_path, "b2")
+    folder = LocalFolder(tmp_path)
+    save_state(folder, SavedState(boot_id="b1", cluster="c", applied_revision=7, allocations=(to_saved(tracked),)))
+    same, other = load_state(folder, "b1"), load_state(folder, "b2")
     assert (same.cluster, same.applied_revision) == ("c", 7)
     again = to_tracked(same.allocations[0])
     assert (again.assigned, again.status, again.failures) == (tracked.assigned, tracked.status, tracked.failures)
@@ -95,12 +98,19 @@ def test_the_state_survives_a_restart_and_its_times_only_within_one_boot(tmp_pat
 @pytest.mark.parametrize("content", ["", "{half", "[]", '{"bootId": 3}', "\x00\xff"])
 def test_a_damaged_state_file_is_moved_aside(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
-    assert load_state(tmp_path, "b1") == SavedState(boot_id="b1")
+    assert load_state(LocalFolder(tmp_path), "b1") == SavedState(boot_id="b1")
     assert [path.read_text() for path in tmp_path.glob("state.json.damaged-*")] == [content]
 
 
+def test_what_the_server_knows_to_have_ended_here_is_not_run_again_whatever_was_forgotten() -> None:
+    ended = record("sum-0-a").status.model_copy(update={"phase": Phase.SUCCEEDED})
+    told = assigned("sum-0-a").model_copy(update={"ended": ended})
+    tracked, actions = decide(with_sight(newly_assigned(told), None, attempt=1), Moment(0.0, 0.0))
+    assert (tracked.status.phase, actions) == (Phase.SUCCEEDED, ())
+
+
 def test_the_agents_id_stays(tmp_path: Path) -> None:
-    assert load_agent_id(tmp_path) == load_agent_id(tmp_path) != ""
+    assert load_agent_id(LocalFolder(tmp_path)) == load_agent_id(LocalFolder(tmp_path)) != ""
 
 
 def test_a_container_is_told_who_it_is_and_is_never_given_more_cpu_than_the_node_has() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import SENTENCES, main
+from bench.__main__ import SENTENCES, main, module_of
 from bench.figures import Figure, at_least, at_most, below, reported, table, to_json
 
 
@@ -44,7 +44,7 @@ def test_without_a_name_all_benchmarks_are_listed(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("name", SENTENCES)
 def test_every_benchmark_on_the_list_can_be_called(name: str) -> None:
-    measure = importlib.import_module(f"bench.{name}").measure
+    measure = importlib.import_module(module_of(name)).measure
     assert inspect.iscoroutinefunction(measure)
     assert list(inspect.signature(measure).parameters) == ["short"]
 

@@ -213,3 +213,52 @@ def test_describe_tells_why_and_how_it_ended(stub: Stub, capsys: pytest.CaptureF
     page = capsys.readouterr().out
     for line in ("score 0.50 (bestFit 0.50)", "runner-up n2: 0.40", "ruled out n3: is cordoned", "exited (1)"):
         assert line in page
+
+
+SERVERS = {
+    "revision": 7,
+    "items": [
+        {"name": "s1", "isLeader": True, "version": "0.2.0", "agents": 3, "url": "http://10.0.0.1:7400"},
+        {"name": "s2", "isLeader": False, "version": "0.2.0", "agents": 0, "url": "http://10.0.0.2:7400"},
+    ],
+    "store": [
+        {"endpoint": "http://a:2379", "version": "3.4.23", "isLeader": True, "databaseBytes": 20480, "why": "",
+         "warnings": ["3.4.23 is old"]},
+        {"endpoint": "http://b:2379", "version": "", "isLeader": False, "databaseBytes": 0, "why": "it is away",
+         "warnings": []},
+        {"endpoint": "http://c:2379", "version": "3.4.23", "isLeader": False, "databaseBytes": 1, "why": "",
+         "warnings": ["3.4.23 is old"]},
+    ],
+}  # fmt: skip
+
+
+def test_servers_are_listed_with_their_store_and_each_warning_once(
+    stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.answers["GET /v1/servers"] = 200, SERVERS
+    assert main(["get", "servers"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "NAME  ROLE      VERSION  AGENTS  AGE  URL",
+        "s1    leader    0.2.0    3       -    http://10.0.0.1:7400",
+        "s2    follower  0.2.0    0       -    http://10.0.0.2:7400",
+        "",
+        "STORE          ROLE      VERSION  SIZE  STATE",
+        "http://a:2379  leader    3.4.23   20Ki  healthy",
+        "http://b:2379  -         -        -     unhealthy: it is away",
+        "http://c:2379  follower  3.4.23   1     healthy",
+    ]
+    assert captured.err == "warning: etcd 3.4.23 is old\n"
+
+
+def test_servers_can_t_be_watched(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["get", "servers", "--watch"]) == 2
+    assert "servers are shown all" in capsys.readouterr().err
+
+
+def test_a_later_answer_must_not_be_older_than_an_earlier_one(stub: Stub) -> None:
+    stub.headers = {"Wherry-Generation": "1", "Wherry-Revision": "41"}
+    stub.answers["GET /v1/nodes/n1"] = 200, NODE
+    stub.answers["GET /v1/allocations/x"] = 200, allocation("x")
+    assert main(["get", "nodes/n1", "allocations/x"]) == 0
+    assert [r.min_revision for r in stub.requests] == ["", "41"]

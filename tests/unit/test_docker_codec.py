@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.driver import ContainerSpec, ContainerState, ImageError, Limits, LogChunk, PublishedPort, StartError
+from agent.driver import ContainerSpec, ContainerState, ImageError, Limits, LogChunk, Mount, PublishedPort, StartError
 from agent.drivers.docker_codec import Frames, to_container, to_create_body, to_seconds, with_tag
 from agent.drivers.docker_words import pull_failure, start_failure
 from manifests.errors import DriverError, InvalidError, UnavailableError
@@ -69,6 +69,30 @@ def test_host_networking_publishes_nothing() -> None:
     assert body["HostConfig"]["NetworkMode"] == "host"
     assert "ExposedPorts" not in body
     assert "PortBindings" not in body["HostConfig"]
+
+
+def test_a_container_in_anothers_network_has_no_ports_and_no_hostname_of_its_own() -> None:
+    joined = spec(network_of="f0", hostname="web", ports=(PublishedPort(80, 8080, ""),))
+    body = to_create_body(joined)
+    assert body["HostConfig"]["NetworkMode"] == "container:f0"
+    assert not {"ExposedPorts", "Hostname"} & set(body)
+    assert "PortBindings" not in body["HostConfig"]
+
+
+@pytest.mark.parametrize(("mode", "of"), [("container:f0", "f0"), ("bridge", ""), ("host", "")])
+def test_whose_network_a_container_lives_in_is_read_back(mode: str, of: str) -> None:
+    assert to_container(inspected("created") | {"HostConfig": {"NetworkMode": mode}}).network_of == of
+
+
+def test_mounts_are_read_only_and_never_make_their_source() -> None:
+    body = to_create_body(spec(mounts=(Mount("/a/b", "/etc/b"),)))
+    wanted = {"Type": "bind", "Source": "/a/b", "Target": "/etc/b", "ReadOnly": True}
+    assert body["HostConfig"]["Mounts"] == [wanted]
+    assert "Mounts" not in to_create_body(spec())["HostConfig"]
+
+
+def test_a_network_that_is_gone_is_not_the_containers_fault() -> None:
+    assert isinstance(start_failure("web", "cannot join network of a non running container: f0"), UnavailableError)
 
 
 def test_a_container_that_never_ran_has_no_exit_code() -> None:

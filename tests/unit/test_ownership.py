@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ownership import ALLOCATION, ATTEMPT, KEY_FILE, NODE, SEAL, VERSION, Identity, Ownership
+from agent.ownership import ALLOCATION, ATTEMPT, CONTAINER, KEY_FILE, NODE, SEAL, VERSION, Identity, Ownership
 from manifests.errors import InvalidError
 
 WEB = Identity("c1", "node-a", "default.web.0", version=3, attempt=2)
 texts = st.text(max_size=12)
-identities = st.builds(Identity, texts, texts, texts, st.integers(0, 10**6), st.integers(0, 10**6))
+numbers = st.integers(0, 10**6)
+identities = st.builds(Identity, texts, texts, texts, numbers, numbers, st.sampled_from(("main", "app", "log", "")))
 
 
 @given(identities)
@@ -26,6 +27,22 @@ def test_a_seal_is_right_for_one_identity_only(one: Identity, other: Identity) -
     ours = Ownership(b"k" * 32)
     moved = {**ours.labels(other), SEAL: ours.labels(one)[SEAL]}
     assert (ours.owned(moved) is not None) == (one == other)
+
+
+def test_a_container_of_the_version_before_groups_is_still_owned() -> None:
+    ours = Ownership(b"k" * 32)
+    labels = ours.labels(WEB)
+    del labels[CONTAINER]
+    assert ours.owned(labels) == WEB
+    assert labels[SEAL] == "87669b3a1c0abe3dc8b9983e559fea8804fa147aa403b29d0b0bbe46bbfb1cca"
+
+
+def test_a_container_of_a_group_is_not_taken_for_another_one_of_it() -> None:
+    ours = Ownership(b"k" * 32)
+    app = ours.labels(dataclasses.replace(WEB, container="app"))
+    assert ours.owned({**app, CONTAINER: "main"}) is None
+    assert ours.owned({name: value for name, value in app.items() if name != CONTAINER}) is None
+    assert ours.owned({**ours.labels(WEB), CONTAINER: "app"}) is None
 
 
 def test_labels_of_another_node_s_key_are_not_owned() -> None:

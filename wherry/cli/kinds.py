@@ -9,7 +9,7 @@ from typing import NamedTuple
 from manifests.errors import UsageError
 
 NODES, SERVICES, DAEMONS, JOBS = "nodes", "services", "daemons", "jobs"
-WORKLOADS, ALLOCATIONS, EVENTS = "workloads", "allocations", "events"
+WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
@@ -19,6 +19,7 @@ _NAMES = {
     WORKLOADS: ("workloads", "workload", "wl"),
     ALLOCATIONS: ("allocations", "allocation", "alloc", "allocs"),
     EVENTS: ("events", "event", "ev"),
+    SERVERS: ("servers", "server"),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job"}  # as the API's paths write them

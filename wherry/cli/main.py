@@ -37,6 +37,9 @@ COMMANDS = {
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
     ),
+    "snapshot": Command(
+        "wherry.cli.commands.snapshot", "save all that the cluster knows, or restore it", "wherry snapshot save FILE"
+    ),
     "server": Command(
         "wherry.cli.commands.server", "run a control-plane server", "wherry server --data-dir /var/lib/wherry/server"
     ),

@@ -53,6 +53,7 @@ class Transport:
         self.connection = connection
         self._connect_timeout_s = connect_timeout_s
         self._has_warned = False
+        self._newest: dict[str, str] = {}  # the headers that say how new an answer must be
         self._servers = list(connection.servers)  # the one that answered last stands first
 
     def __del__(self) -> None:
@@ -121,6 +122,7 @@ class Transport:
                 failures.append(f"{server}: {_reason(error)}")
                 continue
             if response.status < 400:
+                self._note_revision(response)
                 self._prefer(server)
                 self._warn(response)
                 return http, response
@@ -143,7 +145,7 @@ class Transport:
     def _ask(
         self, http: HTTPConnection, server: str, method: str, target: str, body: object, timeout_s: float | None
     ) -> HTTPResponse:
-        headers = {"Accept": "application/json", "User-Agent": "wherry"}
+        headers = {"Accept": "application/json", "User-Agent": "wherry", **self._newest}
         if self.connection.token:
             headers["Authorization"] = f"Bearer {self.connection.token}"
         data = None if body is None else json.dumps(body).encode()
@@ -153,6 +155,15 @@ class Transport:
         http.sock.settimeout(timeout_s)
         http.request(method, target, body=data, headers=headers)
         return http.getresponse()
+
+    def _note_revision(self, response: HTTPResponse) -> None:
+        """Remember how new the newest answer was: another server must not take the user back in time."""
+        generation, revision = response.getheader("Wherry-Generation"), response.getheader("Wherry-Revision")
+        if not generation or not revision or not revision.isdigit():
+            return
+        is_same = self._newest.get("Wherry-Generation") == generation
+        newest = max(int(revision), int(self._newest["Wherry-Min-Revision"])) if is_same else int(revision)
+        self._newest = {"Wherry-Generation": generation, "Wherry-Min-Revision": str(newest)}
 
     def _warn(self, response: HTTPResponse) -> None:
         """Say once that answers may be out of date, where the server says so."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.kinds import EVENTS, NODES, read_targets
+from wherry.cli.kinds import EVENTS, NODES, SERVERS, read_targets
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.tables import View, kind_and_name
 from wherry.cli.text import Table, say, style_of
@@ -17,7 +17,7 @@ from wherry.cli.transport import Transport
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, workloads (all of those), allocations, events
+kinds: nodes, services, daemons, jobs, workloads (all of those), allocations, events, servers (and their store)
 -o yaml prints workloads as manifests, which can be edited and applied again."""
 
 
@@ -34,6 +34,8 @@ def run(arguments: Namespace) -> int:
     namespace = None if arguments.all_namespaces else arguments.namespace
     scopes = [Scope(target.kind, target.names, namespace) for target in targets]
     transport = transport_of(arguments)
+    if any(scope.kind == SERVERS for scope in scopes):
+        return _print_servers(transport, scopes, arguments)
     if arguments.watch:
         from wherry.cli.watching import follow
 
@@ -65,6 +67,15 @@ def _print_once(transport: Transport, scope: Scope, output: str) -> None:
         view = view_of(scope, output)
         table = Table(view.headings(), style_of(sys.stdout), is_cut=not view.is_wide)
         print("\n".join(table.render([view.row(item) for item in items])))
+
+
+def _print_servers(transport: Transport, scopes: Sequence[Scope], arguments: Namespace) -> int:
+    from wherry.cli.servers import print_servers
+
+    if len(scopes) > 1 or scopes[0].names or arguments.watch:
+        raise UsageError("servers are shown all, alone and once", fix="Run `wherry get servers`.")
+    print_servers(transport, arguments.output)
+    return 0
 
 
 def view_of(scope: Scope, output: str) -> View:

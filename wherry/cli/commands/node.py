@@ -13,11 +13,12 @@ from wherry.cli.tables import message_of
 from wherry.cli.text import clean, plural, say, span
 from wherry.cli.transport import Transport, segment
 
-ACTIONS = ("drain", "cordon", "uncordon", "delete")
+ACTIONS = ("drain", "cordon", "uncordon", "release", "delete")
 NOTES = """
   drain     place nothing new on the node, and move away what runs there
   cordon    place nothing new on it; what runs stays
   uncordon  end both
+  release   let it stop what it keeps from before a restored snapshot
   delete    forget a node that is lost"""
 
 
@@ -55,7 +56,7 @@ def _act(transport: Transport, action: str, name: str) -> None:
         print(f"node/{name} deleted", flush=True)
         return
     node = transport.post(f"/v1/nodes/{segment(name)}/{action}")
-    told = {"drain": "draining", "cordon": "cordoned", "uncordon": "in use again"}[action]
+    told = {"drain": "draining", "cordon": "cordoned", "uncordon": "in use again", "release": "released"}[action]
     left = node.get("allocations") or 0
     rest = f", {plural(left, 'allocation')} to move" if action == "drain" and left else ""
     print(f"node/{name} is {told}{rest}", flush=True)

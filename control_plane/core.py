@@ -1,0 +1,96 @@
+"""The core of a server: cache, election, sessions and the writers of what users desire, on an open store.
+
+It knows nothing of HTTP, files or signals, so that a simulator can run the servers of a whole cluster in one process.
+`control_plane.server` puts the API in front of it.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from control_plane.controllers.leader import Leader
+from control_plane.desired.committer import Committer
+from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.workloads import WorkloadWriter
+from control_plane.membership import Membership
+from control_plane.records import ServerRecord
+from control_plane.session_handler import SessionHandler
+from control_plane.session_writes import StatusWriter
+from control_plane.sessions import SessionRegistry
+from control_plane.state import ClusterState
+from control_plane.store.protocol import Store
+from foundation.clock import Clock
+from foundation.tasks import TaskGroup
+from foundation.version import VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The parts of one server. They live while `running` does."""
+
+    server: ServerRecord
+    state: ClusterState
+    membership: Membership
+    registry: SessionRegistry
+    sessions: SessionHandler
+    workload_writer: WorkloadWriter
+    node_writer: NodeWriter
+    leader: Leader
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Take part in the cluster while the block runs, which begins once this server is a member.
+
+        An agent that came before would be turned away. In the end the lease is given up.
+        """
+        await self.state.load()
+        async with TaskGroup() as tasks:
+            parts = (
+                tasks.create_task(self.state.follow(), name="follow-store"),
+                tasks.create_task(self.registry.watch_silence(), name="watch-silence"),
+                tasks.create_task(self.registry.watch_store(), name="watch-store"),
+                tasks.create_task(self.membership.run(self.leader.lead), name="membership"),
+            )
+            await self.membership.wait_for_lease()
+            yield
+            for part in parts:
+                part.cancel()
+
+
+def assemble(
+    store: Store,
+    clock: Clock,
+    rng: random.Random,
+    *,
+    name: str,
+    url: str,
+    heartbeat_s: float,
+    lost_after_s: float,
+) -> Core:
+    """Return the parts of a server of that name; `url` is where other servers reach its API."""
+    server = ServerRecord(
+        id=f"{name}-{rng.getrandbits(32):08x}", name=name, url=url, version=VERSION, started_s=clock.wall_s()
+    )
+    state = ClusterState(store, clock)
+    committer = Committer(store, state, clock)
+    membership = Membership(store, state, server, clock, rng)
+    registry = SessionRegistry(
+        store,
+        state,
+        clock,
+        server_id=server.id,
+        heartbeat_s=heartbeat_s,
+        lost_after_s=lost_after_s,
+        has_store=lambda: membership.has_lease,
+    )
+    return Core(
+        server=server,
+        state=state,
+        membership=membership,
+        registry=registry,
+        sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
+        workload_writer=WorkloadWriter(committer, clock, rng),
+        node_writer=NodeWriter(committer),
+        leader=Leader(store, state, clock, lost_after_s=lost_after_s),
+    )

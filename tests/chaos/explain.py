@@ -1,0 +1,200 @@
+"""Whether all that happened had a cause: each lost node, each stop, each end and each restart of a container. Pure.
+
+A cause is a fault that excuses it, a user's change, or a reason in the store which itself has a cause. What has none is
+a violation, told in a sentence.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations, groupby
+
+from control_plane import keys
+from control_plane.store.protocol import Change
+from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
+from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from manifests.workloads import Kind, ServiceSpec, WorkloadRecord
+from tests.chaos.fault import Fault
+from tests.lab.chronicle import Heard
+from tests.lab.truth import Life
+
+SETTLED_S = 20.0  # after a fault was healed, until all that it causes has happened
+TOLD_S = 10.0  # from a user's change until the last stop that was decided before it
+TOGETHER_S = 20.0  # for so long two allocations of a slot may run, one of them on its way out
+SEEN_S = 1.5  # how far apart one moment may be seen by two observers
+
+
+def unexplained(heard: Sequence[Heard], lives: Sequence[Life], faults: Sequence[Fault]) -> tuple[str, ...]:
+    """Return a sentence for everything that had no cause. `heard` begins with the store's first revision."""
+    story = _Story(faults)
+    found: list[str] = []
+    for revision, group in groupby(heard, key=lambda h: h.change.revision):
+        found += [f"at revision {revision}: {sentence}" for sentence in story.step(list(group))]
+    return (*found, *story.of_ends(lives), *story.of_doubles(lives))
+
+
+class _Excuses:
+    """What the faults excuse, and when: until some time after they were healed."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._faults = faults
+
+    def loss(self, node: str, at_s: float) -> bool:
+        return any(node in f.effect.silences for f in self._around(at_s, SETTLED_S))
+
+    def failure(self, node: str, at_s: float) -> bool:
+        return any(node in f.effect.touches for f in self._around(at_s, SETTLED_S))
+
+    def end(self, node: str, at_s: float) -> bool:
+        return any(node in f.effect.ends for f in self._around(at_s, SEEN_S))
+
+    def double(self, node: str, at_s: float) -> bool:
+        return any(node in f.effect.touches | f.effect.silences for f in self._around(at_s, SETTLED_S + TOGETHER_S))
+
+    def _around(self, at_s: float, later_s: float) -> Iterator[Fault]:
+        return (f for f in self._faults if f.began_s - SEEN_S <= at_s <= f.healed_s + later_s)
+
+
+class _Story:
+    """The records of the store at one revision, and what of the past still explains something."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._excuses = _Excuses(faults)
+        self._workloads: dict[str, WorkloadRecord] = {}
+        self._user_changed_s: dict[str, float] = {}  # when it was heard, by workload
+        self._allocations: dict[str, Allocation] = {}
+        self._created_at: dict[str, int] = {}
+        self._statuses: dict[str, AllocationStatus] = {}
+        self._nodes: dict[str, NodeStatus] = {}
+        self._intents: dict[str, NodeIntent] = {}
+        self._lost_at: dict[str, int] = {}  # the last revision at which a node was lost
+        self._drained_at: dict[str, int] = {}  # likewise drained
+        self._succeeded: set[tuple[str, int]] = set()  # indexes of jobs
+        self._known: dict[str, Allocation] = {}  # all that ever were there
+        self._ordered: set[str] = set()  # to stop, ever
+
+    def step(self, group: Sequence[Heard]) -> Iterator[str]:
+        """Take in one revision, and yield what in it has no cause."""
+        wanted = [a for a in self._allocations.values() if a.desired is Desired.RUN]
+        for heard in group:
+            yield from self._take(heard.change, heard.at_s, wanted)
+
+    def _take(self, change: Change, at_s: float, wanted: Sequence[Allocation]) -> Iterator[str]:
+        key, value = change.key, change.entry.value if change.entry else None
+        if key.startswith(keys.WORKLOADS):
+            self._workload(key.removeprefix(keys.WORKLOADS), value, at_s)
+        elif key.startswith(keys.NODES) and value:
+            yield from self._node(NodeStatus.read(value), change.revision, at_s)
+        elif key.startswith(keys.NODE_INTENTS) and value:
+            self._intent(NodeIntent.read(value), change.revision)
+        elif key.startswith(keys.ALLOCATIONS) and value:
+            yield from self._allocation(Allocation.read(value), change.revision, at_s, wanted)
+        elif key.startswith(keys.ALLOCATIONS):
+            yield from self._deletion(key.rpartition("/")[2])
+        elif key.startswith(keys.STATUSES) and value:
+            yield from self._status(AllocationStatus.read(value), at_s)
+
+    def _workload(self, workload: str, value: bytes | None, at_s: float) -> None:
+        self._user_changed_s[workload] = at_s
+        self._workloads.pop(workload, None)
+        if value is not None:
+            self._workloads[workload] = WorkloadRecord.read(value)
+
+    def _node(self, new: NodeStatus, revision: int, at_s: float) -> Iterator[str]:
+        name = new.facts.name
+        was_lost = name in self._nodes and self._nodes[name].liveness is Liveness.LOST
+        self._nodes[name] = new
+        if was_lost or new.liveness is Liveness.LOST:
+            self._lost_at[name] = revision
+        if new.liveness is Liveness.LOST and not was_lost and not self._excuses.loss(name, at_s):
+            yield f"node {name} was called lost, and nothing had silenced it: {new.message}"
+
+    def _intent(self, new: NodeIntent, revision: int) -> None:
+        old = self._intents.get(new.name)
+        self._intents[new.name] = new
+        if new.is_draining or (old and old.is_draining):
+            self._drained_at[new.name] = revision
+
+    def _allocation(self, new: Allocation, revision: int, at_s: float, wanted: Sequence[Allocation]) -> Iterator[str]:
+        old = self._allocations.get(new.id)
+        if old is None:
+            self._created_at[new.id] = revision
+            if (new.workload.uid, new.index) in self._succeeded:
+                yield f"{new.id} was made, though this index of the job had succeeded (S11)"
+        if new.desired is Desired.STOP and (old is None or old.desired is Desired.RUN):
+            self._ordered.add(new.id)
+            if not self._may_stop(new, at_s, wanted):
+                yield f"{new.id} on {new.node} was stopped without a cause: {new.stop_reason}"
+        self._allocations[new.id] = self._known[new.id] = new
+
+    def _deletion(self, allocation: str) -> Iterator[str]:
+        old = self._allocations.pop(allocation, None)
+        if old is not None and old.desired is Desired.RUN:
+            self._ordered.add(allocation)
+            yield f"{allocation} on {old.node} was deleted while it was wanted"
+
+    def _may_stop(self, a: Allocation, at_s: float, wanted: Sequence[Allocation]) -> bool:
+        workload = keys.id_of_ref(a.workload)
+        record, created_at = self._workloads.get(workload), self._created_at[a.id]
+        if record is None or record.uid != a.workload.uid or record.version != a.version:
+            return True
+        if at_s - self._user_changed_s[workload] <= TOLD_S or self._has_too_many(record, wanted):
+            return True
+        if max(self._lost_at.get(a.node, 0), self._drained_at.get(a.node, 0)) >= created_at:
+            return True
+        status = self._statuses.get(a.id)
+        return status is not None and status.is_terminal  # whose own cause is looked at when it comes
+
+    @staticmethod
+    def _has_too_many(record: WorkloadRecord, wanted: Sequence[Allocation]) -> bool:
+        spec = record.workload.spec
+        mine = sum(a.workload.uid == record.uid for a in wanted)
+        return isinstance(spec, ServiceSpec) and mine > spec.replicas
+
+    def _status(self, new: AllocationStatus, at_s: float) -> Iterator[str]:
+        old = self._statuses.get(new.id)
+        self._statuses[new.id] = new
+        is_job = new.workload.kind is Kind.JOB
+        if is_job and new.phase is Phase.SUCCEEDED:
+            self._succeeded.add((new.workload.uid, new.index))
+        is_new = old is None or (old.phase, old.attempt) != (new.phase, new.attempt)
+        has_failed = new.phase in (Phase.BACKOFF, Phase.FAILED) or (new.phase is Phase.SUCCEEDED and not is_job)
+        has_ended = has_failed or (new.phase is Phase.STOPPED and new.id not in self._ordered)
+        if is_new and has_ended and not self._excuses.failure(new.node, at_s):
+            why = new.last_ending.message or new.last_ending.reason if new.last_ending else new.message
+            yield f"{new.id} on {new.node} became {new.phase} in attempt {new.attempt} without a cause: {why}"
+
+    def of_ends(self, lives: Iterable[Life]) -> Iterator[str]:
+        """Yield the ends of containers which nobody ordered, no fault caused, and which weren't a job's own."""
+        for life in lives:
+            allocation = self._known.get(life.allocation)
+            if allocation is None:
+                yield f"a container of {life.allocation} ran on {life.node}, of which the store never knew"
+            elif life.ended_s is not None and not self._may_end(life, allocation):
+                what = f"attempt {life.attempt} of {life.allocation}"
+                yield f"{what} ended on {life.node} without a cause, at {life.ended_s:.1f}"
+
+    def _may_end(self, life: Life, allocation: Allocation) -> bool:
+        assert life.ended_s is not None
+        is_own = (allocation.workload.uid, allocation.index) in self._succeeded
+        return is_own or life.allocation in self._ordered or self._excuses.end(life.node, life.ended_s)
+
+    def of_doubles(self, lives: Iterable[Life]) -> Iterator[str]:
+        """Yield the slots of which two containers ran for longer than a replacement takes."""
+        known = [(life, a) for life in lives if (a := self._known.get(life.allocation)) is not None]
+        known.sort(key=lambda pair: (pair[1].workload.uid, pair[1].index))
+        for (uid, index), group in groupby(known, key=lambda pair: (pair[1].workload.uid, pair[1].index)):
+            for (one, _), (other, _) in combinations(list(group), 2):
+                both_s = _together_s(one, other)
+                most_s = SEEN_S if one.allocation == other.allocation else TOGETHER_S
+                if both_s > most_s and not self._is_excused_double(one, other):
+                    what = f"{one.allocation} and {other.allocation}"
+                    yield f"{what} ran together for {both_s:.1f} s, both slot {index} of {uid}"
+
+    def _is_excused_double(self, one: Life, other: Life) -> bool:
+        since_s = max(one.seen_s, other.seen_s)
+        return any(self._excuses.double(life.node, since_s) for life in (one, other))
+
+
+def _together_s(one: Life, other: Life) -> float:
+    """Return for how long both ran; what still runs counts as if for ever."""
+    end_s = min(life.ended_s if life.ended_s is not None else float("inf") for life in (one, other))
+    return end_s - max(one.seen_s, other.seen_s)

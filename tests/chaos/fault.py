@@ -1,0 +1,60 @@
+"""A fault: what was broken, when, and what that may do to nodes and containers."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
+
+from tests.lab.chronicle import Chronicle
+from tests.lab.cluster import Cluster
+
+NONE: frozenset[str] = frozenset()
+LOST_S = 3.0  # a node that is away for longer may be called lost: half the servers' patience, for busy machines
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a fault hit, for people, and which nodes it excuses for what."""
+
+    target: str
+    touches: frozenset[str] = NONE  # where starts may fail and come again
+    silences: frozenset[str] = NONE  # which may be called lost
+    ends: frozenset[str] = NONE  # whose containers may end, though nobody ordered it
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One that was made. `healed_s` is infinite until it is healed."""
+
+    kind: str
+    effect: Effect
+    began_s: float
+    healed_s: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What is there to break."""
+
+    cluster: Cluster
+    chronicle: Chronicle
+    rng: Random
+
+
+Make: TypeAlias = Callable[[Lab, float], AbstractAsyncContextManager[Effect]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault. `make` breaks on entry and heals on exit, so many seconds later."""
+
+    name: str
+    make: Make
+    hold_s: tuple[float, float]
+
+
+def node_away(node: str, hold_s: float) -> Effect:
+    """Return the effect of a node that can't be heard for that time: a short absence excuses nothing."""
+    nodes = frozenset({node})
+    return Effect(f"{node}, {hold_s:.1f} s", touches=nodes, silences=nodes if hold_s >= LOST_S else NONE)

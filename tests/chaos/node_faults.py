@@ -1,0 +1,138 @@
+"""What befalls nodes, their agents and their engines. Only what silences a node for long may move its containers."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from tests.chaos.fault import Effect, Kind, Lab, node_away
+from tests.lab.cluster import Daemon
+from tests.lab.faults import owned
+from tests.lab.host import Direction
+
+HOUR_S = 3600.0
+AGENT_START_S = 2.0  # from an agent's start to its first heartbeat, on a busy machine
+AGENTS_DISK = "n1/agent"
+
+
+@asynccontextmanager
+async def agent_killed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    agent = _some_agent(lab)
+    await agent.kill()
+    yield node_away(agent.host.name, hold_s + AGENT_START_S)
+    agent.start()
+
+
+@asynccontextmanager
+async def agent_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    agent = _some_agent(lab)
+    await agent.pause()
+    yield node_away(agent.host.name, hold_s)
+    agent.resume()
+
+
+@asynccontextmanager
+async def host_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """Everything on it stands still, containers too, as when a virtual machine is paused."""
+    host = _some_agent(lab).host
+    await host.pause()
+    yield node_away(host.name, hold_s)
+    await host.resume()
+
+
+@asynccontextmanager
+async def partitioned(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    host = _some_agent(lab).host
+    await host.partition()
+    yield node_away(host.name, hold_s)
+    await host.heal()
+
+
+@asynccontextmanager
+async def partitioned_one_way(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    host, direction = _some_agent(lab).host, lab.rng.choice(list(Direction))
+    await host.partition_one_way(direction)
+    effect = node_away(host.name, hold_s)
+    yield Effect(f"{effect.target}, nothing {direction}", effect.touches, effect.silences)
+    await host.heal()
+
+
+@asynccontextmanager
+async def power_cut(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    number = lab.rng.randrange(len(lab.cluster.agents)) + 1
+    host = lab.cluster.agent(number).host
+    nodes = frozenset({host.name})
+    await host.kill()
+    yield Effect(f"{host.name}, {hold_s:.1f} s", touches=nodes, silences=nodes, ends=nodes)
+    await lab.cluster.reboot_node(number)
+
+
+@asynccontextmanager
+async def engine_restarted(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """With live-restore: no container may notice."""
+    host, politely = _some_agent(lab).host, lab.rng.random() < 0.5
+    await (host.dockerd.stop() if politely else host.dockerd.kill())
+    how = "politely" if politely else "by kill -9"
+    yield Effect(f"{host.name} {how}, {hold_s:.1f} s", touches=frozenset({host.name}))
+    await host.dockerd.start()
+
+
+@asynccontextmanager
+async def engine_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    host = _some_agent(lab).host
+    await host.pause("dockerd")
+    yield Effect(f"{host.name}, {hold_s:.1f} s", touches=frozenset({host.name}))
+    await host.resume("dockerd")
+
+
+@asynccontextmanager
+async def disk_full(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """The agent can't write its state; what runs goes on. It is killed meanwhile, and comes back to the full disk."""
+    disk, agent = lab.cluster.net.disks[AGENTS_DISK], lab.cluster.agent(1)
+    disk.fill()
+    if lab.rng.random() < 0.5:
+        await agent.restart()
+    yield Effect(f"n1, {hold_s:.1f} s", touches=frozenset({"n1"}))
+    disk.clear()
+
+
+@asynccontextmanager
+async def clock_jumped(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    agent, hours = _some_agent(lab), lab.rng.choice([-1, 1])
+    assert agent.clock
+    agent.clock.set_wrong(hours * HOUR_S)
+    yield Effect(f"{agent.host.name}, {hours:+} h for {hold_s:.1f} s")
+    agent.clock.set_right()
+
+
+@asynccontextmanager
+async def container_crashed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """Kill the processes of one node's containers: they are restarted in place."""
+    host = _some_agent(lab).host
+    for container in await owned(host):
+        with suppress(ProcessLookupError):
+            os.kill(container.pid, signal.SIGKILL)
+    nodes = frozenset({host.name})
+    yield Effect(f"all on {host.name}", touches=nodes, ends=nodes)
+
+
+def _some_agent(lab: Lab) -> Daemon:
+    return lab.rng.choice(lab.cluster.agents)
+
+
+KINDS = (
+    Kind("agent killed, back soon", agent_killed, (0, 0.5)),
+    Kind("agent killed", agent_killed, (8, 12)),
+    Kind("agent frozen for a moment", agent_frozen, (1, 2.5)),
+    Kind("agent frozen", agent_frozen, (8, 14)),
+    Kind("host frozen", host_frozen, (8, 12)),
+    Kind("host cut off for a moment", partitioned, (1, 2.5)),
+    Kind("host cut off", partitioned, (8, 14)),
+    Kind("host cut off one way", partitioned_one_way, (8, 14)),
+    Kind("power cut", power_cut, (1, 12)),
+    Kind("engine restarted", engine_restarted, (0, 3)),
+    Kind("engine frozen", engine_frozen, (4, 14)),
+    Kind("agent's disk full", disk_full, (6, 12)),
+    Kind("agent's clock jumped", clock_jumped, (4, 12)),
+    Kind("containers crashed", container_crashed, (1, 3)),
+)

@@ -1,0 +1,146 @@
+"""One run: the world, the user, a fault every so often, and the verdict at the end."""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.chaos import node_faults, server_faults, store_faults
+from tests.chaos.explain import unexplained
+from tests.chaos.fault import Fault, Kind, Lab
+from tests.chaos.tell import fault_line, last_events
+from tests.chaos.user import User, Wish
+from tests.chaos.world import NODES, world
+from tests.lab.chronicle import Chronicle
+from tests.lab.cluster import Cluster
+from tests.lab.commands import in_thread
+from tests.lab.faults import hold_untouched, look, opened_store, revision_now
+from tests.lab.invariants import breaches
+from tests.lab.truth import Truth
+from tests.lab.waiting import wait_until
+
+KINDS = (*server_faults.KINDS, *store_faults.KINDS, *node_faults.KINDS)
+CONVERGED_S = 60.0
+STILL_S = 5.0
+CAUGHT_UP_S = 20.0
+BEGIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    seed: int
+    duration_s: float
+    every_s: float
+    kinds: tuple[Kind, ...] = KINDS
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What came of a run."""
+
+    faults: list[Fault]
+    violations: tuple[str, ...] = ()
+    converged_s: float | None = None  # None: it did not, in time
+    containers: int = 0  # that ran, ever
+    acts: dict[str, int] = field(default_factory=dict)  # of the user
+    refused: int = 0  # calls of hers that had to be tried again
+    events: tuple[str, ...] = ()  # the last
+    logs: str = ""  # where the daemons' logs are kept, if it isn't good
+
+    @property
+    def is_good(self) -> bool:
+        return not self.violations and self.converged_s is not None
+
+
+async def run(plan: Plan) -> Verdict:
+    """Let chaos reign for that time, then wait for peace and judge."""
+    async with world() as cluster, opened_store(cluster) as store:
+        lab = Lab(cluster, Chronicle(), Random(plan.seed))
+        truth = Truth([agent.host for agent in cluster.agents])
+        user = User(cluster.api, Random(plan.seed + 1), NODES)
+        async with _background(chronicle=lab.chronicle.follow(store), truth=truth.follow()):
+            await user.begin()
+            await wait_until(lambda: look(cluster), BEGIN_S, "all runs at first", lambda p: not p.differences)
+            verdict = Verdict([])
+            async with _background(user=user.work()):
+                await _break(lab, truth, plan, verdict)
+            await user.finish()
+            await _judge(lab, truth, user, verdict)
+        if not verdict.is_good:
+            verdict.logs = await in_thread(_kept_logs, cluster)
+        return verdict
+
+
+def _kept_logs(cluster: Cluster) -> str:
+    """Copy the daemons' logs to where they outlive the lab."""
+    return str(shutil.copytree(cluster.net.folder / "logs", Path(tempfile.mkdtemp(prefix="wherry-chaos-"), "logs")))
+
+
+@asynccontextmanager
+async def _background(**parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the parts beside the block, and end them with it."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(part, name=name) for name, part in parts.items()]
+        yield
+        for task in running:
+            task.cancel()
+
+
+async def _break(lab: Lab, truth: Truth, plan: Plan, verdict: Verdict) -> None:
+    """Make one fault after the other, no kind again before all others had their turn."""
+    deck: list[Kind] = []
+    count = max(1, int(plan.duration_s / plan.every_s))
+    began_s = time.time()
+    for number in range(1, count + 1):
+        deck = deck or lab.rng.sample(plan.kinds, len(plan.kinds))
+        kind, mark = deck.pop(), len(lab.chronicle.heard)
+        await _fault(lab, kind, verdict)
+        if number < count:
+            await asyncio.sleep(max(0.0, began_s + number * plan.every_s - time.time()))
+        fault, heard = verdict.faults[-1], lab.chronicle.heard[mark:]
+        print(fault_line(fault, fault.began_s - began_s, heard, truth.lives), flush=True)
+
+
+async def _fault(lab: Lab, kind: Kind, verdict: Verdict) -> None:
+    """Make one fault and heal it. While it lasts it excuses already."""
+    began_s, hold_s = time.time(), lab.rng.uniform(*kind.hold_s)
+    async with kind.make(lab, hold_s) as effect:
+        verdict.faults.append(Fault(kind.name, effect, began_s))
+        await asyncio.sleep(hold_s)
+    verdict.faults[-1] = replace(verdict.faults[-1], healed_s=time.time())
+
+
+async def _judge(lab: Lab, truth: Truth, user: User, verdict: Verdict) -> None:
+    cluster, last_s = lab.cluster, verdict.faults[-1].healed_s
+    violations: list[str] = []
+    try:
+        picture = await wait_until(lambda: look(cluster), CONVERGED_S, "all parts agree", lambda p: not p.differences)
+        verdict.converged_s = time.time() - last_s
+        await hold_untouched(cluster, picture.containers, STILL_S)
+    except AssertionError as error:
+        violations.append(str(error))
+    await lab.chronicle.catch_up(await revision_now(cluster), CAUGHT_UP_S)
+    await truth.look()
+    causeless = unexplained(lab.chronicle.heard, truth.lives, verdict.faults)
+    violations += [*breaches(lab.chronicle.changes), *causeless, *await _unkept(cluster, user)]
+    verdict.violations = tuple(violations)
+    verdict.containers = len(truth.lives)
+    verdict.acts, verdict.refused = dict(user.acts), user.refused
+    verdict.events = last_events(lab.chronicle.heard, truth.lives)
+
+
+async def _unkept(cluster: Cluster, user: User) -> list[str]:
+    """Return the acknowledged wishes that the store doesn't hold."""
+    unkept = []
+    for name, wishes in user.wishes.items():
+        spec = (await cluster.api.get(f"/v1/workloads/default/service/{name}"))["manifest"]["spec"]
+        found = Wish(spec["replicas"], int(spec["env"]["STEP"]))
+        if found not in wishes:
+            unkept.append(f"service {name} is {found}, and what was acknowledged is {wishes}")
+    return unkept
