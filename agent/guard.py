@@ -143,38 +143,41 @@ class Guard:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
 
 
-def serve(folder: str) -> None:
-    """Guard for as long as there is something to guard, unless another guard does."""
+def serve(folder: str, lock: int | None) -> None:
+    """Guard for as long as there is something to guard, holding the lock that tells others so."""
     guard = Guard(folder)
-    while guard.has_work:
-        lock = os.open(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if not _locks(lock):
-                return
-            guard.run()
-        finally:
-            os.close(lock)
-        # An agent that wrote a lease just before the lock was let go took this guard for alive: so it looks once more.
+    while lock is not None:
+        guard.run()
+        os.close(lock)
+        # An agent that wrote a lease just before that took this guard for alive: so it looks once more.
+        lock = take_lock(folder) if guard.has_work else None
 
 
-def _locks(descriptor: int) -> bool:
+def take_lock(folder: str) -> int | None:
+    """Return the lock, held; None if another guard has it."""
+    descriptor = os.open(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     for _ in range(LOCK_TRIES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            return descriptor
         except BlockingIOError:
             time.sleep(0.05)
-    return False
+    os.close(descriptor)
+    return None
 
 
 def main(folder: str) -> None:
-    """Become a process that no one waits for, out of reach of the agent's signals and of the kernel's memory killer."""
-    if os.fork():
+    """Become a process that no one waits for, out of reach of the agent's signals and of the kernel's memory killer.
+
+    The lock is held before this returns to the agent, so that what it starts then is guarded.
+    """
+    lock = take_lock(folder)
+    if lock is None or os.fork():
         return
     os.setsid()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("-999")
-    serve(folder)
+    serve(folder, lock)
 
 
 if __name__ == "__main__":

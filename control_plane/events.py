@@ -113,6 +113,8 @@ def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[_
         yield subject, "placed", f"placed on node {allocation.node}: {allocation.why.sentence()}", workload
     elif isinstance(old, Allocation) and old.desired is not allocation.desired and allocation.desired is Desired.STOP:
         yield subject, "stop", f"to be stopped: {allocation.stop_reason}", workload
+    elif isinstance(old, Allocation) and old.desired is not allocation.desired:
+        yield subject, "kept" if allocation.desired is Desired.RUN else "spare", allocation.note, workload
 
 
 def _status_told(change: ObjectChange, status: AllocationStatus) -> Iterator[_Told]:

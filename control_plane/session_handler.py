@@ -132,7 +132,8 @@ class ServedSession:
     async def _handle(self, frame: FromAgent | LogData) -> None:
         match frame:
             case Heartbeat(sequence=sequence):
-                await self.connection.send(HeartbeatAck(sequence=sequence))
+                if self._registry.acknowledges(self.session):
+                    await self.connection.send(HeartbeatAck(sequence=sequence))
             case Statuses():
                 self._take_statuses(frame.statuses, frame.sequence)
             case NodeReport():
@@ -238,4 +239,6 @@ class ServedSession:
             return None
         status = self._state.statuses.get(allocation.id)
         ended = status if status and status.is_terminal else None
-        return Assigned(allocation=allocation, workload=version.workload, ended=ended)
+        stored = self._state.allocations.stored(allocation.id)
+        fence = stored.created_at if stored else 0
+        return Assigned(allocation=allocation, workload=version.workload, ended=ended, fence=fence)

@@ -60,6 +60,9 @@ class LiveSession:
     registered_at: Revision  # the node's status was written there; only while it stands may this session write
     heard_at_s: float
     connection: Connection | None
+    is_over: bool = (
+        False  # it was silent for too long: no heartbeat of it counts any more, whatever becomes of the node
+    )
 
 
 class SessionRegistry:
@@ -214,7 +217,15 @@ class SessionRegistry:
         return self._clock.now_s() - session.heard_at_s < self.lost_after_s
 
     def heard(self, session: LiveSession) -> None:
-        session.heard_at_s = self._clock.now_s()
+        if not session.is_over:
+            session.heard_at_s = self._clock.now_s()
+
+    def acknowledges(self, session: LiveSession) -> bool:
+        """Say whether a heartbeat is acknowledged: only by a server that others know, before the node is called lost.
+
+        An agent lets go on what must never run twice for as long as it is acknowledged.
+        """
+        return self._has_store() and not session.is_over and self.is_current(session)
 
     def disconnected(self, session: LiveSession) -> None:
         """The connection is gone; the node may come back in time, here or elsewhere."""
@@ -279,6 +290,7 @@ class SessionRegistry:
         if status is None or status.session != session.number or status.liveness is Liveness.LOST:
             self._drop(session)
             return
+        session.is_over = True
         silent_s = self._clock.now_s() - session.heard_at_s
         lost = lost_status(status, f"silent for {silent_s:.0f}s", self._clock.wall_s())
         unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)

@@ -16,6 +16,7 @@ from manifests.workloads import WorkloadRef
 class Desired(StrEnum):
     RUN = "run"
     STOP = "stop"
+    SPARE = "spare"  # go on as before: its node was lost and its slot is another's, until one of the two is chosen
 
 
 class HostPort(Model):
@@ -40,6 +41,8 @@ class Allocation(Model):
     ports: tuple[HostPort, ...] = ()
     why: Choice  # why this node
     stop_reason: str = ""  # why it must end, for people
+    note: str = ""  # what became of it while its node was lost, for people
+    spared_attempt: int = 0  # the attempt that ran and was ready when it became a spare; 0: none
     created_s: Timestamp = Field(alias="createdAt")
     replaces: str | None = None  # the allocation whose slot it took over
     reschedules: int = 0  # how many allocations of this slot failed in a row before this one

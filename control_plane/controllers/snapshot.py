@@ -75,6 +75,7 @@ def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
             ended_for_s=ages.ended_for_s(a.id),
             ready_for_s=ages.ready_for_s(a.id),
             lost_for_s=ages.lost_for_s(a.node),
+            back_for_s=ages.back_for_s(a.node),
         )
         for a in state.allocations_of(workload)
     ]

@@ -59,13 +59,22 @@ def new_id() -> str:
     return secrets.token_hex(32)
 
 
-async def test_it_kills_what_is_overdue_and_nothing_else(process: GuardProcess, tmp_path: Path) -> None:
+async def test_it_kills_what_is_overdue_and_nothing_else(process: GuardProcess) -> None:
     overdue, in_time, unknown = new_id(), new_id(), new_id()
     with in_cgroup(overdue) as first, in_cgroup(in_time) as second, in_cgroup(unknown) as third:
         await process.keep([Lease(overdue, "a", 0.5), Lease(in_time, "b", 60.0)], guard.boot_s())
         assert await asyncio.to_thread(first.wait, 10) == -9
         assert (second.poll(), third.poll()) == (None, None)
-    assert overdue in (tmp_path / FOLDER / guard.LOG).read_text()
+
+
+async def test_it_says_what_it_killed(process: GuardProcess, tmp_path: Path) -> None:
+    async def said() -> str:
+        return await asyncio.to_thread((tmp_path / FOLDER / guard.LOG).read_text)
+
+    container = new_id()
+    with in_cgroup(container) as held:
+        await process.keep([Lease(container, "a", 0.0)], guard.boot_s())
+        await wait_until(said, 10, "the log names both", lambda text: container in text and str(held.pid) in text)
 
 
 async def test_it_kills_what_a_systemd_scope_holds(process: GuardProcess) -> None:

@@ -53,6 +53,9 @@ def allocation_page(item: Item, _: Sequence[Item], events: Sequence[Item], now_s
             of=f"{owner} in {clean(item.get('namespace'))}, version {item.get('version')}, slot {item.get('index')}",
             node=f"{clean(item.get('node'))} ({clean(item.get('nodeState'))})",
             desired=f"{clean(item.get('desired'))}" + (f": {clean(item.get('stopReason'))}" if is_stopping else ""),
+            note=item.get("note"),
+            replaced=_replaced(item, now_s),
+            fence=item.get("fence"),
             phase=item.get("phase"),
             health=item.get("health"),
             message=item.get("message"),
@@ -133,6 +136,14 @@ def _until(timestamp: object, now_s: float) -> str:
     return f"in {span(datetime.fromisoformat(str(timestamp)).timestamp() - now_s)}"
 
 
+def _replaced(item: Item, now_s: float) -> str:
+    """Return what becomes of an allocation whose node is lost, unless it is back in time."""
+    when = _until(item.get("replacedAt"), now_s)
+    if when in ("", "in 0s"):
+        return ""
+    return f"its node {clean(item.get('node'))} is lost; replaced {when} unless it is back"
+
+
 def _spec_lines(spec: Item) -> list[str]:
     """Return what a reader asks first of a spec; `-o yaml` of get has all of it."""
     command = [*(spec.get("command") or []), *(spec.get("args") or [])]
@@ -158,6 +169,7 @@ def _spec_lines(spec: Item) -> list[str]:
         constraints="; ".join(placement.get("constraints") or []),
         spread=", ".join(placement.get("spread") or []),
         update=_pairs(spec.get("update")),
+        on_disconnect=_pairs(spec.get("onDisconnect")),
     )
 
 
@@ -203,6 +215,10 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
         yield f"    must stop: {clean(item.get('stopReason'))}"
     if item.get("message"):
         yield f"    {clean(item['message'])}"
+    if item.get("note") and item.get("desired") != "stop":
+        yield f"    {clean(item['note'])}"
+    if item.get("replacedAt"):
+        yield f"    {_replaced(item, now_s)}"
     if item.get("ports"):
         yield f"    ports {clean(ports_of(item))}"
     if item.get("whySentence"):
