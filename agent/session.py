@@ -129,6 +129,7 @@ class Session:
             statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
             applied_revision=parts.node.applied_revision,
             trouble=parts.news.trouble,
+            servers=len(self._servers),
         )
         sent_s = parts.clock.boot_s()
         await channel.send(hello)

@@ -67,12 +67,12 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-async def register_token(store: Store, token: str, role: Role, clock: Clock) -> None:
+async def register_token(store: Store, token: str, role: Role, clock: Clock, *, name: str = "") -> None:
     """Make the token valid in the whole cluster; nothing is written if it is already."""
     sha256 = hash_of(token)
     key = f"{keys.TOKENS}{sha256[:16]}"
     if await store.get(key) is None:
-        record = TokenRecord(sha256=sha256, role=role, created_s=clock.wall_s())
+        record = TokenRecord(sha256=sha256, role=role, name=name, created_s=clock.wall_s())
         await store.commit(Txn((), (Put(key, record.to_bytes()),)))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from control_plane import keys
-from control_plane.events import Event, EventLog
+from control_plane.event_log import EventLog, LiveEvent
 from control_plane.state import Batch, ClusterState, ObjectChange
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.errors import CompactedError
@@ -28,18 +28,18 @@ class Subscription:
     """What one reader has not been sent yet."""
 
     touched: dict[ViewKey, None] = field(default_factory=dict)
-    events: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS_WAITING))
+    events: deque[LiveEvent] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS_WAITING))
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def touch(self, touched: Iterator[ViewKey] | frozenset[ViewKey]) -> None:
         self.touched.update(dict.fromkeys(touched))
         self.woken.set()
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: LiveEvent) -> None:
         self.events.append(event)
         self.woken.set()
 
-    def take(self) -> tuple[list[ViewKey], list[Event]]:
+    def take(self) -> tuple[list[ViewKey], list[LiveEvent]]:
         """Return what is pending, and forget it."""
         taken = list(self.touched), list(self.events)
         self.touched.clear()
@@ -91,7 +91,7 @@ class ChangeFeed:
         for subscription in self._subscriptions:
             subscription.touch(touched)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: LiveEvent) -> None:
         for subscription in self._subscriptions:
             subscription.tell(event)
 
@@ -102,6 +102,8 @@ class ChangeFeed:
                 known = (change.old, change.new, self._state.workloads.get(change.id))
                 for owner in {keys.id_of_ref(r.owner) for r in known if isinstance(r, WorkloadRecord) and r.owner}:
                     yield "workload", owner
+            case "event" if change.new is not None:
+                yield "event", change.id
             case "allocation" | "status":
                 told = change.new or change.old
                 if isinstance(told, Allocation | AllocationStatus):

@@ -9,15 +9,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from control_plane.controllers.bookkeeping import Bookkeeping
+from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
+from control_plane.event_log import EventLog
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import SessionRegistry
+from control_plane.spreading import Spreading
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Store
 from foundation.clock import Clock
@@ -34,9 +40,13 @@ class Core:
     membership: Membership
     registry: SessionRegistry
     sessions: SessionHandler
+    spreading: Spreading
     workload_writer: WorkloadWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
+    freeze_writer: FreezeWriter
     leader: Leader
+    events: EventLog
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -50,6 +60,7 @@ class Core:
                 tasks.create_task(self.state.follow(), name="follow-store"),
                 tasks.create_task(self.registry.watch_silence(), name="watch-silence"),
                 tasks.create_task(self.registry.watch_store(), name="watch-store"),
+                tasks.create_task(self.spreading.run(), name="spread-agents"),
                 tasks.create_task(self.membership.run(self.leader.lead), name="membership"),
             )
             await self.membership.wait_for_lease()
@@ -67,12 +78,14 @@ def assemble(
     url: str,
     heartbeat_s: float,
     lost_after_s: float,
+    promise: HistoryPromise = PROMISE,
 ) -> Core:
     """Return the parts of a server of that name; `url` is where other servers reach its API."""
     server = ServerRecord(
         id=f"{name}-{rng.getrandbits(32):08x}", name=name, url=url, version=VERSION, started_s=clock.wall_s()
     )
     state = ClusterState(store, clock)
+    events = EventLog(state, clock)
     committer = Committer(store, state, clock)
     membership = Membership(store, state, server, clock, rng)
     registry = SessionRegistry(
@@ -84,13 +97,20 @@ def assemble(
         lost_after_s=lost_after_s,
         has_store=lambda: membership.has_lease,
     )
+    sessions = SessionHandler(state, registry, StatusWriter(store, state, clock), clock)
     return Core(
         server=server,
         state=state,
         membership=membership,
         registry=registry,
-        sessions=SessionHandler(state, registry, StatusWriter(store, state, clock), clock),
+        sessions=sessions,
+        spreading=Spreading(state, sessions, clock, server_id=server.id),
         workload_writer=WorkloadWriter(committer, clock, rng),
+        cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
-        leader=Leader(store, state, clock, lost_after_s=lost_after_s),
+        freeze_writer=FreezeWriter(committer, clock),
+        leader=Leader(
+            store, state, clock, Bookkeeping(store, state, clock, events, promise), lost_after_s=lost_after_s
+        ),
+        events=events,
     )

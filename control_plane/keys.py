@@ -15,10 +15,13 @@ ALLOCATIONS = "/wherry/desired/allocations/"  # the leader
 NODE_INTENTS = "/wherry/desired/nodes/"  # users
 FREEZE = "/wherry/desired/freeze"  # users; while it is there the leader only looks
 TOKENS = "/wherry/desired/tokens/"  # servers
+DELETIONS = "/wherry/desired/deletions/"  # users, with what they delete; deleted by the leader once it is told
 NODES = "/wherry/observed/nodes/"  # the server that holds the node's session, or the leader once that server is gone
 STATUSES = "/wherry/observed/allocations/"  # the server that holds the node's session; deleted with the desired one
 WORKLOAD_STATUSES = "/wherry/observed/workloads/"  # the leader
 CRON_STATES = "/wherry/observed/cronjobs/"  # the leader
+ENDED = "/wherry/observed/ended/"  # the leader: what is kept of allocations that are gone
+EVENTS = "/wherry/observed/events/"  # the leader
 SERVERS = "/wherry/servers/"  # each server its own, on its lease
 LEADER = "/wherry/leader"  # the election
 
@@ -44,6 +47,27 @@ def version_id(workload: str, version: int) -> str:
 def placed_id(node: str, allocation: str) -> str:
     """Return what the keys of an allocation end with, desired and observed."""
     return f"{node}/{allocation}"
+
+
+def node_place(node: str) -> str:
+    """Return where the events of a node are, among those of workloads: no namespace is named `-`."""
+    return f"-/node/{node}"
+
+
+CLUSTER_PLACE = "-/cluster/"  # of events of the whole cluster
+
+
+def server_place(server: str) -> str:
+    return f"-/server/{server}"
+
+
+def place_of(record_id: str) -> str:
+    """Return the workload or place that a key of an event or an ended allocation is of.
+
+    >>> place_of("default/service/web/placed-1f3a9c2e")
+    'default/service/web'
+    """
+    return record_id.rpartition("/")[0]
 
 
 KINDS: dict[str, Kind] = {kind.lower(): kind for kind in Kind}

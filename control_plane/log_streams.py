@@ -33,6 +33,10 @@ class LogStreams:
         self._streams: dict[int, _Stream] = {}
         self._last_number = 0
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._streams
+
     def open(self) -> int:
         """Return the number of a new stream."""
         self._last_number += 1

@@ -18,7 +18,7 @@ from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
-from manifests.errors import ConflictError, UnavailableError
+from manifests.errors import ConflictError, UnavailableError, WherryError
 
 log = Log(__name__)
 
@@ -38,6 +38,7 @@ class Membership:
         self._failures = 0
         self._holds_lease = asyncio.Event()
         self.is_leading = False
+        self.failure: WherryError | None = None  # why there is no lease, if the store said why
 
     @property
     def has_lease(self) -> bool:
@@ -54,6 +55,7 @@ class Membership:
                 await self._one_lease(lead)
             except* (UnavailableError, ConflictError) as group:  # a conflict: a new lease was gone before its first use
                 self._failures += 1
+                self.failure = next((e for e in group.exceptions if isinstance(e, WherryError)), None)
                 if self._failures == 1:
                     why = str(group.exceptions[0]).splitlines()[0]
                     log.warning("the store can't be reached", server=self._server.name, why=why)
@@ -66,7 +68,7 @@ class Membership:
             await self._store.commit(Txn((), (record,)))
             if self._failures:
                 log.info("the store answered again", server=self._server.name)
-            self._failures = 0
+            self._failures, self.failure = 0, None
             self._holds_lease.set()
             await _until_lost(lease, self._campaign(lease, lead))
             log.warning("the lease was lost", server=self._server.name)

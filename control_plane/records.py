@@ -4,7 +4,9 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from manifests.allocations import Ending
 from manifests.base import Model, Timestamp
+from manifests.workloads import WorkloadRef
 
 
 class ClusterRecord(Model):
@@ -42,6 +44,7 @@ class TokenRecord(Model):
 
     sha256: str
     role: Role
+    name: str = ""  # the server that made it
     created_s: Timestamp = Field(alias="createdAt")
 
 
@@ -51,3 +54,48 @@ class FreezeRecord(Model):
     by: str  # the role of the token
     reason: str = ""
     since_s: Timestamp = Field(alias="since")
+
+
+class DeletionRecord(Model):
+    """That a user deleted something, until the leader has told it as an event."""
+
+    place: str
+    changed_by: str = ""
+    at_s: Timestamp = Field(alias="at")
+
+
+class EventRecord(Model):
+    """Something that happened, and how often: one record for all that counts as the same. Written by the leader."""
+
+    subject: str  # service/web, node/n1, server/s1
+    namespace: str = ""  # of a workload
+    reason: str  # one word
+    message: str  # of the newest time, in words
+    allocation: str = ""  # which one it was about, the newest time
+    by: str = ""  # who did it, in words
+    revision: int  # of the change that was the newest time: what is older is counted
+    count: int = 1
+    first_s: Timestamp = Field(alias="firstAt")
+    last_s: Timestamp = Field(alias="lastAt")
+
+
+class EndedAllocation(Model):
+    """What is kept of an allocation that is gone: how it ended, and why. Written by the leader as it removes it."""
+
+    id: str
+    workload: WorkloadRef
+    version: int
+    index: int
+    node: str
+    phase: str  # how it was seen last: stopped, succeeded or failed; lost: its node went with it
+    stop_reason: str = ""
+    last_ending: Ending | None = None
+    restarts: int = 0
+    replaces: str | None = None
+    created_s: Timestamp = Field(alias="createdAt")
+    started_s: Timestamp | None = Field(None, alias="startedAt")
+    finished_s: Timestamp = Field(alias="finishedAt")  # or, where nobody saw its end, when it was removed
+
+    @property
+    def has_failed(self) -> bool:
+        return self.phase in ("failed", "lost")

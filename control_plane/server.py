@@ -18,8 +18,8 @@ from control_plane.api.context import Context
 from control_plane.api.routes import make_app
 from control_plane.bootstrap import ensure_cluster, ensure_token_file, register_token, write_client_file
 from control_plane.changes import ChangeFeed
+from control_plane.controllers.compactor import HistoryPromise
 from control_plane.core import assemble
-from control_plane.events import EventLog
 from control_plane.records import Role
 from control_plane.sessions import SessionRegistry
 from control_plane.store.open import open_store
@@ -48,6 +48,8 @@ class ServerOptions:
     join_token_file: Path | None = None
     heartbeat_s: float = 1.0
     lost_after_s: float = 5.0
+    keep_history_s: float = 3600.0  # of the store, at least
+    keep_revisions: int = 10_000
     log_level: str = "info"
 
     @property
@@ -93,16 +95,17 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
         url=options.url,
         heartbeat_s=options.heartbeat_s,
         lost_after_s=options.lost_after_s,
+        promise=HistoryPromise(options.keep_history_s, options.keep_revisions),
     )
-    events = EventLog(core.state, clock)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
             store=store,
             state=core.state,
             workload_writer=core.workload_writer,
+            cron_runner=core.cron_runner,
             node_writer=core.node_writer,
-            events=events,
-            changes=ChangeFeed(core.state, events),
+            freeze_writer=core.freeze_writer,
+            changes=ChangeFeed(core.state, core.events),
             sessions=core.sessions,
             membership=core.membership,
             server=core.server,
@@ -117,8 +120,8 @@ async def _ensure_tokens(options: ServerOptions, store: Store, clock: Clock) -> 
     """Make this host's tokens known to the cluster, and return the admin token."""
     admin = ensure_token_file(options.admin_token_file or options.data_dir / "admin.token", Role.ADMIN)
     join = ensure_token_file(options.join_token_file or options.data_dir / "join.token", Role.NODE)
-    await register_token(store, admin, Role.ADMIN, clock)
-    await register_token(store, join, Role.NODE, clock)
+    await register_token(store, admin, Role.ADMIN, clock, name=options.name)
+    await register_token(store, join, Role.NODE, clock, name=options.name)
     return admin
 
 

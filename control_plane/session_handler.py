@@ -47,6 +47,15 @@ class SessionHandler:
         """Return the node's session if it is served here now."""
         return self._served.get(node)
 
+    def movable(self) -> list[str]:
+        """Return the nodes whose agents know other servers, and from which nobody reads just now."""
+        return sorted(node for node, served in self._served.items() if served.servers > 1 and served.logs.is_idle)
+
+    async def send_on(self, node: str) -> None:
+        """Let the node's agent go on to another server."""
+        if (served := self._served.get(node)) is not None:
+            await served.connection.close()
+
     async def serve(self, connection: Connection) -> None:
         """Serve until the connection ends or the session is over."""
         try:
@@ -94,6 +103,7 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
+        self.servers = 1  # that the agent knows
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._changed: set[str] = set()  # allocations of which the agent must hear
         self._has_changed = asyncio.Event()
@@ -104,6 +114,7 @@ class ServedSession:
 
     async def run(self, hello: Hello) -> None:
         unsubscribe = self._state.subscribe(self._on_batch)
+        self.servers = hello.servers
         self._take_statuses(hello.statuses, 0)
         try:
             await self.connection.send(self._registry.welcome(self.session))

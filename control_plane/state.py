@@ -14,9 +14,18 @@ from typing import Generic, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from control_plane import keys
-from control_plane.records import ClusterRecord, FreezeRecord, LeaderRecord, ServerRecord, TokenRecord
+from control_plane.records import (
+    ClusterRecord,
+    DeletionRecord,
+    EndedAllocation,
+    EventRecord,
+    FreezeRecord,
+    LeaderRecord,
+    ServerRecord,
+    TokenRecord,
+)
 from control_plane.snapshots import begin_generation
-from control_plane.store.protocol import Change, Entry, Revision, Store
+from control_plane.store.protocol import ABSENT, Change, Entry, Revision, Store
 from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import Allocation, AllocationStatus
@@ -51,6 +60,7 @@ class ObjectChange:
     id: str
     old: Model | None
     new: Model | None
+    revision: Revision = ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +112,14 @@ class Table(Generic[T]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def apply(self, key: str, entry: Entry | None) -> ObjectChange:
+    def apply(self, key: str, entry: Entry | None, revision: Revision) -> ObjectChange:
         record_id = self._id_of(key.removeprefix(self.prefix))
         old = self._records.pop(record_id, None)
         new = None
         if entry is not None:
             value = self.model.read(entry.value)
             new = self._records[record_id] = Stored(value, key, entry.create_revision, entry.mod_revision)
-        return ObjectChange(self.name, record_id, old.value if old else None, new.value if new else None)
+        return ObjectChange(self.name, record_id, old.value if old else None, new.value if new else None, revision)
 
 
 def _last_part(rest: str) -> str:
@@ -133,6 +143,9 @@ class ClusterState:
         self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
         self.crons = Table("cron", keys.CRON_STATES, CronState)
         self.freeze = Table("freeze", keys.FREEZE, FreezeRecord)
+        self.ended = Table("ended", keys.ENDED, EndedAllocation)
+        self.events = Table("event", keys.EVENTS, EventRecord)
+        self.deletions = Table("deletion", keys.DELETIONS, DeletionRecord)
         self.servers = Table("server", keys.SERVERS, ServerRecord)
         self.tokens = Table("token", keys.TOKENS, TokenRecord)
         self.leader = Table("leader", keys.LEADER, LeaderRecord)
@@ -249,7 +262,7 @@ class ClusterState:
             if table is None:
                 continue
             try:
-                applied = table.apply(change.key, change.entry)
+                applied = table.apply(change.key, change.entry, change.revision)
             except ValidationError as error:
                 self.quarantined[change.key] = str(error)
                 log.error("a record could not be read and is left out", key=change.key, why=str(error)[:200])

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from control_plane import cron_views, keys
 from control_plane.controllers.disconnected import replaced_after_s
 from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
+from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.base import render_timestamp
@@ -17,6 +18,15 @@ from manifests.workloads import CronJob, DaemonSpec, JobSpec, Kind, ServiceSpec,
 from scheduler.model import NOTHING, Eligibility, Vector, vector_of
 
 View: TypeAlias = dict[str, Any]
+
+
+def frozen(state: ClusterState) -> View | None:
+    """Return who froze the cluster, why and since when; None if nobody did."""
+    record = state.freeze.get("")
+    if record is not None:
+        return {"by": record.by, "reason": record.reason, "since": render_timestamp(record.since_s)}
+    unread = {"by": "", "reason": "the record of it can't be read", "since": ""}
+    return unread if state.is_unreadable(keys.FREEZE) else None
 
 
 def node(state: ClusterState, name: str) -> View | None:
@@ -229,6 +239,35 @@ def _replaced_at(state: ClusterState, a: Allocation, status: AllocationStatus | 
     version = state.versions.get(keys.version_id(workload, a.version))
     spec = record.workload.spec
     return render_timestamp(node.changed_s + replaced_after_s(spec, version.workload.spec if version else spec))
+
+
+def ended(state: ClusterState, allocation_id: str) -> View | None:
+    """Return what is kept of an allocation that is gone, in the shape of one that is there."""
+    kept = next((e for e in state.ended.values() if e.id == allocation_id), None)
+    return ended_view(kept) if kept else None
+
+
+def ended_view(e: EndedAllocation) -> View:
+    shown = e.model_dump(mode="json", include={"last_ending", "started_s", "finished_s", "created_s"})
+    return {
+        "id": e.id,
+        "namespace": e.workload.namespace,
+        "kind": e.workload.kind,
+        "name": e.workload.name,
+        "version": e.version,
+        "index": e.index,
+        "node": e.node,
+        "desired": Desired.STOP,
+        "stopReason": e.stop_reason,
+        "replaces": e.replaces,
+        "phase": e.phase,
+        "health": "unknown",
+        "attempt": e.restarts + 1,
+        "restarts": e.restarts,
+        "message": e.stop_reason,
+        "isGone": True,
+        **shown,
+    }
 
 
 def _why(a: Allocation) -> View:

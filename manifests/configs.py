@@ -27,6 +27,7 @@ class ConfigRecord(Model):
     version: int
     created_s: Timestamp = Field(alias="createdAt")
     config: Config
+    changed_by: str = ""  # who made the last change, in words
 
 
 class ConfigVersionRecord(Model):

@@ -9,6 +9,7 @@
     ├─ UnauthorizedError     1    401   present a token
     ├─ ForbiddenError        1    403   use an identity with the right
     ├─ UnavailableError      1    503   try again: the store, the leader or a daemon is away
+    │  └─ StoreFullError     1    507   make room for the store first
     ├─ DriverError           1    502   look at the node's container manager
     └─ CompactedError        1    410   list again, then watch from the list's revision
 
@@ -92,6 +93,12 @@ class UnavailableError(WherryError):
     http_status = 503
 
 
+class StoreFullError(UnavailableError):
+    """The store has no room for a write, and takes none until somebody makes some."""
+
+    http_status = 507
+
+
 class DriverError(WherryError):
     http_status = 502
 
@@ -105,7 +112,7 @@ BY_HTTP_STATUS = MappingProxyType(
         kind.http_status: kind
         for kind in (
             *(InvalidError, UsageError, NotFoundError, ConflictError, TimedOutError, UnauthorizedError),
-            *(ForbiddenError, UnavailableError, DriverError, CompactedError),
+            *(ForbiddenError, UnavailableError, StoreFullError, DriverError, CompactedError),
         )
     }
 )  # for clients, which raise again what a server answered with

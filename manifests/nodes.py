@@ -26,6 +26,7 @@ class NodeIntent(Model):
     taints: tuple[Annotated[str, AfterValidator(_checked_taint)], ...] = ()  # each `key=value:effect`
     released: int = 0  # what the node keeps from before that generation may be stopped
     metadata: dict[LabelKey, Text] = Field(default_factory=dict)  # for people; nothing is decided by it
+    changed_by: str = ""  # who made the last change, in words
 
 
 class Liveness(StrEnum):

@@ -28,6 +28,7 @@ class Hello(Model):
     applied_revision: int = 0  # of the assignments that it obeys: a server that is behind must catch up first
     generation: int = 0  # of the store, to which that revision belongs; 0 before the first assignments
     kept: tuple[Allocation, ...] = ()  # what it keeps running from an earlier generation, unknown to this one
+    servers: int = 1  # how many it knows: one that knows several may be sent on to another
 
 
 class NodeReport(Model):

@@ -258,6 +258,7 @@ class WorkloadRecord(Model):
     promoted: int = 0  # the version whose canaries were promoted
     owner: WorkloadRef | None = None  # of a Job: the CronJob that it was made for
     cancelled: str = ""  # of a Job: why it must end, as failed, before it is complete
+    changed_by: str = ""  # who made the last change, in words
 
     @property
     def ref(self) -> WorkloadRef:
@@ -285,6 +286,7 @@ class VersionRecord(Model):
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, int] = Field(default_factory=dict)  # the version of each config that it uses
     cause: str = ""  # why it was made, where it wasn't a change of the spec: a config's change, undo, restart
+    changed_by: str = ""  # who made it, in words
 
 
 def makes_new_version(old: Workload, new: Workload) -> bool:

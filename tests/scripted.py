@@ -14,7 +14,7 @@ import aiohttp
 from control_plane.server import ServerOptions, serve
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
-from foundation.clock import SystemClock
+from foundation.clock import Clock, SystemClock
 from manifests.allocations import AllocationStatus, Desired, Health, Phase, advance
 from manifests.containers import Resources
 from manifests.nodes import NodeFacts
@@ -87,7 +87,13 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, *, store: str = "", on: Store | None = None, name: str = "s1", lost_after_s: float = 1.5
+    data_dir: Path,
+    *,
+    store: str = "",
+    on: Store | None = None,
+    name: str = "s1",
+    lost_after_s: float = 1.5,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Served]:
     """Run a server until the block ends: on a store of its own, or `on` that of another one."""
     port = free_port()
@@ -100,7 +106,7 @@ async def served(
         lost_after_s=lost_after_s,
     )
     await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
-    clock, rng = SystemClock(), random.Random(1)
+    clock, rng = clock or SystemClock(), random.Random(1)
     opened = on or await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve(chosen, opened, clock, rng), name="server")
@@ -157,6 +163,7 @@ class ScriptedAgent:
     most_unread_bytes: int = 0
     hello: dict[str, Any] = field(default_factory=dict)  # what it says beside its facts and statuses
     withdrawn: set[str] = field(default_factory=set)
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)  # the server has closed the session
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
     _unread_bytes: int = 0
     _sequence: int = 0
@@ -172,6 +179,7 @@ class ScriptedAgent:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self._take(FROM_SERVER.validate_json(message.data))
                 beats.cancel()
+        self.has_ended.set()
 
     async def answered(self) -> Welcome | Refused | None:
         return self.welcome or self.refused
@@ -265,6 +273,9 @@ async def connected(server: Served, *agents: ScriptedAgent) -> AsyncIterator[Non
 
 
 def manifest(kind: str = "Service", name: str = "web", **spec: Any) -> dict[str, Any]:
+    """Return a manifest; a service whose allocations count as available at once, unless told otherwise."""
+    if kind == "Service":
+        spec["update"] = {"minHealthyTime": "0s", **spec.get("update", {})}
     return {
         "apiVersion": "wherry/v1",
         "kind": kind,

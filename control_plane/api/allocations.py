@@ -5,9 +5,10 @@ from aiohttp import ClientError, web
 from control_plane import views
 from control_plane.api.bodies import flag, whole_number
 from control_plane.api.context import Context, context_of
+from control_plane.records import EndedAllocation
 from control_plane.session_handler import ServedSession
 from manifests.allocations import Allocation
-from manifests.errors import NotFoundError, UnavailableError
+from manifests.errors import NotFoundError, UnavailableError, UsageError
 from manifests.session import CloseStream, MoreLogs, OpenLogs
 
 FORWARDED = "X-Wherry-Forwarded"  # set by a server that asks on: the next one must answer by itself
@@ -15,21 +16,27 @@ MOST_TAIL = 1_000_000
 
 
 async def list_allocations(request: web.Request) -> web.Response:
-    state = context_of(request).state
-    found = [a for a in state.allocations.values() if _matches(request, a)]
+    """List allocations that are there; with `ended=true` also those that are gone, with `ended=only` these alone."""
+    state, ended = context_of(request).state, request.query.get("ended", "false")
+    if ended not in ("false", "true", "only"):
+        raise UsageError(f"ended={ended[:40]} is none of false, true and only")
+    found: list[Allocation | EndedAllocation] = []
+    found += [a for a in state.allocations.values() if ended != "only" and _matches(request, a)]
+    found += [e for e in state.ended.values() if ended != "false" and _matches(request, e)]
     found.sort(key=lambda a: (a.workload.namespace, a.workload.kind, a.workload.name, a.index, a.created_s))
-    items = [views.allocation(state, a.id) for a in found]
+    items = [views.ended_view(a) if isinstance(a, EndedAllocation) else views.allocation(state, a.id) for a in found]
     return web.json_response({"revision": state.revision, "items": items})
 
 
-def _matches(request: web.Request, a: Allocation) -> bool:
+def _matches(request: web.Request, a: Allocation | EndedAllocation) -> bool:
     query, ref = request.query, a.workload
     found = {"namespace": ref.namespace, "kind": ref.kind.lower(), "name": ref.name, "node": a.node}
     return all(query[name].lower() == value for name, value in found.items() if name in query)
 
 
 async def show(request: web.Request) -> web.Response:
-    view = views.allocation(context_of(request).state, request.match_info["id"])
+    state, id_ = context_of(request).state, request.match_info["id"]
+    view = views.allocation(state, id_) or views.ended(state, id_)
     if view is None:
         raise _unknown(request)
     return web.json_response(view)

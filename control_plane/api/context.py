@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
-from control_plane.events import EventLog
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.session_handler import SessionHandler
@@ -21,8 +22,9 @@ class Context:
     store: Store
     state: ClusterState
     workload_writer: WorkloadWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
-    events: EventLog
+    freeze_writer: FreezeWriter
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

@@ -7,17 +7,28 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from control_plane import views
 from control_plane.api.context import context_of
 from control_plane.bootstrap import hash_of
-from control_plane.records import Role
+from control_plane.desired.actor import acting_as
+from control_plane.records import Role, TokenRecord
 from control_plane.state import ClusterState
 from foundation.logs import Log
-from manifests.errors import ForbiddenError, NotFoundError, UnauthorizedError, UnavailableError, UsageError, WherryError
+from manifests.errors import (
+    ForbiddenError,
+    NotFoundError,
+    StoreFullError,
+    UnauthorizedError,
+    UnavailableError,
+    UsageError,
+    WherryError,
+)
 
 log = Log(__name__)
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+ROLE: web.RequestKey[Role] = web.RequestKey("role", Role)  # of the caller
 ROLES: web.AppKey[dict[Handler, frozenset[Role] | None]] = web.AppKey("roles", dict)  # None: anyone, without a token
 
 STORE_TIMEOUT_S = 3.0  # a lease that is only lost is replaced sooner
@@ -34,6 +45,7 @@ GENERATION = "Wherry-Generation"  # of the store: another one since a snapshot w
 REVISION = "Wherry-Revision"  # at which an answer is true
 STALENESS = "Wherry-Staleness"  # seconds since this server last heard of the store
 MIN_REVISION = "Wherry-Min-Revision"  # which an answer must have, so that nobody goes back in time between servers
+MOST_WARNING = 300  # characters
 STALE = '110 wherry "this server has lost the store, so what it says may be out of date"'
 
 
@@ -43,11 +55,12 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         if isinstance(request.match_info.http_exception, web.HTTPException):
             raise _no_route(request)
-        _authorize(request)
+        token = _authorize(request)
         await _await_revision(request)
         if request.method not in ("GET", "HEAD"):
             await _await_store(request)
-        return await handler(request)
+        with acting_as(_words_of(token, request)):
+            return await handler(request)
     except WherryError as error:
         return problem(error)
     except web.HTTPException as error:
@@ -73,7 +86,18 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers[REVISION] = str(context.state.revision)
     response.headers[STALENESS] = f"{context.state.staleness_s():.1f}"
     if not context.membership.has_lease:
-        response.headers["Warning"] = STALE
+        response.headers.add("Warning", STALE)
+    if ROLE in request and (frozen := views.frozen(context.state)):
+        response.headers.add("Warning", _frozen_warning(frozen))
+
+
+def _frozen_warning(frozen: views.View) -> str:
+    """Return the words of a header: plain characters, and no quotes within."""
+    by = f" by {frozen['by']}" if frozen["by"] else ""
+    reason = f": {frozen['reason']}" if frozen["reason"] else ""
+    text = f"the cluster is frozen since {frozen['since'] or '?'}{by}{reason}"
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
+    return f'199 wherry "{plain[:MOST_WARNING]}"'
 
 
 def problem(error: WherryError) -> web.Response:
@@ -94,10 +118,13 @@ def problem(error: WherryError) -> web.Response:
 
 async def _await_store(request: web.Request) -> None:
     """Return if writes can be tried. Raises UnavailableError if this server has lost the store for a while."""
+    membership = context_of(request).membership
     try:
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            await context_of(request).membership.wait_for_lease()
+            await membership.wait_for_lease()
     except TimeoutError:
+        if isinstance(membership.failure, StoreFullError):
+            raise membership.failure from None
         raise UnavailableError(
             "nothing can be changed now",
             why="this server can't reach the store",
@@ -122,11 +149,11 @@ def _no_route(request: web.Request) -> WherryError:
     )
 
 
-def _authorize(request: web.Request) -> None:
-    """Raise unless the route is open to anyone or the bearer token has one of its roles. Deny is the default."""
+def _authorize(request: web.Request) -> TokenRecord | None:
+    """Return the caller's token, or None where anyone may call. Raises unless it has one of the route's roles."""
     roles = request.app[ROLES].get(request.match_info.handler, frozenset())
     if roles is None:
-        return
+        return None
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise UnauthorizedError(
@@ -134,13 +161,23 @@ def _authorize(request: web.Request) -> None:
             why="the call carries no bearer token",
             fix="The command line finds its own on a server's host; elsewhere set WHERRY_TOKEN.",
         )
-    role = _role_of(context_of(request).state, token.strip())
-    if role is None:
+    known = _known_token(context_of(request).state, token.strip())
+    if known is None:
         raise UnauthorizedError("the token is not known here", fix="Look whether it is for this cluster.")
-    if role not in roles:
-        raise ForbiddenError(f"a {role} token may not do this", fix="Use an admin token.")
+    if known.role not in roles:
+        raise ForbiddenError(f"a {known.role} token may not do this", fix="Use an admin token.")
+    request[ROLE] = known.role
+    return known
 
 
-def _role_of(state: ClusterState, token: str) -> Role | None:
+def _known_token(state: ClusterState, token: str) -> TokenRecord | None:
     sha256 = hash_of(token)
-    return next((t.role for t in state.tokens.values() if hmac.compare_digest(t.sha256, sha256)), None)
+    return next((t for t in state.tokens.values() if hmac.compare_digest(t.sha256, sha256)), None)
+
+
+def _words_of(token: TokenRecord | None, request: web.Request) -> str:
+    """Return who calls, for the records: `admin token of s1, from 10.0.0.5`."""
+    if token is None:
+        return ""
+    named = f"{token.role} token of {token.name}" if token.name else f"{token.role} token"
+    return f"{named}, from {request.remote}" if request.remote else named

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane.api import allocations, cluster, nodes, pages, servers, session, watch, workloads
+from control_plane.api import allocations, cluster, events, nodes, pages, servers, session, watch, workloads
 from control_plane.api.bodies import MOST_BODY_BYTES
 from control_plane.api.context import CONTEXT, Context
 from control_plane.api.guard import ROLES, Handler, add_headers, guard
@@ -17,6 +17,8 @@ _WORKLOAD = "/v1/workloads/{namespace}/{kind}/{name}"
 TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/health", cluster.health, ANYONE),
     ("GET", "/v1/cluster", cluster.show, ADMIN),
+    ("POST", "/v1/freeze", cluster.freeze, ADMIN),
+    ("POST", "/v1/unfreeze", cluster.unfreeze, ADMIN),
     ("GET", "/v1/servers", servers.list_servers, ADMIN),
     ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
@@ -31,11 +33,12 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("PUT", _WORKLOAD, workloads.put, ADMIN),
     ("DELETE", _WORKLOAD, workloads.delete, ADMIN),
     ("POST", _WORKLOAD + "/scale", workloads.scale, ADMIN),
+    ("POST", _WORKLOAD + "/run", workloads.run, ADMIN),
     ("POST", "/v1/apply", workloads.apply, ADMIN),
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
-    ("GET", "/v1/events", watch.list_events, ADMIN),
+    ("GET", "/v1/events", events.list_events, ADMIN),
     ("GET", "/v1/watch", watch.watch, ADMIN),
     ("GET", "/v1/session", session.serve, NODE),
     ("GET", "/", pages.index, ANYONE),

@@ -6,36 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 
 from aiohttp import web
 
-from control_plane import keys, views
+from control_plane import event_views, keys, views
 from control_plane.api.bodies import whole_number
 from control_plane.api.context import Context, context_of
 from control_plane.api.guard import GENERATION
 from control_plane.changes import Subscription, View, ViewKey
-from control_plane.events import Event
-from manifests.base import render_timestamp
 from manifests.errors import CompactedError, UsageError
 
 PROGRESS_EVERY_S = 10.0
 TYPES = frozenset({"node", "workload", "allocation", "event"})
-MOST_EVENTS = 2000
-
-
-async def list_events(request: web.Request) -> web.Response:
-    context = context_of(request)
-    limit = whole_number(request, "limit", most=MOST_EVENTS)
-    items = [event_view(e) for e in context.events.newest(MOST_EVENTS if limit is None else limit)]
-    return web.json_response({"revision": context.state.revision, "items": items})
-
-
-def event_view(event: Event) -> View:
-    return {
-        "revision": event.revision,
-        "at": render_timestamp(event.at_s),
-        "subject": event.subject,
-        "reason": event.reason,
-        "message": event.message,
-        "workload": event.workload,
-    }
 
 
 async def watch(request: web.Request) -> web.StreamResponse:
@@ -96,11 +75,9 @@ async def _changes(
     while True:
         touched, events = subscription.take()
         revision = context.state.revision
-        changes = [_change(context, key, revision) for key in touched if key[0] in types]
+        changes = [change for key in touched if key[0] in types and (change := _change(context, key, revision))]
         if "event" in types:
-            changes += [
-                {"type": "event", "action": "put", "revision": e.revision, "object": event_view(e)} for e in events
-            ]
+            changes += [_put("event", e.revision, event_views.live(e)) for e in events]
         if is_first:
             changes.append({"type": "synced", "revision": revision})
             is_first = False
@@ -113,13 +90,26 @@ async def _changes(
             yield [{"type": "progress", "revision": context.state.revision}]
 
 
-def _change(context: Context, key: ViewKey, revision: int) -> View:
+_SHOW = {
+    "node": views.node,
+    "workload": views.workload,
+    "allocation": views.allocation,
+    "event": event_views.stored,
+}
+
+
+def _change(context: Context, key: ViewKey, revision: int) -> View | None:
     type_, object_id = key
-    show = {"node": views.node, "workload": views.workload, "allocation": views.allocation}[type_]
-    view = show(context.state, object_id)
+    view = _SHOW[type_](context.state, object_id)
+    if view is None and type_ == "event":
+        return None  # it was too old to be kept, which is no news
     if view is not None:
-        return {"type": type_, "action": "put", "revision": revision, "object": view}
+        return _put(type_, revision, view)
     return {"type": type_, "action": "delete", "revision": revision, "object": _name(type_, object_id)}
+
+
+def _put(type_: str, revision: int, view: View) -> View:
+    return {"type": type_, "action": "put", "revision": revision, "object": view}
 
 
 def _name(type_: str, object_id: str) -> View:

@@ -10,14 +10,16 @@ from dataclasses import replace
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
+from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
+from control_plane.controllers.history import kept_of
 from control_plane.controllers.orphans import OrphanWatch
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
-from control_plane.controllers.snapshot import kept_of, overfull, seen_of, snapshot_of
+from control_plane.controllers.snapshot import kept_since_restore, overfull, seen_of, snapshot_of
 from control_plane.controllers.writes import (
     Unit,
     adoption_unit,
@@ -30,7 +32,7 @@ from control_plane.controllers.writes import (
 )
 from control_plane.dependencies import dependencies_of, unmet
 from control_plane.state import ClusterState
-from control_plane.store.protocol import Compare, CreatedAt, Delete, Store, Txn
+from control_plane.store.protocol import Compare, CreatedAt, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
@@ -44,15 +46,16 @@ log = Log(__name__)
 
 PASS_GAP_S = 0.01  # a burst of events makes few passes
 CONFLICT_PAUSE_S = 0.05
-KEPT_VERSIONS = 10
 MOST_PER_PASS = 500  # placements of one workload, so that a burst delays nobody by more than one pass
 
 
 class Leader:
     """Leads the cluster under one fence, from `lead` until cancelled or deposed."""
 
-    def __init__(self, store: Store, state: ClusterState, clock: Clock, *, lost_after_s: float) -> None:
-        self._store, self._state, self._clock = store, state, clock
+    def __init__(
+        self, store: Store, state: ClusterState, clock: Clock, bookkeeping: Bookkeeping, *, lost_after_s: float
+    ) -> None:
+        self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
         self._lost_after_s = lost_after_s
 
     async def lead(self, fence: CreatedAt) -> None:
@@ -64,6 +67,7 @@ class Leader:
         try:
             async with TaskGroup() as tasks:
                 tasks.create_task(orphans.run(fence), name="orphan-watch")
+                tasks.create_task(self._bookkeeping.run(fence), name="bookkeeping")
                 await self._passes(fence, dirty)
                 raise _DeposedError
         except* _DeposedError:
@@ -128,13 +132,14 @@ class Leader:
             nodes=snapshot.nodes,
             said=self._state.workload_statuses.get(workload),
             versions=self._state.versions_of(workload),
-            kept=kept_of(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
+            kept=kept_since_restore(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
             was_blocked=is_blocked,
             cron=cron_sight_of(self._state, workload, self._clock.wall_s()),
             waits_for=unmet(self._state, record) if record else (),
         )
         try:
-            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            progress = None if is_frozen(self._state) else progress_of(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress)
             return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
@@ -147,23 +152,23 @@ class Leader:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
         units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
-        units += [removal_unit(a) for d in decisions.values() for a in d.removals]
-        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
+        for d in decisions.values():
+            kept = kept_of(self._state, d.removals, self._clock.wall_s())
+            units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
         units += cron_units(self._state, decisions, self._clock.wall_s())
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
             units.append(unit)
         for workload, decision in decisions.items():
             units += self._status_units(workload, decision, plan)
-            units += self._old_versions(workload)
-            units += self._last_units(workload)
         return units
 
     def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
         record = self._state.workloads.get(workload)
         if record is None:
-            return []
+            return []  # the collector takes what is left over
         said = self._state.workload_statuses.get(workload)
         status = WorkloadStatus(
             ref=record.ref,
@@ -175,30 +180,7 @@ class Leader:
             is_waiting=decision.is_waiting,
             rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
         )
-        return [] if status == said else [status_unit(self._state, workload, status)]
-
-    def _old_versions(self, workload: str) -> list[Unit]:
-        """Return what removes versions that are old and that no allocation is of."""
-        record = self._state.workloads.get(workload)
-        if record is None:
-            return []
-        used = {a.version for a in self._state.allocations_of(workload)} | {record.version}
-        said = self._state.workload_statuses.get(workload)
-        used |= {said.rollout.target, said.rollout.last_healthy} if said and said.rollout else set()
-        old = [v for v in self._state.versions_of(workload) if v <= record.version - KEPT_VERSIONS]
-        return [_version_gone(workload, v) for v in old if v not in used]
-
-    def _last_units(self, workload: str) -> list[Unit]:
-        """Return what removes the rest of a deleted workload, once no allocation of it is left."""
-        is_there = workload in self._state.workloads or self._state.is_unreadable(keys.WORKLOADS + workload)
-        if is_there or self._state.allocations_of(workload):
-            return []
-        rest = [_version_gone(workload, v) for v in self._state.versions_of(workload)]
-        if workload in self._state.workload_statuses:
-            rest.append(Unit((Delete(keys.WORKLOAD_STATUSES + workload),)))
-        if workload in self._state.crons:
-            rest.append(Unit((Delete(keys.CRON_STATES + workload),)))
-        return rest
+        return [status_unit(self._state, workload, status)] if status != said else []
 
     async def _commit(self, fence: CreatedAt, units: list[Unit], *, also: Sequence[Compare] = ()) -> None:
         """Commit everything, and wait until the cache has it: the next pass must see what this one did."""
@@ -209,10 +191,6 @@ class Leader:
                 _log_writes(txn, revision)
         finally:
             await self._state.wait_for(revision)
-
-
-def _version_gone(workload: str, version: int) -> Unit:
-    return Unit((Delete(keys.VERSIONS + keys.version_id(workload, version)),))
 
 
 def _first_of_each(placements: Sequence[Placement]) -> list[Placement]:

@@ -81,7 +81,7 @@ def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
     ]
 
 
-def kept_of(state: ClusterState, workload: str, without: frozenset[str]) -> list[Allocation]:
+def kept_since_restore(state: ClusterState, workload: str, without: frozenset[str]) -> list[Allocation]:
     """Return what nodes keep of the workload from before a restore, at versions that were restored with it.
 
     A version of the same number that was made since the restore may be another one. `without` are nodes to pass over.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from control_plane import keys
 from control_plane.controllers.decision import Stop, Succession
+from control_plane.controllers.history import ended_id
+from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
 from control_plane.store.protocol import (
     ABSENT,
@@ -61,9 +63,16 @@ def adoption_unit(state: ClusterState, allocation: Allocation) -> Unit:
     return Unit((Put(key, allocation.to_bytes()),), compares)
 
 
-def removal_unit(allocation: Allocation) -> Unit:
+def removal_unit(state: ClusterState, allocation: Allocation, ended: EndedAllocation | None) -> Unit:
+    """Return the end of an allocation's records, and what is kept of it, if it is as it was when that was decided."""
+    desired = _desired_key(allocation)
     observed = keys.STATUSES + keys.placed_id(allocation.node, allocation.id)
-    return Unit((Delete(_desired_key(allocation)), Delete(observed)))
+    compares = (
+        ModifiedAt(desired, state.allocations.modified_at(allocation.id)),
+        ModifiedAt(observed, state.statuses.modified_at(allocation.id)),
+    )
+    kept = (Put(keys.ENDED + ended_id(ended), ended.to_bytes()),) if ended else ()
+    return Unit((Delete(desired), Delete(observed), *kept), compares)
 
 
 def placement_unit(

@@ -85,8 +85,8 @@ async function* lines(body) {
 function take(into, change) {
   into.revision = Math.max(into.revision, change.revision);
   if (change.type === 'event') {
-    const known = into.events.some((e) => eventKey(e) === eventKey(change.object));
-    if (!known) into.events = [...into.events, change.object].slice(-MOST_EVENTS);
+    const others = into.events.filter((e) => eventKey(e) !== eventKey(change.object));
+    into.events = [...others, change.object].slice(-MOST_EVENTS);
   } else if (change.type in into) {
     const id = idOf(change.type, change.object);
     if (change.action === 'delete') into[change.type].delete(id);
@@ -99,7 +99,8 @@ function idOf(type, object) {
   return type === 'node' ? object.name : `${object.namespace}/${object.kind}/${object.name}`;
 }
 
-const eventKey = (event) => `${event.revision} ${event.at} ${event.subject} ${event.reason} ${event.message}`;
+// A stored event has an id, and comes again with each time that it is counted; one that is only told live has none.
+const eventKey = (event) => event.id || `${event.revision} ${event.at} ${event.subject} ${event.reason} ${event.message}`;
 
 // ---- the token -----------------------------------------------------------------------------------------------
 
@@ -361,7 +362,7 @@ function countsOf(w) {
 function drawEvents() {
   $('no-events').hidden = !heardAt || cluster.events.length > 0;
   const newestFirst = [...cluster.events].reverse();
-  sync($('events'), newestFirst, eventKey, createEvent, () => {});
+  sync($('events'), newestFirst, (event) => `${eventKey(event)} ${event.count}`, createEvent, () => {});
 }
 
 function createEvent(event) {
@@ -369,7 +370,9 @@ function createEvent(event) {
   const time = make('time', '', new Date(event.at).toLocaleTimeString([], { hour12: false }));
   time.dateTime = event.at;
   time.title = new Date(event.at).toLocaleString();
-  element.append(time, make('span', 'subject', event.subject), make('span', 'message', event.message || event.reason));
+  const times = event.count > 1 ? ` (${event.count} times)` : '';
+  const said = `${event.message || event.reason}${event.by ? `, by ${event.by}` : ''}${times}`;
+  element.append(time, make('span', 'subject', event.subject), make('span', 'message', said));
   return element;
 }
 

@@ -7,6 +7,9 @@ servers can't overwrite each other unseen.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from control_plane import keys
+from control_plane.desired.actor import current_actor
+from control_plane.records import DeletionRecord
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Compare, Delete, Put, Revision, Store, Txn
 from foundation.clock import Clock
@@ -30,6 +33,11 @@ class Committer:
         revision = await self.store.commit(Txn(tuple(compares), tuple(writes)))
         await self.state.wait_for(revision)
         return revision
+
+    def deletion(self, place: str) -> Put:
+        """Return the note of who deletes what lives there: part of the deletion, for the leader to tell."""
+        record = DeletionRecord(place=place, changed_by=current_actor(), at_s=self._clock.wall_s())
+        return Put(keys.DELETIONS + place, record.to_bytes())
 
     async def retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try again when someone else wrote in between: each attempt reads afresh."""

@@ -1,6 +1,7 @@
 """Writes what operators want of nodes: cordon, drain, and to forget one that is gone for good."""
 
 from control_plane import keys
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer
 from control_plane.store.protocol import ABSENT, Delete, ModifiedAt, Put, Revision
 from manifests.errors import ConflictError, NotFoundError
@@ -22,6 +23,7 @@ class NodeWriter:
             new = old.model_copy(update=changes)
             if new == old:
                 return self._state.revision
+            new = new.model_copy(update={"changed_by": current_actor()})
             compare = ModifiedAt(key, entry.mod_revision if entry else ABSENT)
             return await self._committer.commit((compare,), (Put(key, new.to_bytes()),))
 
@@ -40,7 +42,11 @@ class NodeWriter:
                 f"node {node} can't be deleted", why="its agent is connected", fix="Drain it, then stop its agent."
             )
         compare = ModifiedAt(keys.NODES + node, self._state.nodes.modified_at(node))
-        writes = (Delete(keys.NODES + node), Delete(keys.NODE_INTENTS + node))
+        writes = (
+            Delete(keys.NODES + node),
+            Delete(keys.NODE_INTENTS + node),
+            self._committer.deletion(keys.node_place(node)),
+        )
         return await self._committer.commit((compare,), writes)
 
     def _known_node(self, node: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from control_plane import keys
+from control_plane.dependencies import refuse_cycles
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision
 from foundation.clock import Clock
@@ -54,6 +56,7 @@ class WorkloadWriter:
         self, workloads: Sequence[Workload], *, dry_run: bool = False, expected: Revision | None = None
     ) -> tuple[Revision, list[Result]]:
         """Store all the workloads, or say what that would do. Raises ConflictError if they aren't at `expected`."""
+        refuse_cycles(self._state, workloads)
         if len(workloads) > MOST_DOCUMENTS:
             raise InvalidError(
                 f"{len(workloads)} documents are too many for one apply",
@@ -65,7 +68,7 @@ class WorkloadWriter:
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:
             entry = await self._existing(workload)
-            old = _read_record(workload, entry).workload
+            old = read_record(workload, entry).workload
             if not isinstance(old, Service):
                 raise InvalidError(
                     f"{old.kind} {old.metadata.name} can't be scaled",
@@ -85,7 +88,9 @@ class WorkloadWriter:
             entry = await self._existing(workload)
             _check_expected(workload, entry, expected)
             key = keys.WORKLOADS + workload
-            return await self._committer.commit((ModifiedAt(key, entry.mod_revision),), (Delete(key),))
+            return await self._committer.commit(
+                (ModifiedAt(key, entry.mod_revision),), (Delete(key), self._committer.deletion(workload))
+            )
 
         return await self._committer.retried(delete_once)
 
@@ -114,7 +119,11 @@ class WorkloadWriter:
             if result.makes_version:
                 key = keys.VERSIONS + keys.version_id(workload_id, record.version)
                 version = VersionRecord(
-                    uid=record.uid, version=record.version, created_s=self._clock.wall_s(), workload=workload
+                    uid=record.uid,
+                    version=record.version,
+                    created_s=self._clock.wall_s(),
+                    workload=workload,
+                    changed_by=record.changed_by,
                 )
                 compares.append(ModifiedAt(key, ABSENT))
                 writes.append(Put(key, version.to_bytes()))
@@ -123,12 +132,17 @@ class WorkloadWriter:
         return await self._committer.commit(compares, writes), results
 
     def _next_record(self, workload_id: str, workload: Workload, entry: Entry | None) -> tuple[WorkloadRecord, Result]:
-        old = _read_record(workload_id, entry) if entry else None
+        old = read_record(workload_id, entry) if entry else None
         if old is None:
             version = 1 + max(self._versions_of(workload_id), default=0)
             uid = f"{self._rng.getrandbits(64):016x}"
             record = WorkloadRecord(
-                uid=uid, version=version, generation=1, created_s=self._clock.wall_s(), workload=workload
+                uid=uid,
+                version=version,
+                generation=1,
+                created_s=self._clock.wall_s(),
+                workload=workload,
+                changed_by=current_actor(),
             )
             return record, _result(record, "created", makes_version=True)
         _check_job(old.workload, workload)
@@ -137,14 +151,15 @@ class WorkloadWriter:
             return old, _result(old, "unchanged", makes_version=False)
         is_new = makes_new_version(old.workload, workload)
         update = {"workload": workload, "generation": old.generation + 1, "version": old.version + is_new}
-        record = old.model_copy(update=update)
+        record = old.model_copy(update={**update, "changed_by": current_actor()})
         return record, _result(record, "changed", makes_version=is_new, changes=changes)
 
     def _versions_of(self, workload_id: str) -> list[int]:
         return list(self._state.versions_of(workload_id))
 
 
-def _read_record(workload: str, entry: Entry) -> WorkloadRecord:
+def read_record(workload: str, entry: Entry) -> WorkloadRecord:
+    """Return the record. Raises ConflictError if it can't be read: it must not be overwritten unread."""
     try:
         return WorkloadRecord.read(entry.value)
     except ValidationError as error:

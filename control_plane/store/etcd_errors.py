@@ -6,7 +6,14 @@ Some of etcd's meanings are only in the text of an error; those texts are matche
 import grpc
 from grpc.aio import AioRpcError
 
-from manifests.errors import ForbiddenError, InvalidError, UnauthorizedError, UnavailableError, WherryError
+from manifests.errors import (
+    ForbiddenError,
+    InvalidError,
+    StoreFullError,
+    UnauthorizedError,
+    UnavailableError,
+    WherryError,
+)
 
 # The outcome of a write that fails with one of these is unknown: the request may be on its way to the leader yet.
 TRANSIENT = frozenset(
@@ -60,8 +67,11 @@ def translated(error: AioRpcError, endpoint: str) -> WherryError:
     if error.code() == grpc.StatusCode.UNAUTHENTICATED or "authentication failed" in why:
         return UnauthorizedError(what, why=why, fix="Check the user and the password.")
     if "database space exceeded" in why:
-        return UnavailableError(
-            what, why=why, fix="Compact and defragment etcd, then run `etcdctl alarm disarm`, or raise its quota."
+        return StoreFullError(
+            "nothing can be changed: etcd is full",
+            why=f"etcd at {endpoint} has raised its NOSPACE alarm ({why})",
+            fix="Run `etcdctl defrag` for each member and then `etcdctl alarm disarm`; if that doesn't last, raise "
+            "--quota-backend-bytes. What runs goes on running meanwhile.",
         )
     if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidError(what, why=why)

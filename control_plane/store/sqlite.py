@@ -120,6 +120,8 @@ class SqliteStore:
         start: int | None = 0
         while start is not None:  # in steps, so that other writes get between them
             start = await self._writer.run(partial(Log.compact, revision=revision, start=start))
+        while await self._writer.run(Log.shrink):
+            pass
 
     async def members(self) -> tuple[MemberHealth, ...]:
         """Return how the file is: its size with the log beside it, and whether it can be read."""

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 from pathlib import Path
 
-from manifests.errors import UnavailableError, WherryError
+from manifests.errors import StoreFullError, UnavailableError, WherryError
 
 APPLICATION_ID = 0x57485259  # "WHRY"
 SCHEMA_VERSION = 1
@@ -87,7 +87,7 @@ def translated(error: sqlite3.Error, path: Path) -> WherryError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return corrupt(path, str(error))
     if code == sqlite3.SQLITE_FULL:
-        return UnavailableError(
+        return StoreFullError(
             f"the store {path} can't write", why="its disk is full", fix="Free some space; then it goes on by itself."
         )
     return UnavailableError(f"the store {path} can't be used now", why=str(error), fix="Look at its disk.")
@@ -113,6 +113,7 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
             why=f"its format is {version}, and this version of Wherry knows formats up to {SCHEMA_VERSION}",
             fix="Use the newer version of Wherry that wrote it.",
         )
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file: compaction gives its pages back
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")

@@ -15,6 +15,7 @@ POSITION_BITS = 20  # how many keys one revision may change, as a power of two: 
 REPLAY_ROWS = 500
 REPLAY_BYTES = 4_000_000
 COMPACT_ROWS = 2_000
+SHRINK_PAGES = 500  # given back in one step
 
 _Row = tuple[int, bytes, bytes | None, int]  # of the log: id, key, value, created
 
@@ -112,6 +113,21 @@ class Log:
             (start, last, end),
         )
         return last + 1 if len(ids) == COMPACT_ROWS else None
+
+    def shrink(self) -> bool:
+        """Give some free pages back to the file system, and say whether to go on; a fifth stays for what comes."""
+        free, pages = self._pages()
+        surplus = free - (pages - free) // 4
+        if surplus <= 0:
+            return False
+        for _ in range(min(surplus, SHRINK_PAGES)):  # one by one, since `execute` makes only the first step of it
+            self.connection.execute("PRAGMA incremental_vacuum(1)")
+        return surplus > SHRINK_PAGES and self._pages()[0] < free  # files of older versions can't shrink
+
+    def _pages(self) -> tuple[int, int]:
+        (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        return int(free), int(pages)
 
     def _put(self, put: Put, revision: Revision, position: int) -> Change:
         key = put.key.encode()

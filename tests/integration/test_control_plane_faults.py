@@ -22,7 +22,7 @@ from tests.lab.faults import (
     service,
 )
 from tests.lab.network import why_no_lab
-from tests.lab.waiting import hold_for, wait_until
+from tests.lab.waiting import hold_for, wait_still, wait_until
 
 pytestmark = [
     pytest.mark.hosts,
@@ -171,5 +171,5 @@ async def apply_to(cluster: Cluster, server: str) -> Answer:
 
 async def test_an_idle_cluster_writes_nothing(cluster: Cluster) -> None:
     await converged(cluster)
-    revision = await revision_now(cluster)
+    revision = await wait_still(lambda: revision_now(cluster), 3.0, LATE_S, "the last events are stored")
     await hold_for(lambda: revision_now(cluster), 10.0, "the revision stands still", lambda now: now == revision)

@@ -13,7 +13,7 @@ import pytest
 from control_plane.store.etcd import EtcdStore
 from control_plane.store.protocol import ABSENT, Change, CreatedAt, ModifiedAt, Put, Revision, Store, Txn
 from foundation.clock import SystemClock
-from manifests.errors import ConflictError, UnavailableError
+from manifests.errors import ConflictError, StoreFullError, UnavailableError
 from tests.etcd import EtcdCluster, etcd_cluster
 
 pytestmark = pytest.mark.etcd
@@ -238,3 +238,32 @@ async def test_a_lease_that_can_not_be_renewed_is_lost_in_its_time() -> None:
             await lease.wait_lost()
         assert 1.5 < time.monotonic() - begun_s < 10
         cluster.resume(0)
+
+
+async def put_large(store: Store, count: int, *, compact_every: int) -> None:
+    for number in range(count):
+        last = await store.commit(Txn((), (Put("/large", bytes(200_000)),)))
+        if number % compact_every == compact_every - 1:
+            await store.compact(last)
+
+
+async def test_a_full_etcd_refuses_writes_by_its_alarm_and_still_reads_and_compacts() -> None:
+    quota = ("--quota-backend-bytes", "4000000")
+    async with etcd_cluster(options=quota) as cluster, opened(cluster.endpoints) as store:
+        kept = await store.commit(Txn((), (Put("/kept", b"1"),)))
+        with pytest.raises(StoreFullError, match="NOSPACE") as refused:
+            await put_large(store, 100, compact_every=1000)
+        assert refused.value.http_status == 507
+        assert "etcdctl alarm disarm" in refused.value.fix
+        entry = await store.get("/kept")
+        assert entry is not None
+        assert entry.mod_revision == kept
+        await store.compact((await store.list_prefix("/")).revision)
+        with pytest.raises(StoreFullError):
+            await store.commit(Txn((), (Put("/kept", b"2"),)))
+
+
+async def test_an_etcd_whose_history_is_compacted_does_not_fill_up() -> None:
+    quota = ("--quota-backend-bytes", "8000000")
+    async with etcd_cluster(options=quota) as cluster, opened(cluster.endpoints) as store:
+        await put_large(store, 200, compact_every=5)  # 40 MB in all

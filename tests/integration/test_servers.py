@@ -154,3 +154,23 @@ async def test_what_is_kept_may_be_stopped_once_it_is_released(first: Served) ->
             return agent.withdrawn
 
         await wait_until(withdrawn, 10, "it is withdrawn", lambda ids: ids == {"old-0-kept"})
+
+
+async def test_a_server_with_far_more_than_its_share_of_agents_sends_some_on(first: Served, second: Served) -> None:
+    agents = [ScriptedAgent(first, facts(f"n{i}"), hello={"servers": 2}) for i in range(8)]
+    loyal = [ScriptedAgent(first, facts(f"l{i}")) for i in range(2)]
+
+    async def connected_to_first() -> int:
+        return int((await first.get("/v1/servers"))["items"][0]["agents"])
+
+    async with connected(first, *agents, *loyal):
+        assert await connected_to_first() == 10
+        assert (await second.get("/v1/servers"))["items"][1]["agents"] == 0
+        closed = [agent for agent in agents if agent.has_ended.is_set()]
+        assert closed == []
+
+        async def sent_on() -> int:
+            return sum(agent.has_ended.is_set() for agent in agents)
+
+        await wait_until(sent_on, 30, "half of them are sent on", lambda count: count >= 5)
+        assert not any(agent.has_ended.is_set() for agent in loyal)

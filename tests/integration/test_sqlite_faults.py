@@ -14,7 +14,7 @@ import pytest
 from control_plane.store.protocol import ABSENT, CreatedAt, Put, Revision, Txn
 from control_plane.store.sqlite import SqliteStore
 from foundation.clock import SystemClock
-from manifests.errors import UnavailableError, WherryError
+from manifests.errors import StoreFullError, UnavailableError, WherryError
 
 SOON_S = 30.0
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ async def test_a_full_disk_refuses_writes_whole_and_heals(small_disk: Path) -> N
     ballast.write_bytes(bytes(2_000_000))
     kept: dict[str, Revision] = {}
     async with opened(path) as store:
-        with pytest.raises(UnavailableError, match="disk is full"):
+        with pytest.raises(StoreFullError, match="disk is full"):
             await fill(store, kept)
         failed = f"/{len(kept)}"
         assert await store.get(failed) is None

@@ -42,6 +42,22 @@ async def wait_until(
     raise AssertionError(f"not within {deadline_s} s: {describe}\nlast state: {last!r}")
 
 
+async def wait_still(read: Callable[[], Awaitable[State]], still_s: float, deadline_s: float, describe: str) -> State:
+    """Return the state once it has been the same for so long, e.g. the store's revision once the last is written."""
+    loop = asyncio.get_running_loop()
+    last, since_s = await read(), loop.time()
+
+    async def state_if_still() -> State | None:
+        nonlocal last, since_s
+        state = await read()
+        if state != last:
+            last, since_s = state, loop.time()
+        return state if loop.time() - since_s >= still_s else None
+
+    await wait_until(state_if_still, deadline_s, describe, lambda state: state is not None)
+    return last
+
+
 async def hold_for(
     read: Callable[[], Awaitable[State]], duration_s: float, describe: str, holds: Callable[[State], object] = bool
 ) -> None:

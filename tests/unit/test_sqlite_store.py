@@ -7,38 +7,12 @@ from pathlib import Path
 
 from control_plane.store.protocol import Change, Changes, Delete, Entry, Put, Revision, Store, Txn
 from control_plane.store.sqlite import SqliteStore
-from control_plane.store.sqlite_file import open_reader
+from control_plane.store.sqlite_file import WAL_BYTES, open_reader
 from control_plane.store.sqlite_watch import MARK_EVERY, MOST_BUFFERED, Hub
 from foundation.clock import SystemClock
+from tests.step_clock import StepClock
 
 SOON_S = 10.0
-
-
-class StepClock:
-    """A clock that moves only when told to."""
-
-    def __init__(self) -> None:
-        self._now_s = 1_000.0
-        self._moved = asyncio.Condition()
-
-    def now_s(self) -> float:
-        return self._now_s
-
-    def wall_s(self) -> float:
-        return self._now_s
-
-    def boot_s(self) -> float:
-        return self._now_s
-
-    async def sleep(self, seconds: float) -> None:
-        until_s = self._now_s + seconds
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._now_s >= until_s)
-
-    async def advance(self, seconds: float) -> None:
-        async with self._moved:
-            self._now_s += seconds
-            self._moved.notify_all()
 
 
 @asynccontextmanager
@@ -100,6 +74,48 @@ async def test_compaction_leaves_one_row_for_each_key_that_exists(tmp_path: Path
         await store.compact(last)
         with closing(open_reader(path)) as connection:
             assert connection.execute("SELECT count(*) FROM log").fetchone() == (2,)
+
+
+async def churn(store: Store, rounds: int) -> Revision:
+    """Write the same few keys over and over, and return the last revision."""
+    last = Revision(1)
+
+    async def write_some(writer: int) -> None:
+        nonlocal last
+        for number in range(rounds):
+            last = await store.commit(Txn((), (Put(f"/{writer}/{number % 8}", bytes(400)),)))
+
+    async with asyncio.TaskGroup() as writers:
+        for writer in range(64):
+            writers.create_task(write_some(writer), name=f"write-{writer}")
+    return last
+
+
+async def test_a_file_that_is_compacted_stays_small_over_100_000_commits(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path, SystemClock()) as store:
+        sizes = []
+        for _ in range(10):
+            last = await churn(store, 157)
+            await store.compact(Revision(last - 10_000))
+            sizes.append(path.stat().st_size)
+        assert last > 100_000
+        assert max(sizes) < 1.5 * sizes[1], sizes  # what is kept, and what comes until the next compaction
+        assert (tmp_path / "store.db-wal").stat().st_size <= WAL_BYTES
+
+
+async def test_a_file_that_once_was_large_gives_its_space_back(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path, SystemClock()) as store:
+        last = await churn(store, 100)
+        await store.compact(last)
+        with closing(open_reader(path)) as connection:
+            free, pages = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count")
+            )
+        assert free <= pages / 5 + 1
+        assert pages < 200
+        assert len((await store.list_prefix("/", limit=10_000)).entries) == 64 * 8
 
 
 async def test_a_watch_that_does_not_read_holds_a_bounded_number_of_changes() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wherry.cli.tables import exit_of, memory, ports_of
+from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
 from wherry.cli.text import Style, Table, age, clean, span
 
 Item = Mapping[str, Any]
@@ -11,9 +11,7 @@ _LABEL_WIDTH = 14
 _PLAIN = Style()
 
 
-def workload_page(
-    item: Item, allocations: Sequence[Item], events: Sequence[Item], now_s: float, style: Style
-) -> list[str]:
+def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: Style) -> list[str]:
     """Return the page of a service, a daemon or a job."""
     spec, counts = (item.get("manifest") or {}).get("spec") or {}, item.get("counts") or {}
     kind = clean(item.get("kind")).lower()
@@ -38,11 +36,10 @@ def workload_page(
     if waiting:
         lines += ["", style.paint("What it waits for", "bold"), *waiting]
     lines += ["", style.paint("Allocations", "bold")]
-    lines += [line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"]
-    return lines + _event_lines(events, now_s, style)
+    return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
 
 
-def allocation_page(item: Item, _: Sequence[Item], events: Sequence[Item], now_s: float, style: Style) -> list[str]:
+def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -> list[str]:
     """Return the page of an allocation, with the whole reason why it is on this node."""
     owner = f"{clean(item.get('kind')).lower()}/{clean(item.get('name'))}"
     is_stopping = item.get("desired") == "stop"
@@ -76,10 +73,10 @@ def allocation_page(item: Item, _: Sequence[Item], events: Sequence[Item], now_s
             style.paint("How the last attempt ended", "bold"),
             *_ending_lines(item["lastEnding"], now_s, "  "),
         ]
-    return [*lines, "", style.paint("Why this node", "bold"), *_why_lines(item), *_event_lines(events, now_s, style)]
+    return [*lines, "", style.paint("Why this node", "bold"), *_why_lines(item)]
 
 
-def node_page(item: Item, allocations: Sequence[Item], events: Sequence[Item], now_s: float, style: Style) -> list[str]:
+def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Style) -> list[str]:
     """Return the page of a node."""
     lines = [
         style.paint(f"node/{clean(item.get('name'))}", "bold"),
@@ -102,8 +99,7 @@ def node_page(item: Item, allocations: Sequence[Item], events: Sequence[Item], n
         "",
         style.paint("Allocations", "bold"),
     ]
-    lines += [line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"]
-    return lines + _event_lines(events, now_s, style)
+    return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
 
 
 def _fields(style: Style = _PLAIN, **fields: object) -> list[str]:
@@ -254,10 +250,29 @@ def _resource_table(item: Item) -> list[str]:
     return Table(("", "RESERVED", "ALLOCATABLE", "CAPACITY"), Style()).render(rows)
 
 
-def _event_lines(events: Sequence[Item], now_s: float, style: Style) -> list[str]:
+def ended_lines(ended: Sequence[Item], now_s: float, style: Style) -> list[str]:
+    """Return how the workload's allocations that are gone have ended, with what they wrote last."""
+    return (
+        ["", style.paint("Recent ends", "bold"), *(line for a in ended for line in _ended(a, now_s))] if ended else []
+    )
+
+
+def _ended(item: Item, now_s: float) -> Iterator[str]:
+    when, ending = f"{clean(item.get('phase'))} {age(item.get('finishedAt'), now_s)} ago", item.get("lastEnding")
+    restarts = f", {item['restarts']} restarts" if item.get("restarts") else ""
+    why = f": {clean(item['stopReason'])}" if item.get("stopReason") else ""
+    owner = f"version {item.get('version')}, slot {item.get('index')}"
+    yield f"  {clean(item.get('id'))} on {clean(item.get('node'))}: {when}{restarts} ({owner}){why}"
+    if ending:
+        yield from _ending_lines(ending, now_s, "    ", said=why)
+        yield from (f"      | {clean(line)}" for line in ending.get("logTail") or [])
+
+
+def event_lines(events: Sequence[Item], now_s: float, style: Style) -> list[str]:
+    """Return the events as a table."""
     rows = [
-        [f"{age(e.get('at'), now_s)} ago", clean(e.get("subject")), clean(e.get("reason")), clean(e.get("message"))]
+        [f"{age(e.get('at'), now_s)} ago", times_of(e), clean(e.get("subject")), clean(e.get("reason")), said_of(e)]
         for e in events
     ]
-    body = Table(("",) * 4, Style()).render_rows(rows)
+    body = Table(("",) * 5, Style()).render_rows(rows)
     return ["", style.paint("Events", "bold"), *(f"  {line}" for line in body or ["none lately"])]

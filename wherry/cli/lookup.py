@@ -22,6 +22,7 @@ class Scope(NamedTuple):
     kind: str
     names: tuple[str, ...] = ()
     namespace: str | None = "default"
+    ended: str | None = None  # of allocations: "true" adds those that are gone, "only" takes these alone
 
     def holds(self, item: Mapping[str, Any]) -> bool:
         """Say whether an item from a watch is meant."""
@@ -43,6 +44,8 @@ def list_items(transport: Transport, scope: Scope) -> tuple[int, list[Item]]:
         query["kind"] = WORKLOAD_KINDS[scope.kind]
     if scope.kind == EVENTS:
         query["limit"] = EVENTS_SHOWN
+    if scope.kind == ALLOCATIONS:
+        query["ended"] = scope.ended
     path = "/v1/workloads" if scope.kind in WORKLOAD_KINDS else f"/v1/{scope.kind}"
     answer = transport.get(path, query)
     if "items" not in answer:
@@ -66,9 +69,9 @@ def get_workload(transport: Transport, workload: Workload) -> Item:
     return get_named(transport, Scope(kind, (workload.name,), workload.namespace))[0]
 
 
-def allocations_of(transport: Transport, workload: Workload) -> list[Item]:
+def allocations_of(transport: Transport, workload: Workload, *, ended: str | None = None) -> list[Item]:
     """Return the workload's allocations by slot, the newest of a slot last."""
-    query = {"namespace": workload.namespace, "kind": workload.kind, "name": workload.name}
+    query = {"namespace": workload.namespace, "kind": workload.kind, "name": workload.name, "ended": ended}
     items: list[Item] = transport.get("/v1/allocations", query)["items"]
     return sorted(items, key=lambda a: (a.get("index") or 0, str(a.get("createdAt"))))
 

@@ -31,6 +31,9 @@ COMMANDS = {
     "describe": Command(
         "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
     ),
+    "events": Command(
+        "wherry.cli.commands.events", "tell what happened, why and by whom", "wherry events --for service/web"
+    ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),

@@ -74,6 +74,16 @@ def exit_of(ending: Item | None) -> str:
     return clean(ending.get("reason")) + (f" ({code})" if code is not None else "")
 
 
+def times_of(event: Item) -> str:
+    return f"{event.get('count') or 1}x"
+
+
+def said_of(event: Item) -> str:
+    """Return what an event says, and who did it."""
+    by = f", by {clean(event['by'])}" if event.get("by") else ""
+    return clean(event.get("message")) + by
+
+
 def ports_of(item: Item, *, host: str = "") -> str:
     """Return published ports as `8080->80/tcp, ...`."""
     return ", ".join(
@@ -149,8 +159,10 @@ def _allocation(item: Item, view: View) -> list[object]:
 
 
 def _event(item: Item, view: View) -> list[object]:
-    cells: list[object] = [age(item.get("at"), view.now_s), item.get("subject"), item.get("reason")]
-    return [*cells, *([item.get("revision")] if view.is_wide else []), item.get("message")]
+    cells: list[object] = [age(item.get("at"), view.now_s), times_of(item), item.get("subject"), item.get("reason")]
+    if view.is_wide:
+        return [*cells, age(item.get("firstAt"), view.now_s), item.get("revision"), said_of(item)]
+    return [*cells, said_of(item)]
 
 
 _ROWS = {
@@ -169,7 +181,7 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     JOBS: ("NAME", "SUCCEEDED", "RUNNING", "FAILED", "STATE", "AGE"),
     WORKLOADS: ("NAME", "DONE", "STATE", "AGE"),
     ALLOCATIONS: ("ID", "NODE", "PHASE", "HEALTH", "RESTARTS", "AGE"),
-    EVENTS: ("AGE", "SUBJECT", "REASON"),
+    EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
 }
 _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("ADDRESS", "AGENT", "LABELS"),
@@ -178,5 +190,5 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     JOBS: ("VERSION", "IMAGE"),
     WORKLOADS: ("VERSION", "IMAGE"),
     ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING"),
-    EVENTS: ("REVISION",),
+    EVENTS: ("FIRST", "REVISION"),
 }

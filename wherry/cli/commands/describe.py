@@ -8,14 +8,13 @@ from argparse import ArgumentParser, Namespace
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.description import allocation_page, node_page, workload_page
+from wherry.cli.description import allocation_page, ended_lines, event_lines, node_page, workload_page
 from wherry.cli.kinds import ALLOCATIONS, NODES, WORKLOAD_KINDS, read_one
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.text import style_of
 from wherry.cli.transport import Transport
 
-EVENTS_READ = 1000
-EVENTS_SHOWN = 12
+EVENTS_SHOWN = 20
 NOTES = """  wherry describe allocation web-0-1f3a9c2e
   wherry describe node n1"""
 
@@ -36,12 +35,15 @@ def run(arguments: Namespace) -> int:
     transport = transport_of(arguments)
     item = lookup.get_named(transport, Scope(kind, (name,), arguments.namespace))[0]
     allocations = _allocations(transport, kind, item)
-    events = _events(transport, kind, item, allocations)
+    ended = _ended(transport, kind, item)
+    events = _events(transport, kind, item)
     if arguments.output == "json":
-        print(json.dumps({"object": item, "allocations": allocations, "events": events}, indent=2))
+        print(json.dumps({"object": item, "allocations": allocations, "ended": ended, "events": events}, indent=2))
         return 0
+    now_s, style = time.time(), style_of(sys.stdout)
     page = node_page if kind == NODES else allocation_page if kind == ALLOCATIONS else workload_page
-    print("\n".join(page(item, allocations, events, time.time(), style_of(sys.stdout))))
+    lines = page(item, allocations, now_s, style)
+    print("\n".join([*lines, *ended_lines(ended, now_s, style), *event_lines(events, now_s, style)]))
     return 0
 
 
@@ -54,15 +56,21 @@ def _allocations(transport: Transport, kind: str, item: Item) -> list[Item]:
     return lookup.allocations_of(transport, lookup.workload_of(item))
 
 
-def _events(transport: Transport, kind: str, item: Item, allocations: list[Item]) -> list[Item]:
-    """Return the newest events about it, and about its allocations, oldest first."""
+def _ended(transport: Transport, kind: str, item: Item) -> list[Item]:
+    """Return what is kept of a workload's allocations that are gone, newest first."""
+    if kind not in WORKLOAD_KINDS:
+        return []
+    ended = lookup.allocations_of(transport, lookup.workload_of(item), ended="only")
+    return sorted(ended, key=lambda a: str(a.get("finishedAt")), reverse=True)
+
+
+def _events(transport: Transport, kind: str, item: Item) -> list[Item]:
+    """Return the newest events about it, oldest first."""
     if kind == NODES:
-        subjects = {f"node/{item['name']}"}
+        subject = f"node/{item['name']}"
     elif kind == ALLOCATIONS:
-        subjects = {f"allocation/{item['id']}"}
+        subject = f"allocation/{item['id']}"
     else:
-        subjects = {str(lookup.workload_of(item)), *(f"allocation/{a['id']}" for a in allocations)}
-    workload = str(lookup.workload_of(item)) if kind in WORKLOAD_KINDS else None
-    events: list[Item] = transport.get("/v1/events", {"limit": EVENTS_READ})["items"]
-    mine = [e for e in events if e.get("subject") in subjects or (workload and e.get("workload") == workload)]
-    return mine[-EVENTS_SHOWN:]
+        subject = str(lookup.workload_of(item))
+    events: list[Item] = transport.get("/v1/events", {"for": subject, "limit": EVENTS_SHOWN})["items"]
+    return events

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.kinds import EVENTS, NODES, SERVERS, read_targets
+from wherry.cli.kinds import ALLOCATIONS, EVENTS, NODES, SERVERS, read_targets
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.tables import View, kind_and_name
 from wherry.cli.text import Table, say, style_of
@@ -25,6 +25,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("what", nargs="+", metavar="KIND [NAME...] | KIND/NAME...", help="a kind, and names if not all")
     parser.add_argument("-o", "--output", choices=FORMATS, default="table", help="the format (default: table)")
     parser.add_argument("-w", "--watch", action="store_true", help="go on, and print rows as they change")
+    gone = parser.add_mutually_exclusive_group()
+    gone.add_argument("--all", dest="ended", action="store_const", const="true", help="also allocations that are gone")
+    gone.add_argument(
+        "--finished", dest="ended", action="store_const", const="only", help="only allocations that are gone"
+    )
     add_namespace(parser, with_all=True)
     add_connection(parser)
 
@@ -32,7 +37,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     targets = read_targets(arguments.what)
     namespace = None if arguments.all_namespaces else arguments.namespace
-    scopes = [Scope(target.kind, target.names, namespace) for target in targets]
+    scopes = [Scope(target.kind, target.names, namespace, arguments.ended) for target in targets]
+    if arguments.ended and (arguments.watch or any(scope.kind != ALLOCATIONS for scope in scopes)):
+        raise UsageError("--all and --finished are for lists of allocations", fix="Run `wherry get allocations --all`.")
     transport = transport_of(arguments)
     if any(scope.kind == SERVERS for scope in scopes):
         return _print_servers(transport, scopes, arguments)

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from manifests.errors import UsageError
-from wherry.cli.arguments import duration
+from wherry.cli.arguments import duration, whole_number
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 NOTES = """  wherry server --store etcd:http://10.0.0.1:2379,http://10.0.0.2:2379 \\
@@ -30,6 +30,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--heartbeat", type=duration, default=1.0, metavar="TIME", help="of each agent (default: 1s)")
     parser.add_argument(
         "--lost-after", type=duration, default=5.0, metavar="TIME", help="of silence, a node is lost (default: 5s)"
+    )
+    parser.add_argument(
+        "--keep-history", type=duration, default=3600.0, metavar="TIME", help="of the store, at least (default: 1h)"
+    )
+    parser.add_argument(
+        "--keep-revisions",
+        type=whole_number,
+        default=10_000,
+        metavar="N",
+        help="of the store, at least (default: 10000)",
     )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
 
@@ -60,6 +70,8 @@ def run(arguments: Namespace) -> int:
         join_token_file=arguments.join_token_file,
         heartbeat_s=arguments.heartbeat,
         lost_after_s=arguments.lost_after,
+        keep_history_s=arguments.keep_history,
+        keep_revisions=arguments.keep_revisions,
         log_level=arguments.log_level,
     )
     asyncio.run(run_server(options))

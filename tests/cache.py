@@ -1,0 +1,32 @@
+"""A watch cache without a store, filled by hand: what the pure parts look at, one revision after the other."""
+
+import asyncio
+from collections.abc import Sequence
+
+from control_plane.state import ClusterState
+from control_plane.store.protocol import Change, Delete, Entry, Put, Revision
+from tests.step_clock import StepClock
+
+
+class Cache:
+    """Takes writes as a store would give them back, each call at the next revision."""
+
+    def __init__(self) -> None:
+        self.state = ClusterState(None, StepClock())  # type: ignore[arg-type]  # nothing here reads from a store
+        self.entries: dict[str, Entry] = {}
+        self.revision = Revision(1)
+
+    def write(self, writes: Sequence[Put | Delete]) -> Revision:
+        """Apply the writes as one revision."""
+        self.revision = Revision(self.revision + 1)
+        changes = [self._change(write) for write in writes]
+        asyncio.run(self.state._apply(changes, self.revision, is_first=False))
+        return self.revision
+
+    def _change(self, write: Put | Delete) -> Change:
+        old = self.entries.pop(write.key, None)
+        if isinstance(write, Delete):
+            return Change(write.key, None, self.revision)
+        created = old.create_revision if old else self.revision
+        self.entries[write.key] = Entry(write.key, write.value, created, self.revision)
+        return Change(write.key, self.entries[write.key], self.revision)
