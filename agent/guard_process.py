@@ -31,7 +31,7 @@ class GuardProcess:
             if not guard.read_leases(str(self._folder)):
                 return None, ()
             told = json.loads((self._folder / guard.LEASES).read_text())["leases"]
-            leases = [Lease(str(one["container"]), str(one["allocation"]), float(one["silent_s"])) for one in told]
+            leases = [Lease(str(one["container"]), str(one["of"]), float(one["silent_s"])) for one in told]
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("the guard's leases could not be read", why=str(error))
             return None, ()
@@ -59,7 +59,7 @@ class GuardProcess:
     def _keep(self, leases: Collection[Lease], heard_s: float) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._write_heard(heard_s)
-        told = [{"container": x.container, "allocation": x.allocation, "silent_s": x.silent_s} for x in leases]
+        told = [{"container": x.container, "of": x.of, "silent_s": x.silent_s} for x in leases]
         draft = self._folder / f"{guard.LEASES}.new"
         draft.write_text(json.dumps({"boot": guard.boot_id(), "leases": told}))
         draft.replace(self._folder / guard.LEASES)  # not synced: leases are worth nothing after a reboot

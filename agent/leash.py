@@ -26,7 +26,7 @@ class Lease:
     """A container that must be dead once there was no word for so long."""
 
     container: str
-    allocation: str
+    of: str  # the id of its record
     silent_s: float
 
 
@@ -67,7 +67,7 @@ class Leash:
             return
         self._leases[container] = lease
         await self._keep()
-        if self.silent_s() >= (tracked.spec.on_disconnect.stop_after_s or 0.0):
+        if self.silent_s() >= (tracked.stop_after_s or 0.0):
             raise UnavailableError("it isn't started now", why="no server was heard for longer than its stopAfter")
 
     def follow(self, old: Tracked | None, new: Tracked | None) -> None:
@@ -77,7 +77,7 @@ class Leash:
             return
         running = {new.container.id} if new and new.container and new.has_running_container else set[str]()
         if new is None or (new.is_seen and new.work is Work.NONE and not new.tries):
-            for lease in [x for x in self._leases.values() if x.allocation == known.id and x.container not in running]:
+            for lease in [x for x in self._leases.values() if x.of == known.id and x.container not in running]:
                 del self._leases[lease.container]
                 self._is_changed = True
         for container in running - self._leases.keys():
@@ -116,5 +116,5 @@ class Leash:
 
 
 def _lease_of(tracked: Tracked, container: str) -> Lease | None:
-    silent_s = tracked.spec.dead_after_s
-    return None if silent_s is None else Lease(container, tracked.id, silent_s)
+    silent_s = tracked.assigned.workload.spec.dead_after_s
+    return None if silent_s is None or tracked.stop_after_s is None else Lease(container, tracked.id, silent_s)

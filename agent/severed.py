@@ -17,13 +17,13 @@ _BEGUN = (Phase.PULLING, Phase.STARTING, Phase.RUNNING)
 
 def is_severed(tracked: Tracked, moment: Moment) -> bool:
     """Say whether there was no word for longer than it may run without."""
-    stop_after_s = tracked.spec.on_disconnect.stop_after_s
+    stop_after_s = tracked.stop_after_s
     return stop_after_s is not None and moment.silent_s >= stop_after_s and not tracked.status.is_terminal
 
 
 def sever(tracked: Tracked, moment: Moment) -> Tracked:
     """Return the record from when its time without word was over: its attempt must end, and no other begins."""
-    stop_after_s = tracked.spec.on_disconnect.stop_after_s or 0.0
+    stop_after_s = tracked.stop_after_s or 0.0
     if tracked.status.phase not in _BEGUN or tracked.doom:
         return replace(tracked, awaits_word=True)
     over_s = moment.silent_s - stop_after_s if math.isfinite(moment.silent_s) else 0.0

@@ -77,7 +77,7 @@ async def _by_wherry(node: OneNode, engine: Engine, number: int) -> float:
 
 
 def _version(number: int, name: str) -> Json:
-    update = {"maxSurge": 0, "maxUnavailable": BATCH}
+    update = {"maxSurge": 0, "maxUnavailable": BATCH, "minHealthyTime": "0s"}
     return service(NAME, REPLICAS, env={"VERSION": f"{number}-{name}"}, update=update)
 
 

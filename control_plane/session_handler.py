@@ -10,7 +10,7 @@ from control_plane import keys
 from control_plane.log_streams import LogStreams
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
-from control_plane.state import Batch, ClusterState
+from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
@@ -42,6 +42,13 @@ class SessionHandler:
     def __init__(self, state: ClusterState, registry: SessionRegistry, writer: StatusWriter, clock: Clock) -> None:
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._served: dict[str, ServedSession] = {}
+        state.subscribe(self._on_batch)
+
+    def _on_batch(self, batch: Batch) -> None:
+        """Tell each session of its own node's allocations; to ask every session would cost each its share of all."""
+        for change in batch.changes:
+            if served := self._served.get(_node_of(change)):
+                served.note(change)
 
     def of_node(self, node: str) -> "ServedSession | None":
         """Return the node's session if it is served here now."""
@@ -113,7 +120,6 @@ class ServedSession:
         self._has_statuses = asyncio.Event()
 
     async def run(self, hello: Hello) -> None:
-        unsubscribe = self._state.subscribe(self._on_batch)
         self.servers = hello.servers
         self._take_statuses(hello.statuses, 0)
         try:
@@ -130,8 +136,6 @@ class ServedSession:
             log.info("agent disconnected", node=self.session.node, session=self.session.number)
         except* ConflictError as group:
             log.info("session ended", node=self.session.node, why=str(group.exceptions[0]))
-        finally:
-            unsubscribe()
 
     async def _read(self) -> None:
         """Take frames until the connection is closed."""
@@ -193,16 +197,10 @@ class ServedSession:
                 self._report = self._report or report
                 raise
 
-    def _on_batch(self, batch: Batch) -> None:
-        for change in batch.changes:
-            if change.table == "allocation":
-                known = change.new or change.old
-                if isinstance(known, Allocation) and known.node == self.session.node:
-                    self._changed.add(change.id)
-                    self._has_changed.set()
-            elif change.table == "intent" and change.id == self.session.node:
-                self._changed |= self._released()
-                self._has_changed.set()
+    def note(self, change: ObjectChange) -> None:
+        """Take in that something of this node has changed."""
+        self._changed |= {change.id} if change.table == "allocation" else self._released()
+        self._has_changed.set()
 
     async def _send_assignments(self) -> None:
         """Send everything once, then what changes, always as of the cache's present revision."""
@@ -253,3 +251,11 @@ class ServedSession:
         stored = self._state.allocations.stored(allocation.id)
         fence = stored.created_at if stored else 0
         return Assigned(allocation=allocation, workload=version.workload, ended=ended, fence=fence)
+
+
+def _node_of(change: ObjectChange) -> str:
+    """Return the node whose agent must hear of the change, or nothing."""
+    known = change.new or change.old
+    if isinstance(known, Allocation):
+        return known.node
+    return change.id if change.table == "intent" else ""

@@ -69,6 +69,7 @@ class Spread:
         for name in candidates:
             for value, crowds in zip(self.values(name), self._crowding, strict=True):
                 crowds[value] = 0.0
+        self._lowest = [_Lowest(crowds) for crowds in self._crowding]
         for name, running in siblings.running.items() if ask.spread else ():
             if name in nodes:
                 self._count(self.values(name), running, siblings.same_version[name])
@@ -87,15 +88,35 @@ class Spread:
 
     def least(self) -> list[float]:
         """Return for each attribute the part of its emptiest value, which counts as zero."""
-        return [-w * min(c.values()) for w, c in zip(self.weights, self._crowding, strict=True)]
+        return [-w * lowest.value for w, lowest in zip(self.weights, self._lowest, strict=True)]
 
     def parts(self, values: tuple[str, ...], least: list[float]) -> tuple[tuple[str, float], ...]:
         rows = zip(self.attributes, self.weights, self._crowding, values, least, strict=True)
         return tuple((f"spread {a}", round(-w * c[v] - zero, DIGITS) + 0.0) for a, w, c, v, zero in rows)
 
     def _count(self, values: tuple[str, ...], running: int, same_version: int) -> None:
-        for counts, crowds, value in zip(self._counts, self._crowding, values, strict=True):
+        for counts, crowds, lowest, value in zip(self._counts, self._crowding, self._lowest, values, strict=True):
             if value in crowds:  # else no candidate has it, and it is nobody's rival
                 all_before, same_before = counts.get(value, (0, 0))
                 counts[value] = all_before + running, same_before + same_version
-                crowds[value] = crowding(*counts[value])
+                before, crowds[value] = crowds[value], crowding(*counts[value])
+                lowest.rise(before)
+
+
+class _Lowest:
+    """The lowest of values that only rise: looked for anew only once the last one that had it has risen."""
+
+    def __init__(self, values: Mapping[str, float]) -> None:
+        self._values = values
+        self._look()
+
+    def rise(self, before: float) -> None:
+        """Take in that a value has risen from there."""
+        if before == self.value:
+            self._holders -= 1
+            if self._holders == 0:
+                self._look()
+
+    def _look(self) -> None:
+        self.value = min(self._values.values(), default=0.0)
+        self._holders = sum(value == self.value for value in self._values.values())

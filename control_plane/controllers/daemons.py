@@ -38,6 +38,8 @@ from manifests.workloads import DaemonSpec
 from scheduler.eligible import matches
 from scheduler.model import Ask, Eligibility, NodeView
 
+_NONE_TO_COME = (None, Eligibility.LOST, Eligibility.DRAINING)
+
 
 @dataclass(frozen=True, slots=True)
 class _Posts:
@@ -48,6 +50,7 @@ class _Posts:
     fresh: tuple[Seen, ...]  # of the target
     old: tuple[Seen, ...]  # of another version
     lost: tuple[Seen, ...]  # on lost nodes, of any version: they wait there
+    leaving: int  # are on their way out, for their node's next one: it is asked for when they are last seen
     vacant: tuple[NodeView, ...]
 
     @property
@@ -118,6 +121,7 @@ def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _
         fresh=tuple(s for s in held if s.allocation.version == course.target.version),
         old=tuple(s for s in held if s.allocation.version != course.target.version),
         lost=tuple(lost),
+        leaving=sum(not s.is_wanted and s.node not in _NONE_TO_COME for s in seen),
         vacant=tuple(n for n in matching.values() if n.name not in occupied and n.eligibility is not Eligibility.LOST),
     )
 
@@ -163,7 +167,7 @@ def _outgoing(course: Course, posts: _Posts) -> list[Seen]:
     given_up = [s for s in idle if not course.is_proven(s.allocation.version)]
     rest = [s for s in idle if s not in given_up]
     serving = [s for s in posts.old if serves(s)]
-    coming = sum(not counts(course, s) and not s.has_ended for s in posts.fresh)
+    coming = posts.leaving + sum(not counts(course, s) and not s.has_ended for s in posts.fresh)
     if course.fallback:  # something is to be lost
         coming += sum(s.has_ended and not serves(s) for s in posts.fresh) + len(posts.waiting_nodes)
     spare = _most_unavailable(course) - coming

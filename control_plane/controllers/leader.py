@@ -45,6 +45,8 @@ from scheduler.place import place
 log = Log(__name__)
 
 PASS_GAP_S = 0.01  # a burst of events makes few passes
+REST_SHARE = 3.0  # after a pass that took long to decide, so many times as long is left to the sessions
+LONGEST_REST_S = 0.25
 CONFLICT_PAUSE_S = 0.05
 MOST_PER_PASS = 500  # placements of one workload, so that a burst delays nobody by more than one pass
 
@@ -57,6 +59,7 @@ class Leader:
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
         self._lost_after_s = lost_after_s
+        self._decided_in_s = 0.0  # the last pass
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
@@ -82,7 +85,7 @@ class Leader:
             workloads = await dirty.take()
             try:
                 await self._pass(fence, dirty, workloads)
-                pause_s = PASS_GAP_S
+                pause_s = max(PASS_GAP_S, min(REST_SHARE * self._decided_in_s, LONGEST_REST_S))
             except ConflictError:
                 for workload in workloads:
                     dirty.mark(workload)
@@ -93,10 +96,12 @@ class Leader:
                 return
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
+        began_s = self._clock.now_s()
         snapshot = snapshot_of(self._state)
         decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         asks = [ask for decision in decisions.values() for ask in decision.asks]
         plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
+        self._decided_in_s = self._clock.now_s() - began_s
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
         for workload in sorted(blocked - dirty.blocked):
             dirty.mark(workload)  # knowing that it is, its rollout may have another way

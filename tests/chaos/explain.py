@@ -13,7 +13,7 @@ from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.workloads import Kind, ServiceSpec, WorkloadRecord
 from tests.chaos.fault import Fault
-from tests.lab.chronicle import Heard
+from tests.lab.chronicle import Heard, clock_of
 from tests.lab.truth import Life
 
 SETTLED_S = 20.0  # after a fault was healed, until all that it causes has happened
@@ -27,7 +27,9 @@ def unexplained(heard: Sequence[Heard], lives: Sequence[Life], faults: Sequence[
     story = _Story(faults)
     found: list[str] = []
     for revision, group in groupby(heard, key=lambda h: h.change.revision):
-        found += [f"at revision {revision}: {sentence}" for sentence in story.step(list(group))]
+        said = list(group)
+        when = f"{clock_of(said[0].at_s)}, revision {revision}"
+        found += [f"{when}: {sentence}" for sentence in story.step(said)]
     return (*found, *story.of_ends(lives), *story.of_doubles(lives))
 
 
@@ -38,7 +40,7 @@ class _Excuses:
         self._faults = faults
 
     def loss(self, node: str, at_s: float) -> bool:
-        return any(node in f.effect.silences for f in self._around(at_s, SETTLED_S))
+        return any(node in f.silences for f in self._around(at_s, SETTLED_S))
 
     def failure(self, node: str, at_s: float) -> bool:
         return any(node in f.effect.touches for f in self._around(at_s, SETTLED_S))
@@ -47,7 +49,7 @@ class _Excuses:
         return any(node in f.effect.ends for f in self._around(at_s, SEEN_S))
 
     def double(self, node: str, at_s: float) -> bool:
-        return any(node in f.effect.touches | f.effect.silences for f in self._around(at_s, SETTLED_S + TOGETHER_S))
+        return any(node in f.effect.touches for f in self._around(at_s, SETTLED_S + TOGETHER_S))
 
     def _around(self, at_s: float, later_s: float) -> Iterator[Fault]:
         return (f for f in self._faults if f.began_s - SEEN_S <= at_s <= f.healed_s + later_s)
@@ -140,6 +142,8 @@ class _Story:
             return True
         if max(self._lost_at.get(a.node, 0), self._drained_at.get(a.node, 0)) >= created_at:
             return True
+        if (a.workload.uid, a.index) in self._succeeded:
+            return True
         status = self._statuses.get(a.id)
         return status is not None and status.is_terminal  # whose own cause is looked at when it comes
 
@@ -170,7 +174,7 @@ class _Story:
                 yield f"a container of {life.allocation} ran on {life.node}, of which the store never knew"
             elif life.ended_s is not None and not self._may_end(life, allocation):
                 what = f"attempt {life.attempt} of {life.allocation}"
-                yield f"{what} ended on {life.node} without a cause, at {life.ended_s:.1f}"
+                yield f"{what} ended on {life.node} without a cause, at {clock_of(life.ended_s)}"
 
     def _may_end(self, life: Life, allocation: Allocation) -> bool:
         assert life.ended_s is not None

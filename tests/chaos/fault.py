@@ -10,7 +10,7 @@ from tests.lab.chronicle import Chronicle
 from tests.lab.cluster import Cluster
 
 NONE: frozenset[str] = frozenset()
-LOST_S = 3.0  # a node that is away for longer may be called lost: half the servers' patience, for busy machines
+LOST_S = 3.0  # a node that was away for longer may be called lost: half the servers' patience, for busy machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Effect:
 
     target: str
     touches: frozenset[str] = NONE  # where starts may fail and come again
-    silences: frozenset[str] = NONE  # which may be called lost
+    silences: frozenset[str] = NONE  # which may be called lost, if it lasted long enough
     ends: frozenset[str] = NONE  # whose containers may end, though nobody ordered it
 
 
@@ -31,6 +31,11 @@ class Fault:
     effect: Effect
     began_s: float
     healed_s: float = float("inf")
+
+    @property
+    def silences(self) -> frozenset[str]:
+        """Return the nodes that may be called lost: none if it was short."""
+        return self.effect.silences if self.healed_s - self.began_s >= LOST_S else NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,6 @@ class Kind:
     hold_s: tuple[float, float]
 
 
-def node_away(node: str, hold_s: float) -> Effect:
-    """Return the effect of a node that can't be heard for that time: a short absence excuses nothing."""
-    nodes = frozenset({node})
-    return Effect(f"{node}, {hold_s:.1f} s", touches=nodes, silences=nodes if hold_s >= LOST_S else NONE)
+def node_away(node: str, how: str) -> Effect:
+    """Return the effect of a node that can't be heard."""
+    return Effect(f"{node}, {how}", touches=frozenset({node}), silences=frozenset({node}))

@@ -2,32 +2,37 @@
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
-from tests.chaos.fault import Effect, Kind, Lab, node_away
+from tests.chaos.fault import LOST_S, NONE, Effect, Kind, Lab, node_away
 from tests.lab.cluster import Daemon
+from tests.lab.commands import in_thread
 from tests.lab.faults import owned
 from tests.lab.host import Direction
+from tests.lab.waiting import wait_until
 
 HOUR_S = 3600.0
-AGENT_START_S = 2.0  # from an agent's start to its first heartbeat, on a busy machine
+BACK_S = 60.0
 AGENTS_DISK = "n1/agent"
 
 
 @asynccontextmanager
 async def agent_killed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """It counts as away until it has a session again: how long its start takes is the machine's affair."""
     agent = _some_agent(lab)
     await agent.kill()
-    yield node_away(agent.host.name, hold_s + AGENT_START_S)
-    agent.start()
+    yield node_away(agent.host.name, f"started again after {hold_s:.1f} s")
+    await _start(agent)
 
 
 @asynccontextmanager
 async def agent_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     agent = _some_agent(lab)
     await agent.pause()
-    yield node_away(agent.host.name, hold_s)
+    yield node_away(agent.host.name, f"{hold_s:.1f} s")
     agent.resume()
 
 
@@ -36,7 +41,7 @@ async def host_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """Everything on it stands still, containers too, as when a virtual machine is paused."""
     host = _some_agent(lab).host
     await host.pause()
-    yield node_away(host.name, hold_s)
+    yield node_away(host.name, f"{hold_s:.1f} s")
     await host.resume()
 
 
@@ -44,7 +49,7 @@ async def host_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 async def partitioned(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     host = _some_agent(lab).host
     await host.partition()
-    yield node_away(host.name, hold_s)
+    yield node_away(host.name, f"{hold_s:.1f} s")
     await host.heal()
 
 
@@ -52,8 +57,7 @@ async def partitioned(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 async def partitioned_one_way(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     host, direction = _some_agent(lab).host, lab.rng.choice(list(Direction))
     await host.partition_one_way(direction)
-    effect = node_away(host.name, hold_s)
-    yield Effect(f"{effect.target}, nothing {direction}", effect.touches, effect.silences)
+    yield node_away(host.name, f"nothing {direction}, {hold_s:.1f} s")
     await host.heal()
 
 
@@ -90,9 +94,13 @@ async def disk_full(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """The agent can't write its state; what runs goes on. It is killed meanwhile, and comes back to the full disk."""
     disk, agent = lab.cluster.net.disks[AGENTS_DISK], lab.cluster.agent(1)
     disk.fill()
-    if lab.rng.random() < 0.5:
-        await agent.restart()
-    yield Effect(f"n1, {hold_s:.1f} s", touches=frozenset({"n1"}))
+    began_s, nodes = time.monotonic(), frozenset({agent.host.name})
+    if restarted := lab.rng.random() < 0.5:
+        await agent.kill()
+        await _start(agent)
+    took_long = time.monotonic() - began_s > LOST_S
+    how = f"agent killed and back, {hold_s:.1f} s" if restarted else f"{hold_s:.1f} s"
+    yield Effect(f"{agent.host.name}, {how}", touches=nodes, silences=nodes if took_long else NONE)
     disk.clear()
 
 
@@ -114,6 +122,22 @@ async def container_crashed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
             os.kill(container.pid, signal.SIGKILL)
     nodes = frozenset({host.name})
     yield Effect(f"all on {host.name}", touches=nodes, ends=nodes)
+
+
+async def _start(agent: Daemon) -> None:
+    """Start it and return once it has a session."""
+    log = agent.process.log
+    size = await in_thread(lambda: log.stat().st_size)
+    agent.start()
+    await wait_until(lambda: _says(log, size, b"session opened"), BACK_S, "the agent has a session")
+
+
+async def _says(log: Path, since: int, words: bytes) -> bool:
+    return words in await in_thread(_read_since, log, since)
+
+
+def _read_since(log: Path, since: int) -> bytes:
+    return log.read_bytes()[since:]
 
 
 def _some_agent(lab: Lab) -> Daemon:

@@ -1,6 +1,5 @@
 """What a run tells people: a line for each fault and what came of it, and the last events before a failure. Pure."""
 
-import time
 from collections.abc import Iterable, Sequence
 
 from control_plane import keys
@@ -8,7 +7,7 @@ from control_plane.records import LeaderRecord
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.nodes import Liveness, NodeStatus
 from tests.chaos.fault import Fault
-from tests.lab.chronicle import Heard
+from tests.lab.chronicle import Heard, clock_of
 from tests.lab.truth import Life
 
 MOST_EVENTS = 50
@@ -20,7 +19,8 @@ def fault_line(fault: Fault, after_s: float, heard: Sequence[Heard], lives: Iter
     started = sum(life.seen_s >= fault.began_s for life in lives)
     ended = sum(life.ended_s is not None and life.ended_s >= fault.began_s for life in lives)
     came += [f"containers: {ended} ended, {started} started"] if ended or started else []
-    return f"{after_s:6.0f} s  {fault.kind:44}{fault.effect.target:36}{', '.join(came) or 'nothing moved'}"
+    began = f"{clock_of(fault.began_s)}  {after_s:4.0f} s"
+    return f"{began}  {fault.kind:42} {fault.effect.target:38} {', '.join(came) or 'nothing moved'}"
 
 
 def last_events(heard: Sequence[Heard], lives: Iterable[Life]) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def last_events(heard: Sequence[Heard], lives: Iterable[Life]) -> tuple[str, ...
         events.append((life.seen_s, f"{what}, runs"))
         if life.ended_s is not None:
             events.append((life.ended_s, f"{what}, ended"))
-    return tuple(f"{_clock(at_s)}  {sentence}" for at_s, sentence in sorted(events)[-MOST_EVENTS:])
+    return tuple(f"{clock_of(at_s)}  {sentence}" for at_s, sentence in sorted(events)[-MOST_EVENTS:])
 
 
 def _leaders(heard: Sequence[Heard]) -> list[str]:
@@ -61,7 +61,3 @@ def _sentence(heard: Heard) -> str:
         node = NodeStatus.read(entry.value)
         return f"{head} {node.liveness}, session {node.session} at {node.server} {node.message} {node.trouble}"
     return head
-
-
-def _clock(at_s: float) -> str:
-    return f"{time.strftime('%H:%M:%S', time.localtime(at_s))}.{int(at_s * 1000) % 1000:03d}"

@@ -10,6 +10,7 @@ Json: TypeAlias = dict[str, Any]
 SERVERS, NODES = 3, 4
 EQUIPMENT = Equipment(etcd_apart=True, wall_clocks=True, disks={"n1/agent": MIB, "e3/etcd": 256 * MIB})
 SMALL: Json = {"resources": {"cpu": "100m", "memory": "16Mi", "pids": 20}, "stop": {"grace": "2s"}}
+SOON: Json = {"update": {"minHealthyTime": "1s"}}
 PATIENT = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait $!"]
 PAGE = "mkdir -p /tmp/www && echo hello > /tmp/www/index.html && exec busybox httpd -f -p 8080 -h /tmp/www"
 
@@ -43,7 +44,7 @@ def stubborn(replicas: int, step: int) -> Json:
 
 
 def watcher(step: int) -> Json:
-    return _workload("Daemon", "watcher", step, command=PATIENT)
+    return _workload("Daemon", "watcher", step, command=PATIENT, **SOON)
 
 
 def batch(number: int) -> Json:
@@ -54,7 +55,7 @@ SERVICES = {"web": web, "page": page, "stubborn": stubborn}
 
 
 def _service(name: str, replicas: int, step: int, **spec: object) -> Json:
-    return _workload("Service", name, step, replicas=replicas, **spec)
+    return _workload("Service", name, step, replicas=replicas, **SOON, **spec)
 
 
 def _workload(kind: str, name: str, step: int, **spec: object) -> Json:

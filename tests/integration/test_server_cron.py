@@ -9,7 +9,7 @@ import pytest
 from control_plane import keys
 from manifests.allocations import Phase
 from tests.clocks import SetClock
-from tests.lab.waiting import hold_for, wait_until
+from tests.lab.waiting import hold_for, wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 BACKUP = "/v1/workloads/default/cronjob/backup"
@@ -103,7 +103,7 @@ async def test_a_cron_job_takes_its_jobs_along_when_it_is_deleted(server: Served
 
         async def left() -> list[str]:
             page = await server.store.list_prefix(keys.ROOT)
-            return [e.key for e in page.entries if "backup" in e.key]
+            return [e.key for e in page.entries if "backup" in e.key and not e.key.startswith(keys.EVENTS)]
 
         await wait_until(left, 10, "nothing of it is left", lambda found: not found)
 
@@ -168,11 +168,14 @@ async def test_a_cron_job_at_rest_writes_nothing(server: Served, clock: SetClock
         await server.apply(backup())
         await server.until_state(BACKUP, "scheduled")
         await look_again(server)
-        page = await server.store.list_prefix(keys.CRON_STATES)
-        before = page.revision
+
+        async def revision() -> int:
+            return (await server.store.list_prefix(keys.CRON_STATES)).revision
+
+        before = await wait_still(revision, 2.5, 15, "the last events are stored")
 
         async def unchanged() -> bool:
-            return (await server.store.list_prefix(keys.CRON_STATES)).revision == before
+            return await revision() == before
 
         await hold_for(unchanged, 2, "nothing is written")
 

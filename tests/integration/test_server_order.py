@@ -120,8 +120,11 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
         await server.call("POST", "/v1/unfreeze")
         web = await server.until_state(WEB, "healthy", 20)
         assert web["counts"]["ready"] == 3
-        reasons = {e["reason"] for e in (await server.get("/v1/events"))["items"] if e["subject"] == "cluster"}
-        assert reasons == {"frozen", "unfrozen"}
+
+        async def told() -> set[str]:
+            return {e["reason"] for e in (await server.get("/v1/events"))["items"] if e["subject"] == "cluster"}
+
+        await wait_until(told, 10, "both are told", lambda reasons: reasons == {"frozen", "unfrozen"})
 
 
 async def test_nodes_are_watched_over_while_the_cluster_is_frozen(server: Served) -> None:

@@ -19,6 +19,11 @@ class Heard:
     change: Change
 
 
+def clock_of(at_s: float) -> str:
+    """Return the time of day, as the daemons' logs have it."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(at_s))}.{int(at_s * 1000) % 1000:03d}"
+
+
 class Chronicle:
     def __init__(self) -> None:
         self.heard: list[Heard] = []

@@ -123,10 +123,10 @@ def test_what_the_user_asked_for_is_a_cause(story: Sequence[Model | str]) -> Non
 def test_a_loss_is_explained_by_a_fault_on_that_node_at_that_time_and_explains_a_stop() -> None:
     story = heard(*STARTED, node(Liveness.LOST), stopped(A))
     at_s = story[3].at_s
-    fault = Fault("host cut off", node_away("n1", 10.0), at_s - 6.0, at_s + 4.0)
+    fault = Fault("host cut off", node_away("n1", "cut off"), at_s - 6.0, at_s + 4.0)
     assert unexplained(story, [], [fault]) == ()
-    assert "called lost" in unexplained(story, [], [replace(fault, effect=node_away("n2", 10.0))])[0]
-    assert "called lost" in unexplained(story, [], [replace(fault, effect=node_away("n1", 1.0))])[0]
+    assert "called lost" in unexplained(story, [], [replace(fault, effect=node_away("n2", "cut off"))])[0]
+    assert "called lost" in unexplained(story, [], [replace(fault, healed_s=at_s - 4.0)])[0]
     assert "called lost" in unexplained(story, [], [replace(fault, healed_s=at_s - 60.0, began_s=at_s - 70.0)])[0]
 
 
@@ -169,5 +169,5 @@ def test_two_containers_of_one_slot_are_found_unless_one_of_them_gives_way_soon(
     assert unexplained(story, [life(A, 0.0, soon), life(other, 10.0)], []) == ()
     assert "ran together" in unexplained(story, [life(A, 0.0, late), life(other, 10.0)], [])[0]
     assert "ran together" in unexplained(story, [life(other, 0.0), life(other, 5.0, number=2)], [])[0]
-    excuse = Fault("host cut off", node_away("n1", 60.0), 0.0, 60.0)
+    excuse = Fault("host cut off", node_away("n1", "cut off"), 0.0, 60.0)
     assert unexplained(story, [life(A, 0.0, late), life(other, 10.0)], [excuse]) == ()

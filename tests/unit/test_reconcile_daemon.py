@@ -76,6 +76,22 @@ def test_a_new_version_goes_from_node_to_node() -> None:
     assert asked_nodes(gone) == ["n0"]
 
 
+def test_while_one_node_changes_versions_the_others_keep_theirs() -> None:
+    daemon = record("Daemon", version=2)
+    old = [seen(daemon, i, node=f"n{i}", version=1) for i in (1, 2)]
+    nodes = [node(f"n{i}") for i in range(3)]
+    for phase in (Phase.RUNNING, Phase.STOPPING, Phase.STOPPED):
+        leaving = seen(daemon, 0, phase, node="n0", version=1, desired=Desired.STOP)
+        assert decide(daemon, [leaving, *old], nodes).stops == ()
+
+
+def test_a_node_that_died_while_it_changed_versions_holds_up_nobody() -> None:
+    daemon = record("Daemon", version=2)
+    leaving = seen(daemon, 0, Phase.STOPPING, node="n0", node_is=Eligibility.LOST, version=1, desired=Desired.STOP)
+    decision = decide(daemon, [leaving, seen(daemon, 1, node="n1", version=1)], [node("n1")])
+    assert [stop.allocation.node for stop in decision.stops] == ["n1"]
+
+
 def test_the_next_node_waits_until_the_new_one_serves() -> None:
     daemon = record("Daemon", version=2)
     starting = seen(daemon, 0, Phase.STARTING, node="n0")

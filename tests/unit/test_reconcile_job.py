@@ -35,6 +35,13 @@ def test_a_completed_index_never_runs_again_even_if_its_node_is_gone() -> None:
         assert decision.removals == ()
 
 
+def test_a_success_that_was_to_be_stopped_is_kept_for_the_index_not_to_run_again() -> None:
+    job = record("Job", completions=1)
+    success = seen(job, 0, Phase.SUCCEEDED, desired=Desired.STOP)
+    decision = reconcile_job(job, [success])
+    assert (decision.asks, decision.removals) == ((), ())
+
+
 def test_an_index_whose_node_is_lost_runs_elsewhere() -> None:
     job = record("Job", completions=1)
     decision = reconcile_job(job, [seen(job, 0, node_is=Eligibility.LOST)])
