@@ -110,6 +110,8 @@ class ChangeFeed:
                     yield "allocation", change.id
                     yield "workload", keys.id_of_ref(told.workload)
                     yield "node", told.node
+            case "brake":
+                yield from (("node", name) for name in self._state.nodes.ids())
             case "node" | "intent":
                 yield "node", change.id
                 for allocation in self._state.allocations_on(change.id):

@@ -35,7 +35,8 @@ class StatusWriter:
             if not news:
                 return
             try:
-                await self._store.commit(_txn(session, news))
+                async with session.writing:
+                    await self._store.commit(_txn(session, news))
                 return
             except ConflictError:
                 self._check_newest(session)

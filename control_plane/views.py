@@ -6,11 +6,11 @@ from typing import Any, TypeAlias
 from control_plane import cron_views, keys
 from control_plane.controllers.disconnected import replaced_after_s
 from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
-from control_plane.records import EndedAllocation
+from control_plane.records import BrakeRecord, EndedAllocation, brake_sentence
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.base import render_timestamp
-from manifests.nodes import NodeStatus
+from manifests.nodes import Liveness, NodeStatus
 from manifests.quantities import render_bytes, render_cpu
 from manifests.reasons import Blocked
 from manifests.status import WorkloadStatus
@@ -36,7 +36,7 @@ def node(state: ClusterState, name: str) -> View | None:
     intent = state.intents.get(name)
     holding = [a for a in state.allocations_on(name) if holds_resources(state, a)]
     reserved = sum((vector_of(a.reserved) for a in holding), NOTHING)
-    facts = status.facts
+    facts, brake = status.facts, _brake_on(state, status)
     return {
         "name": name,
         "state": _node_state(status, eligibility_of(status, intent), is_empty=not holding),
@@ -52,10 +52,43 @@ def node(state: ClusterState, name: str) -> View | None:
         "allocations": len(holding),
         "agentVersion": facts.agent_version,
         "server": status.server,
-        "message": status.message or status.trouble or _kept_sentence(state, status),
+        "message": _node_message(status, brake) or _kept_sentence(state, status),
         "kept": [a.id for a in status.kept if a.id not in state.allocations],
+        "brake": _brake(brake) if brake else None,
         "changedAt": render_timestamp(status.changed_s),
     }
+
+
+def _brake_on(state: ClusterState, status: NodeStatus) -> BrakeRecord | None:
+    """Return the brake, if it keeps this node from being called lost."""
+    brake = state.brake.get("")
+    return brake if brake and status.liveness is Liveness.SUSPECT else None
+
+
+def _node_message(status: NodeStatus, brake: BrakeRecord | None) -> str:
+    if status.liveness is Liveness.READY:
+        return status.trouble
+    held = f"; too many are, so it isn't called lost until {render_timestamp(brake.until_s)}" if brake else ""
+    return f"{status.silence()}{held}"
+
+
+def brake(state: ClusterState) -> View | None:
+    """Return the brake on mass loss if it is on, with the nodes that it holds."""
+    record = state.brake.get("")
+    if record is None:
+        return None
+    held = [n.facts.name for n in state.nodes.values() if n.liveness is Liveness.SUSPECT]
+    return {
+        **_brake(record),
+        "nodes": list(record.nodes),
+        "there": record.there,
+        "held": sorted(held),
+        "sentence": brake_sentence(record),
+    }
+
+
+def _brake(record: BrakeRecord) -> View:
+    return {"since": render_timestamp(record.since_s), "until": render_timestamp(record.until_s)}
 
 
 def _kept_sentence(state: ClusterState, status: NodeStatus) -> str:
@@ -65,6 +98,8 @@ def _kept_sentence(state: ClusterState, status: NodeStatus) -> str:
 
 
 def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:
+    if status.liveness is Liveness.SUSPECT:
+        return "suspect"
     if eligibility is Eligibility.DRAINING and is_empty:
         return "drained"
     return eligibility.value

@@ -32,6 +32,7 @@ async def show(request: web.Request) -> web.Response:
             "hasStore": context.membership.has_lease,
             "revision": state.revision,
             "frozen": views.frozen(state),
+            "brake": views.brake(state),
         }
     )
 

@@ -26,6 +26,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
     ("POST", "/v1/nodes/{name}/uncordon", nodes.uncordon, ADMIN),
     ("POST", "/v1/nodes/{name}/drain", nodes.drain, ADMIN),
+    ("POST", "/v1/nodes/{name}/confirm-lost", nodes.confirm_lost, ADMIN),
     ("POST", "/v1/nodes/{name}/release", nodes.release, ADMIN),
     ("DELETE", "/v1/nodes/{name}", nodes.delete, ADMIN),
     ("GET", "/v1/workloads", workloads.list_workloads, ADMIN),

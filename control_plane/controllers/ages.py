@@ -8,7 +8,8 @@ from typing import TypeAlias
 from control_plane.state import Batch, ClusterState
 from foundation.clock import Clock
 from manifests.allocations import AllocationStatus
-from manifests.nodes import Liveness, NodeStatus
+from manifests.base import Model
+from manifests.nodes import Liveness, NodeIntent, NodeStatus
 
 Key: TypeAlias = tuple[str, str]  # what of it, and the id of an allocation or node
 
@@ -29,6 +30,10 @@ class Ages:
                 case NodeStatus() as node:
                     self._note("lost", change.id, is_so=node.liveness is Liveness.LOST)
                     self._note("back", change.id, is_so=node.liveness is Liveness.READY)
+                case NodeIntent() as intent:
+                    self._note_drain(change.old, intent)
+                case None if change.table == "intent":
+                    self._note("draining", change.id, is_so=False)
                 case None if change.table == "status":
                     self._note("ended", change.id, is_so=False)
                     self._note("ready", change.id, is_so=False)
@@ -55,6 +60,16 @@ class Ages:
     def back_for_s(self, node: str) -> float:
         status = self._state.nodes.get(node)
         return self._age("back", node, is_so=status is not None and status.liveness is Liveness.READY)
+
+    def draining_for_s(self, node: str) -> float:
+        """Return for how long it has been known that the node is to be drained by its present deadline."""
+        intent = self._state.intents.get(node)
+        return self._age("draining", node, is_so=intent is not None and intent.is_draining)
+
+    def _note_drain(self, old: Model | None, intent: NodeIntent) -> None:
+        if isinstance(old, NodeIntent) and old.drain_deadline_s != intent.drain_deadline_s:
+            self._note("draining", intent.name, is_so=False)
+        self._note("draining", intent.name, is_so=intent.is_draining)
 
     def _age(self, what: str, of: str, *, is_so: bool) -> float:
         self._note(what, of, is_so=is_so)

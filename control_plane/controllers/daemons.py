@@ -131,7 +131,7 @@ def _unwanted_reason(s: Seen, matching: Mapping[str, NodeView]) -> str:
     if s.node is None:
         return f"node {node} was deleted"
     if s.node is Eligibility.DRAINING:
-        return f"node {node} is being drained"
+        return s.leave_reason
     return "" if node in matching else f"node {node} no longer meets the constraints"
 
 

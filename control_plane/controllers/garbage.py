@@ -126,7 +126,7 @@ def _events(state: ClusterState) -> Iterator[Unit]:
 
 
 def _is_there(state: ClusterState, place: str) -> bool:
-    if place == keys.CLUSTER_PLACE:
+    if place.startswith(keys.cluster_place("")):
         return True
     if place.startswith(keys.node_place("")):
         name = place.removeprefix(keys.node_place(""))

@@ -309,7 +309,7 @@ def _succession(s: Seen, record: WorkloadRecord) -> Succession:
 def _outgoing_reason(s: Seen, course: Course) -> str:
     if not _is_of_target(course, s):
         return f"version {course.target.version} replaces version {s.allocation.version}"
-    return f"node {s.allocation.node} is being drained"
+    return s.leave_reason
 
 
 def _messages(course: Course, slots: _Slots, mode: Mode, note: str) -> tuple[str, ...]:
@@ -317,8 +317,7 @@ def _messages(course: Course, slots: _Slots, mode: Mode, note: str) -> tuple[str
     old = sum(not _is_of_target(course, s) for s in (*slots.old, *slots.leaving))
     if old and mode is Mode.ROLLING:
         messages.append(f"{old} of an older version still to be replaced by version {course.target.version}")
-    drained = sorted({s.allocation.node for s in slots.leaving})
-    messages += [f"moves off node {node}, which is being drained" for node in drained]
+    messages += [f"moves away: {reason}" for reason in sorted({s.leave_reason for s in slots.leaving})]
     failed = sum(s.phase is Phase.FAILED for s in (*slots.fresh, *slots.old))
     if failed:
         messages.append(f"{failed} failed and will be tried elsewhere after a backoff")

@@ -122,7 +122,7 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
         assert web["counts"]["ready"] == 3
 
         async def told() -> set[str]:
-            return {e["reason"] for e in (await server.get("/v1/events"))["items"] if e["subject"] == "cluster"}
+            return {e["reason"] for e in (await server.get("/v1/events"))["items"] if e["subject"] == "cluster/freeze"}
 
         await wait_until(told, 10, "both are told", lambda reasons: reasons == {"frozen", "unfrozen"})
 

@@ -124,10 +124,10 @@ def test_only_ill_health_is_kept() -> None:
 
 
 def test_the_life_of_a_node_is_kept() -> None:
-    lost = node(Liveness.LOST, message="silent for 5s")
+    lost = node(Liveness.LOST, message="its server is gone", silent_s=5.0)
     steps = [(None, node()), (node(), node(Liveness.SUSPECT)), (node(Liveness.SUSPECT), lost), (lost, node())]
     assert [t.reason for old, new in steps for t in told(old, new)] == ["registered", "suspect", "lost", "back"]
-    assert told(node(), lost)[0].message == "lost: silent for 5s"
+    assert told(node(), lost)[0].message == "lost: silent for 5s: its server is gone"
     assert [t.reason for t in told(node(), node(trouble="no dockerd"))] == ["troubled"]
     assert told(node(), node(session=2)) == []
 
