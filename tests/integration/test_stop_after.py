@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agent.driver import ContainerState
+from agent.driver import Container, ContainerState
 from agent.drivers.docker import DockerDriver
-from agent.ownership import ALLOCATION, NODE
+from agent.ownership import ALLOCATION, CONTAINER, NODE
+from agent.tracked import SANDBOX
 from manifests.allocations import Desired, Phase
 from manifests.session import Assigned
 from tests.agents import agent_process, in_network_namespace
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import hold_for, wait_until
-from tests.scripted_server import ScriptedServer, assigned
+from tests.scripted_server import IMAGE, ScriptedServer, assigned, grouped
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 STOP_AFTER_S, GRACE_S = 3.0, 1.0
@@ -266,3 +267,45 @@ async def test_each_container_knows_its_fencing_number(
 
 def environment_of(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+async def test_all_of_a_group_ends_and_begins_again_together(
+    driver: DockerDriver, server: ScriptedServer, arguments: tuple[Path, Path, str, str]
+) -> None:
+    size = {"resources": {"cpu": "200m", "memory": "16Mi"}, "stop": {"grace": f"{GRACE_S:g}s"}}
+    boxes = [
+        {"name": name, "image": IMAGE, "command": IGNORES_TERM, **size, "sidecar": name == "proxy"}
+        for name in ("app", "proxy")
+    ]
+    policy = {"stopAfter": f"{STOP_AFTER_S:g}s"}
+    async with agent_process(*arguments) as agent:
+        await server.until_hello(1)
+        await server.run(grouped(*boxes, onDisconnect=policy))
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        before = await members_of(driver)
+        assert set(before) == {"app", "proxy"}
+        cgroups = [cgroup_of(container.pid) for container in before.values()]
+        agent.send_signal(signal.SIGSTOP)
+        await server.drop()
+        try:
+            for cgroup in cgroups:
+                await until_dead(cgroup)
+        finally:
+            agent.send_signal(signal.SIGCONT)
+        await server.until(
+            lambda: server.statuses["web-0-a"].phase is Phase.RUNNING and server.statuses["web-0-a"].attempt > 1,
+            what="the group runs again",
+        )
+        after = await members_of(driver)
+    assert set(after) == {"app", "proxy"}
+    assert not {c.id for c in after.values()} & {c.id for c in before.values()}
+    ending = server.statuses["web-0-a"].last_ending
+    assert ending is not None
+    assert ending.reason == "disconnected"
+
+
+async def members_of(driver: DockerDriver) -> dict[str, Container]:
+    """Return the containers of the group that run, by name, without its sandbox."""
+    found = await driver.list_containers({NODE: "n1"})
+    running = (c for c in found if c.state is ContainerState.RUNNING)
+    return {c.labels[CONTAINER]: c for c in running if c.labels[CONTAINER] != SANDBOX}
