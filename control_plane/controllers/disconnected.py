@@ -179,7 +179,7 @@ class _Choice:
         elif spare.back_for_s < SETTLE_S:
             self.waits.append(SETTLE_S - spare.back_for_s)
             self._withdraw([index])
-        elif self.policy.prefers(spare, holder):
+        elif not self._is_younger(spare, holder) and self.policy.prefers(spare, holder):
             self._give_back(spare, holder)
         elif holder is not None:
             self.stops.append(Stop(spare.allocation, self._outdone(spare, holder)))
@@ -192,6 +192,15 @@ class _Choice:
         back = [self.seen[a.id] for a in self.turns if a.index == index and a.desired is Desired.RUN]
         there = [s for s in self.shown if s.allocation.index == index and s.is_wanted and s.id not in going]
         return next(iter([*back, *there]), None)
+
+    def _is_younger(self, spare: Seen, holder: Seen | None) -> bool:
+        """Say whether the spare once took over from who has the slot now: that one came back before it."""
+        older: Seen | None = spare
+        for _ in range(len(self.seen)):
+            older = self.seen.get(older.allocation.replaces or "") if older else None
+            if older is not None and holder is not None and older.id == holder.id:
+                return True
+        return False
 
     def _asked_version(self, index: int) -> int | None:
         return next((ask.version for ask in self.decision.asks if index in ask.indexes), None)

@@ -2,7 +2,9 @@
 
 S1 capacity: what a node's allocations reserve never exceeds what it offers, and no host port is held twice, where an
 allocation holds both until its node has said that it ended. S2 slots: at most one wanted allocation has a workload's
-index, and a service never gains one beyond replicas + maxSurge. S4 fence: allocations are written only while someone
+index, and a service never gains one beyond replicas + maxSurge; a spare is not wanted: its slot is another's until its
+node is back and one of the two is chosen. S3: under onDisconnect.stopAfter a slot is given to no other while the one
+before may run within reach. S4 fence: allocations are written only while someone
 leads (which leader it was doesn't show in the history).
 """
 
@@ -15,8 +17,8 @@ from typing import TypeVar
 from control_plane import keys
 from control_plane.store.protocol import Change, Put, Revision, Store, Txn
 from manifests.allocations import Allocation, AllocationStatus, Desired
-from manifests.nodes import NodeStatus
-from manifests.workloads import ServiceSpec, WorkloadRecord
+from manifests.nodes import Liveness, NodeStatus
+from manifests.workloads import ServiceSpec, VersionRecord, WorkloadRecord
 
 Record = TypeVar("Record")
 READ_S = 20.0
@@ -53,19 +55,21 @@ class _World:
         self._ended: set[str] = set()
         self._nodes: dict[str, NodeStatus] = {}
         self._workloads: dict[str, WorkloadRecord] = {}
+        self._versions: dict[str, VersionRecord] = {}
         self._is_led = False
 
     def step(self, changes: tuple[Change, ...]) -> Iterator[str]:
         """Take in one revision and yield what it breaks."""
         if not self._is_led and any(change.key.startswith(keys.ALLOCATIONS) for change in changes):
             yield "allocations were written while nobody led (S4)"
-        before = self._totals()
+        before, known = self._totals(), set(self._allocations)
         for change in changes:
             self._apply(change)
         yield from self._over_capacity()
         yield from self._shared_ports()
         yield from self._shared_slots()
         yield from self._too_many(before)
+        yield from self._twice([a for a in self._allocations.values() if a.id not in known])
 
     def _apply(self, change: Change) -> None:
         key, value = change.key, change.entry.value if change.entry else None
@@ -82,6 +86,8 @@ class _World:
             _put(self._nodes, last, NodeStatus.read(value) if value else None)
         elif key.startswith(keys.WORKLOADS):
             _put(self._workloads, key.removeprefix(keys.WORKLOADS), WorkloadRecord.read(value) if value else None)
+        elif key.startswith(keys.VERSIONS):
+            _put(self._versions, key.removeprefix(keys.VERSIONS), VersionRecord.read(value) if value else None)
 
     def _holding(self) -> dict[str, list[Allocation]]:
         """Return by node what holds its resources."""
@@ -118,6 +124,21 @@ class _World:
                 most = spec.replicas + spec.update.max_surge
                 if after[record.uid] > most:
                     yield f"{after[record.uid]} allocations of {record.ref.name} are wanted, at most {most} may be (S2)"
+
+    def _twice(self, placed: list[Allocation]) -> Iterator[str]:
+        for new in placed:
+            for old in self._allocations.values():
+                is_same = (old.workload.uid, old.index) == (new.workload.uid, new.index) and old.id != new.id
+                if is_same and old.id not in self._ended and self._is_at_most_once(old) and self._is_within_reach(old):
+                    yield f"{new.id} was placed, and {old.id} may run in its slot on {old.node} (S3)"
+
+    def _is_at_most_once(self, allocation: Allocation) -> bool:
+        version = self._versions.get(keys.version_id(keys.id_of_ref(allocation.workload), allocation.version))
+        return version is not None and version.workload.spec.on_disconnect.stop_after_s is not None
+
+    def _is_within_reach(self, allocation: Allocation) -> bool:
+        node = self._nodes.get(allocation.node)
+        return node is not None and node.liveness is not Liveness.LOST
 
     def _wanted(self) -> Iterator[Allocation]:
         return (a for a in self._allocations.values() if a.desired is Desired.RUN)

@@ -12,8 +12,8 @@ from manifests.base import Model
 from manifests.containers import Resources
 from manifests.nodes import Liveness, NodeFacts, NodeStatus
 from manifests.reasons import Choice
-from manifests.workloads import WorkloadRecord
-from tests.builders import record, status
+from manifests.workloads import VersionRecord, WorkloadRecord
+from tests.builders import record, status, version_record
 from tests.lab.invariants import breaches
 
 WEB = record(replicas=1, resources={"cpu": "1"})
@@ -35,9 +35,9 @@ def allocation(number: int, index: int = 0, *, desired: Desired = Desired.RUN, h
     )
 
 
-def node() -> NodeStatus:
+def node(liveness: Liveness = Liveness.READY) -> NodeStatus:
     facts = NodeFacts(name="n1", agent_id="a", boot_id="b", agent_version="1", capacity=SIZE, allocatable=SIZE)
-    return NodeStatus(facts=facts, liveness=Liveness.READY, server="s1", session=1, changed_s=0.0)
+    return NodeStatus(facts=facts, liveness=liveness, server="s1", session=1, changed_s=0.0)
 
 
 def written(*records: Model | str) -> list[Change]:
@@ -60,6 +60,8 @@ def _key_of(record: Model) -> str:
             return keys.STATUSES + keys.placed_id(record.node, record.id)
         case WorkloadRecord():
             return keys.WORKLOADS + keys.id_of_ref(record.ref)
+        case VersionRecord():
+            return keys.VERSIONS + keys.version_id(keys.id_of_ref(WEB.ref), record.version)
         case NodeStatus():
             return keys.NODES + record.facts.name
         case _:
@@ -88,3 +90,29 @@ def test_a_replacement_after_an_end_breaks_nothing() -> None:
 )
 def test_each_breach_is_found(history: Sequence[Model | str], breach: str) -> None:
     assert any(breach in found for found in breaches(written(*BEGIN, *history)))
+
+
+ONCE = version_record(record(onDisconnect={"stopAfter": "30s"}), 1)
+OLD = allocation(1, desired=Desired.STOP)
+
+
+def test_a_spare_shares_its_slot_with_who_took_it() -> None:
+    spare = OLD.model_copy(update={"desired": Desired.SPARE, "reserved": Resources.of(cpu_m=1, memory_bytes=1, pids=1)})
+    assert breaches(written(*BEGIN, spare, allocation(2))) == ()
+
+
+@pytest.mark.parametrize(
+    ("between", "is_breach"),
+    [
+        ((), True),
+        ((status(OLD, Phase.STOPPING),), True),
+        ((node(Liveness.SUSPECT),), True),
+        ((status(OLD, Phase.STOPPED),), False),
+        ((node(Liveness.LOST),), False),
+    ],
+)
+def test_a_slot_under_stop_after_is_given_away_only_once_it_is_empty_or_lost(
+    between: tuple[Model, ...], is_breach: bool
+) -> None:
+    found = breaches(written(*BEGIN, ONCE, OLD, *between, allocation(2)))
+    assert any("(S3)" in breach for breach in found) is is_breach
