@@ -81,6 +81,12 @@ def with_assigned(group: Group, assigned: Assigned) -> Group:
     return with_members(group, tuple(members))
 
 
+def not_before(group: Group, time_s: float) -> Group:
+    """Return the group with nothing of it being started before that time."""
+    waiting = (m if m.container else replace(m, retry_s=time_s) for m in group.members)
+    return with_members(group, tuple(waiting))
+
+
 def withdrawn(group: Group) -> Group:
     return with_members(group, tuple(replace(member, is_withdrawn=True) for member in group.members))
 
