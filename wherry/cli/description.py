@@ -104,6 +104,9 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             of=f"{owner} in {clean(item.get('namespace'))}, version {item.get('version')}, slot {item.get('index')}",
             node=f"{clean(item.get('node'))} ({clean(item.get('nodeState'))})",
             desired=f"{clean(item.get('desired'))}" + (f": {clean(item.get('stopReason'))}" if is_stopping else ""),
+            note=item.get("note"),
+            replaced=_replaced(item, now_s),
+            fence=item.get("fence"),
             phase=item.get("phase"),
             health=item.get("health"),
             message=item.get("message"),
@@ -198,6 +201,22 @@ def _amounts(amounts: Item | None) -> str:
     return f"{known.get('cpu', '?')} cpu, {memory(known.get('memory', '?'))} memory, {known.get('pids', '?')} pids"
 
 
+def _until(timestamp: object, now_s: float) -> str:
+    if not timestamp:
+        return ""
+    from datetime import datetime
+
+    return f"in {span(datetime.fromisoformat(str(timestamp)).timestamp() - now_s)}"
+
+
+def _replaced(item: Item, now_s: float) -> str:
+    """Return what becomes of an allocation whose node is lost, unless it is back in time."""
+    when = _until(item.get("replacedAt"), now_s)
+    if when in ("", "in 0s"):
+        return ""
+    return f"its node {clean(item.get('node'))} is lost; replaced {when} unless it is back"
+
+
 def _spec_lines(spec: Item) -> list[str]:
     """Return what a reader asks first of a spec; `-o yaml` of get has all of it."""
     command = [*(spec.get("command") or []), *(spec.get("args") or [])]
@@ -231,6 +250,7 @@ def _spec_lines(spec: Item) -> list[str]:
         update=_pairs(spec.get("update")),
         init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
         containers="; ".join(map(_member, spec.get("containers") or [])),
+        on_disconnect=_pairs(spec.get("onDisconnect")),
     )
 
 
@@ -290,6 +310,10 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
         yield f"    must stop: {clean(item.get('stopReason'))}"
     if item.get("message"):
         yield f"    {clean(item['message'])}"
+    if item.get("note") and item.get("desired") != "stop":
+        yield f"    {clean(item['note'])}"
+    if item.get("replacedAt"):
+        yield f"    {_replaced(item, now_s)}"
     if item.get("ports"):
         yield f"    ports {clean(ports_of(item))}"
     for container in item.get("containers") or []:
