@@ -65,14 +65,14 @@ class Actions:
     def perform(self, action: Action) -> None:
         """Begin the action and return at once."""
         match action:
-            case Start(allocation, is_restart):
-                task = self._tasks.create_task(self._start(allocation, is_restart), name=f"start {allocation}")
-                self._starts[allocation] = task
-                task.add_done_callback(lambda done: self._end_start(allocation, done))
-            case Stop(allocation):
-                self._tasks.create_task(self._stop(action), name=f"stop {allocation}")
-            case Remove(allocation):
-                self._tasks.create_task(self._remove(action), name=f"remove {allocation}")
+            case Start(container, is_restart):
+                task = self._tasks.create_task(self._start(container, is_restart), name=f"start {container}")
+                self._starts[container] = task
+                task.add_done_callback(lambda done: self._end_start(container, done))
+            case Stop(container):
+                self._tasks.create_task(self._stop(action), name=f"stop {container}")
+            case Remove(container):
+                self._tasks.create_task(self._remove(action), name=f"remove {container}")
             case Discard(containers):
                 self._tasks.create_task(self._discard(containers), name="discard")
             case Forget():
@@ -80,30 +80,30 @@ class Actions:
             case _:
                 assert_never(action)
 
-    def _end_start(self, allocation: str, task: asyncio.Task[None]) -> None:
-        if self._starts.get(allocation) is task:
-            del self._starts[allocation]
+    def _end_start(self, container: str, task: asyncio.Task[None]) -> None:
+        if self._starts.get(container) is task:
+            del self._starts[container]
 
-    async def _start(self, allocation: str, is_restart: bool) -> None:
-        tracked = self.node.tracked[allocation]
-        self._can_cancel.add(allocation)
+    async def _start(self, container: str, is_restart: bool) -> None:
+        tracked = self.node.known(container)
+        self._can_cancel.add(container)
         try:
             if not self._is_known(tracked):
-                self.node.progress(allocation, Phase.PULLING)
+                self.node.progress(container, Phase.PULLING)
                 await self._make_image_ready(tracked)
             async with self._restarts if is_restart else self._first_starts:
                 # From here on half done is worse than late: the manager would go on without us.
-                self._can_cancel.discard(allocation)
-                self.node.progress(allocation, Phase.STARTING)
-                container = await self._bring_up(tracked)
+                self._can_cancel.discard(container)
+                self.node.progress(container, Phase.STARTING)
+                started = await self._bring_up(tracked)
             # To look at it is not to start it: the next start needn't wait.
-            self.node.finish(allocation, Work.START, await self._driver.inspect(container))
+            self.node.finish(container, Work.START, await self._driver.inspect(started))
         except (ImageError, StartError, InvalidError) as error:
             await self._report_failure(tracked, error)
         except WherryError as error:
             self._delay(tracked, Work.START, error)
         finally:
-            self._can_cancel.discard(allocation)
+            self._can_cancel.discard(container)
 
     def _is_known(self, tracked: Tracked) -> bool:
         is_fresh = self._clock.now_s() - self._images.get(tracked.spec.image, -IMAGE_KNOWN_S) < IMAGE_KNOWN_S
@@ -115,6 +115,9 @@ class Actions:
 
     async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster
+        if tracked.container is not None and tracked.container.state is ContainerState.CREATED:
+            await self._driver.start(tracked.container.id)
+            return tracked.container.id
         spec = container_spec(tracked, self.surroundings, self._ownership)
         try:
             container = await self._driver.create(spec)
@@ -129,45 +132,45 @@ class Actions:
     async def _report_failure(self, tracked: Tracked, error: WherryError) -> None:
         reason = "imageFailed" if isinstance(error, ImageError) else "startFailed"
         message = error.sentence()
-        _log.info("start failed", allocation=tracked.id, attempt=tracked.status.attempt, why=message)
+        _log.info("start failed", container=tracked.id, attempt=tracked.status.attempt, why=message)
         try:
-            found = await self._containers_of(tracked.id)
+            found = await self._containers_of(tracked)
         except WherryError:
             found = []  # the next full list shows it
         current = next((c for c in found if c.labels.get("wherry.attempt") == str(tracked.status.attempt)), None)
         self.node.fail_start(tracked.id, Failure(reason, message), current)
 
     async def _stop(self, stop: Stop) -> None:
-        tracked = self.node.tracked[stop.allocation]
+        tracked = self.node.known(stop.container)
         try:
-            await self._settle_start(stop.allocation)
-            tracked = self.node.tracked[stop.allocation]
+            await self._settle_start(stop.container)
+            tracked = self.node.known(stop.container)
             container = tracked.container
-            found = await self._containers_of(stop.allocation) if container is None else [container]
+            found = await self._containers_of(tracked) if container is None else [container]
             for running in found:
                 if running.state is ContainerState.RUNNING:
                     await self._driver.stop(running.id, signal=stop.signal, grace_s=stop.grace_s)
             last = found[-1] if found else None
             ended = await self._driver.inspect(last.id) if last else None
-            self.node.finish(stop.allocation, Work.STOP, ended)
+            self.node.finish(stop.container, Work.STOP, ended)
         except WherryError as error:
             self._delay(tracked, Work.STOP, error)
 
-    async def _settle_start(self, allocation: str) -> None:
+    async def _settle_start(self, container: str) -> None:
         """Wait until a start that is under way has ended, by cancellation where that leaves nothing behind."""
-        task = self._starts.get(allocation)
+        task = self._starts.get(container)
         if task is None:
             return
-        if allocation in self._can_cancel:
+        if container in self._can_cancel:
             task.cancel()
         await asyncio.wait([task])
 
     async def _remove(self, remove: Remove) -> None:
-        tracked = self.node.tracked[remove.allocation]
+        tracked = self.node.known(remove.container)
         try:
             for container in remove.containers:
                 await self._driver.remove(container)
-            self.node.finish_removal(remove.allocation)
+            self.node.finish_removal(remove.container)
         except WherryError as error:
             self._delay(tracked, Work.REMOVE, error)
 
@@ -184,18 +187,19 @@ class Actions:
         finally:
             self._discarding.difference_update(todo)
 
-    async def _containers_of(self, allocation: str) -> list[Container]:
-        """Return this allocation's containers with our seal, the newest attempt last."""
+    async def _containers_of(self, tracked: Tracked) -> list[Container]:
+        """Return what there is of one container with our seal, the newest attempt last."""
         around = self.surroundings
         assert around is not None
-        found = await self._driver.list_containers({NODE: around.node, ALLOCATION: allocation})
-        owned = [(identity.attempt, c) for c in found if (identity := self._ownership.owned(c.labels)) is not None]
-        return [container for _, container in sorted(owned, key=lambda pair: pair[0])]
+        found = await self._driver.list_containers({NODE: around.node, ALLOCATION: tracked.allocation})
+        owned = [(identity, c) for c in found if (identity := self._ownership.owned(c.labels)) is not None]
+        mine = [(identity.attempt, c) for identity, c in owned if identity.container == tracked.name]
+        return [container for _, container in sorted(mine, key=lambda pair: pair[0])]
 
     def _delay(self, tracked: Tracked, work: Work, error: WherryError) -> None:
         delay_s = RETRY.delay_s(tracked.tries + 1, self._rng)
         if tracked.tries == 0:
-            _log.warning("work was put off", allocation=tracked.id, work=work, why=str(error))
+            _log.warning("work was put off", container=tracked.id, work=work, why=str(error))
         self.node.delay(
             tracked.id, work, delay_s=delay_s, message=f"{error.what}: {error.why}" if error.why else error.what
         )

@@ -14,6 +14,7 @@ from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts
 from agent.folder import Folder
+from agent.group import Group, changed_members
 from agent.health import HealthChecks
 from agent.machine import Machine
 from agent.node import Node
@@ -21,7 +22,7 @@ from agent.node_news import NodeNews
 from agent.options import AgentOptions
 from agent.outbox import Outbox
 from agent.session import Session, SessionParts
-from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
+from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
 from agent.tracked import Tracked
 from agent.transport import Transport
 from agent.watch_runtime import RuntimeWatch
@@ -109,7 +110,7 @@ class Agent:
             clock=self._clock,
             perform=self._actions.perform,
             on_change=self._on_change,
-            restored=[to_tracked(saved) for saved in self._restored.allocations],
+            restored=[to_group(saved) for saved in self._restored.allocations],
             applied_revision=self._restored.applied_revision,
         )
         self._actions.bind(self._node)
@@ -149,7 +150,7 @@ class Agent:
 
     # The node's records.
 
-    def _on_change(self, old: Tracked | None, new: Tracked | None) -> None:
+    def _on_change(self, old: Group | None, new: Group | None) -> None:
         if new is None:
             assert old is not None
             self._outbox.forget(old.id)
@@ -159,7 +160,8 @@ class Agent:
                 self._outbox.put(new.status)
             self._must_save |= old is None or _lasting(old) != _lasting(new)
         if self._health is not None:
-            self._health.follow(old, new)
+            for before, after in changed_members(old, new):
+                self._health.follow(before, after)
 
     async def _pin(self, cluster: str) -> None:
         """Belong to this cluster from now on; written down before its first order is obeyed."""
@@ -191,7 +193,7 @@ class Agent:
                 boot_id=self._boot_id,
                 cluster=self._cluster,
                 applied_revision=self._node.applied_revision,
-                allocations=tuple(to_saved(tracked) for tracked in self._node.tracked.values()),
+                allocations=tuple(to_saved(group) for group in self._node.groups.values()),
             )
             try:
                 await asyncio.to_thread(save_state, self._folder, state)
@@ -241,10 +243,15 @@ class Agent:
         self._cgroup_parent = parent if is_capped else wanted or ""
 
 
-def _lasting(tracked: Tracked) -> tuple[object, ...]:
+def _lasting(group: Group) -> tuple[object, ...]:
     """Return what of a record must outlive the agent."""
+    return group.fate, *(_lasting_of(member) for member in group.members)
+
+
+def _lasting_of(tracked: Tracked) -> tuple[object, ...]:
     status = tracked.status
     return (
         *(tracked.assigned, tracked.is_withdrawn, tracked.is_admitted, tracked.failures, tracked.due_s),
-        *(tracked.first_start_s, tracked.doom, status.attempt, status.phase, status.health),
+        *(tracked.first_start_s, tracked.doom, tracked.has_begun, tracked.round),
+        *(status.attempt, status.phase, status.health, status.last_ending),
     )

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from agent.driver import ContainerSpec, Limits, PublishedPort
 from agent.ownership import Identity, Ownership
-from agent.tracked import Tracked
+from agent.tracked import Role, Tracked
 from manifests.containers import Resources
+from manifests.workloads import MAIN
 
 _MOST_HOSTNAME = 63
 
@@ -21,26 +22,28 @@ class Surroundings:
     allocatable: Resources
 
 
-def container_name(cluster: str, node: str, allocation: str, attempt: int) -> str:
+def container_name(cluster: str, node: str, allocation: str, attempt: int, container: str = MAIN) -> str:
     """Return the name that is unique for the attempt, and the same whenever it is asked for."""
-    return f"wherry-{cluster[:8]}-{node}-{allocation}-{attempt}"
+    of_a_group = "" if container == MAIN else f".{container}"  # no id of an allocation has a dot
+    return f"wherry-{cluster[:8]}-{node}-{allocation}{of_a_group}-{attempt}"
 
 
 def container_spec(tracked: Tracked, around: Surroundings, ownership: Ownership) -> ContainerSpec:
     spec, allocation, attempt = tracked.spec, tracked.assigned.allocation, tracked.status.attempt
-    identity = Identity(around.cluster, around.node, allocation.id, allocation.version, attempt)
-    is_host = spec.network == "host"
+    identity = Identity(around.cluster, around.node, allocation.id, allocation.version, attempt, tracked.name)
+    is_host = tracked.has_host_network
+    holds_ports = tracked.role in (Role.ALONE, Role.SANDBOX) and not is_host
     limit = spec.limit()
     return ContainerSpec(
-        name=container_name(around.cluster, around.node, allocation.id, attempt),
+        name=container_name(around.cluster, around.node, allocation.id, attempt, tracked.name),
         image=spec.image,
         command=spec.command,
         args=spec.args,
-        env={**spec.env, **_own_env(tracked, around)},
+        env={} if tracked.role is Role.SANDBOX else {**spec.env, **_own_env(tracked, around)},
         labels=ownership.labels(identity),
         # The kernel refuses a quota above that of the parent cgroup, which is the node's allocatable.
         limits=Limits(min(limit.cpu_m, around.allocatable.cpu_m), limit.memory_bytes, limit.pids),
-        ports=() if is_host else _published(tracked, around),
+        ports=_published(tracked, around) if holds_ports else (),
         host_network=is_host,
         working_dir=spec.working_dir,
         user=spec.user,
@@ -48,6 +51,7 @@ def container_spec(tracked: Tracked, around: Surroundings, ownership: Ownership)
         stop_signal=spec.stop.signal,
         cgroup_parent=around.cgroup_parent,
         hostname="" if is_host else allocation.id[-_MOST_HOSTNAME:].lstrip("-"),
+        network_of=tracked.network_of,
     )
 
 
@@ -62,6 +66,7 @@ def _own_env(tracked: Tracked, around: Surroundings) -> dict[str, str]:
     return {
         "WHERRY_ALLOCATION": allocation.id,
         "WHERRY_ATTEMPT": str(tracked.status.attempt),
+        "WHERRY_CONTAINER": tracked.name,
         "WHERRY_INDEX": str(allocation.index),
         "WHERRY_NAMESPACE": allocation.workload.namespace,
         "WHERRY_NODE": around.node,

@@ -6,12 +6,12 @@ Called by agent.reconcile alone.
 from dataclasses import replace
 
 from agent.driver import Container, ContainerState
-from agent.tracked import Moment, Tracked
+from agent.tracked import Moment, Role, Tracked
 from foundation.backoff import Backoff
 from manifests.allocations import Ending, Phase, advance
 from manifests.containers import RestartPolicy
 from manifests.quantities import render_bytes, render_duration
-from manifests.workloads import Kind, restart_policy_of
+from manifests.workloads import Kind
 
 _LOST_EXIT_CODE = 255  # what managers give when they don't know the real one
 _SIGKILL_EXIT_CODE = 137
@@ -36,7 +36,7 @@ def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
         return finish(tracked, Phase.STOPPED, ending)
     if ending.reason == "timeout":
         return finish(tracked, Phase.FAILED, ending)
-    if restart_policy_of(tracked.kind, tracked.spec) is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
+    if tracked.restart_policy is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
         return finish(tracked, Phase.FAILED, ending, "it isn't restarted, since restart.policy is never")
     return _restart_later(tracked, ending, moment)
 
@@ -44,30 +44,46 @@ def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
 def _restart_later(tracked: Tracked, ending: Ending, moment: Moment) -> Tracked:
     restart = tracked.spec.restart
     failures = tuple(at for at in tracked.failures if at > moment.now_s - restart.window_s)
+    strikes = 0 if _was_steady(tracked, moment) else tracked.strikes
     is_counted = ending.reason != "lostByRuntime"
     if is_counted:
-        failures = (*failures, moment.now_s)
+        failures, strikes = (*failures, moment.now_s), strikes + 1
+    tracked = replace(tracked, failures=failures, strikes=strikes, failure=None, doom="", doom_message="")
     if is_counted and len(failures) > restart.attempts:
         count = f"{len(failures)} failed attempts within {render_duration(restart.window_s)}"
         return finish(tracked, Phase.FAILED, ending, f"{count}, and restart.attempts is {restart.attempts}")
     # The first exit is answered at once; what couldn't even start would most likely fail again.
-    steps = 0 if not is_counted else len(failures) - (0 if ending.reason in _NEVER_RAN else 1)
+    steps = 0 if not is_counted else strikes - (0 if ending.reason in _NEVER_RAN else 1)
     delay_s = Backoff(restart.backoff_s, restart.max_backoff_s).delay_s(steps) if steps > 0 else 0.0
+    due_s = max(moment.now_s + delay_s, tracked.may_start_s(moment.now_s))
     status = advance(
         tracked.status,
         Phase.BACKOFF,
         last_ending=ending,
         message=ending.message,
-        next_attempt_s=moment.wall_s + delay_s,
+        next_attempt_s=moment.wall_s + due_s - moment.now_s,
+        failures=strikes,
     )
-    due_s = moment.now_s + delay_s
-    return replace(tracked, status=status, failures=failures, due_s=due_s, failure=None, doom="", doom_message="")
+    return replace(tracked, status=status, due_s=due_s, healthy_since_s=None)
+
+
+def _was_steady(tracked: Tracked, moment: Moment) -> bool:
+    """Say whether the attempt that ended had been healthy for long enough. Its end may be seen late."""
+    container = tracked.container
+    if container is None or container.state is not ContainerState.EXITED:
+        return False
+    ran_s = container.finished_s - container.started_s if container.started_s else tracked.steady_s
+    return tracked.is_steady(moment.now_s) and ran_s >= tracked.steady_s
 
 
 def finish(tracked: Tracked, phase: Phase, ending: Ending | None, why: str = "") -> Tracked:
     """Return the record in a terminal phase."""
     parts = [text for text in (ending.message if ending else "", why) if text]
-    changes = {"message": "; ".join(parts), "last_ending": ending or tracked.status.last_ending}
+    changes = {
+        "message": "; ".join(parts),
+        "last_ending": ending or tracked.status.last_ending,
+        "failures": tracked.strikes,
+    }
     return replace(tracked, status=advance(tracked.status, phase, **changes), failure=None)
 
 
@@ -90,6 +106,9 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
         return tracked.failure.reason, tracked.failure.message
     if tracked.doom:
         return tracked.doom, tracked.doom_message
+    is_lost = exited is not None and exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight
+    if tracked.role is Role.SANDBOX and not is_lost:
+        return "sandboxLost", "its sandbox, which holds its network, ended: all its containers are started anew"
     if exited is None:
         return "exited", "its container is gone: something other than Wherry removed it"
     limit = render_bytes(tracked.spec.limit().memory_bytes)
@@ -98,7 +117,7 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
             f"it was killed when it needed more memory than its limit of {limit}: "
             f"raise limits.memory (or resources.memory), or make it use less"
         )
-    if exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight:
+    if is_lost:
         return "lostByRuntime", "the container manager was restarted and lost its container"
     code = exited.exit_code or 0
     signal = f" ({_SIGNALS[code]})" if code in _SIGNALS else ""
@@ -111,4 +130,5 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
 def _has_succeeded(tracked: Tracked, ending: Ending) -> bool:
     if ending.reason != "exited" or ending.exit_code != 0:
         return False
-    return tracked.kind is Kind.JOB or restart_policy_of(tracked.kind, tracked.spec) is not RestartPolicy.ALWAYS
+    is_all_there_is = tracked.kind is Kind.JOB and tracked.role in (Role.ALONE, Role.MEMBER)
+    return is_all_there_is or tracked.role is Role.INIT or tracked.restart_policy is not RestartPolicy.ALWAYS

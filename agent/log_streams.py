@@ -8,7 +8,8 @@ import struct
 from dataclasses import dataclass, field
 
 from agent.driver import ContainerId, Driver, LogChunk
-from agent.tracked import Tracked
+from agent.group import Group
+from agent.tracked import Role, Tracked
 from agent.transport import Channel
 from foundation.tasks import TaskGroup
 from manifests.errors import NotFoundError, UnavailableError, WherryError
@@ -49,12 +50,12 @@ class LogStreams:
         self._open: dict[int, asyncio.Task[None]] = {}
         self._windows: dict[int, _Window] = {}
 
-    def open(self, ask: OpenLogs, tracked: Tracked | None) -> None:
+    def open(self, ask: OpenLogs, group: Group | None) -> None:
         if ask.stream in self._open:
             return
         is_full = len(self._open) >= MOST_STREAMS
         self._windows[ask.stream] = _Window()
-        task = self._tasks.create_task(self._serve(ask, tracked, is_full=is_full), name=f"logs {ask.allocation}")
+        task = self._tasks.create_task(self._serve(ask, group, is_full=is_full), name=f"logs {ask.allocation}")
         self._open[ask.stream] = task
         task.add_done_callback(lambda _: self._ended(ask.stream))
 
@@ -70,12 +71,12 @@ class LogStreams:
         self._open.pop(stream, None)
         self._windows.pop(stream, None)
 
-    async def _serve(self, ask: OpenLogs, tracked: Tracked | None, *, is_full: bool) -> None:
+    async def _serve(self, ask: OpenLogs, group: Group | None, *, is_full: bool) -> None:
         error = ""
         try:
             if is_full:
                 raise UnavailableError(f"this node streams {MOST_STREAMS} logs already")
-            await self._pass_on(ask, _container_of(ask.allocation, tracked))
+            await self._pass_on(ask, _container_of(ask, group))
         except WherryError as failure:
             error = f"{failure.what}: {failure.why}" if failure.why else failure.what
         await self._channel.send(LogsEnded(stream=ask.stream, error=error))
@@ -93,12 +94,30 @@ def _frames(stream: int, chunk: LogChunk) -> list[bytes]:
     return [header + chunk.data[at : at + MOST_CHUNK_BYTES] for at in range(0, len(chunk.data), MOST_CHUNK_BYTES)]
 
 
-def _container_of(allocation: str, tracked: Tracked | None) -> ContainerId:
+def _container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
     """Return the current attempt's container, or between two attempts the last one's."""
-    if tracked is None:
-        raise NotFoundError(f"allocation {allocation} is not on this node")
+    if group is None:
+        raise NotFoundError(f"allocation {ask.allocation} is not on this node")
+    tracked = _member_of(ask, group)
     if tracked.container is not None:
         return tracked.container.id
     if tracked.earlier:
         return tracked.earlier[-1]
-    raise NotFoundError(f"allocation {allocation} has no container yet", why=tracked.status.message)
+    of = ask.allocation if group.is_alone else f"container {tracked.name} of {ask.allocation}"
+    raise NotFoundError(
+        f"allocation {of} has no container yet" if group.is_alone else f"{of} has not started yet",
+        why=tracked.status.message or group.status.message,
+    )
+
+
+def _member_of(ask: OpenLogs, group: Group) -> Tracked:
+    """Return the one that was named, or the only one."""
+    members = {member.name: member for member in group.members if member.role is not Role.SANDBOX}
+    if ask.container in members:
+        return members[ask.container]
+    if not ask.container and len(members) == 1:
+        return next(iter(members.values()))
+    have = ", ".join(members)
+    if ask.container:
+        raise NotFoundError(f"allocation {ask.allocation} has no container {ask.container}: its containers are {have}")
+    raise NotFoundError(f"allocation {ask.allocation} has {len(members)} containers: name one of {have} (-c NAME)")

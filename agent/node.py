@@ -5,22 +5,35 @@ and no session; agent.actions, agent.watch_runtime, agent.health and agent.sessi
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from agent.driver import Container, ContainerId, ContainerState
-from agent.ownership import Identity
-from agent.reconcile import Action, Discard, Forget, admit, decide, next_look_s
+from agent.admission import admit
+from agent.driver import Container, ContainerId
+from agent.group import (
+    Group,
+    Listed,
+    changed_members,
+    listed_of,
+    new_group,
+    strays,
+    with_assigned,
+    with_listed,
+    with_member,
+    withdrawn,
+)
+from agent.reconcile import Action, Discard, Forget
+from agent.steering import next_look_at_group_s, settle
 from agent.tracked import (
     Failure,
     Moment,
     Tracked,
     Work,
     condemned,
-    newly_assigned,
     with_delay,
     with_failure,
     with_health,
+    with_log_tail,
     with_sight,
     without_work,
 )
@@ -32,8 +45,7 @@ from manifests.session import Assignments
 
 LOOK_AGAIN_S = 30.0  # at everything, should a wake-up have been lost
 Perform = Callable[[Action], None]
-OnChange = Callable[[Tracked | None, Tracked | None], None]
-Listed = Sequence[tuple[Identity, Container]]
+OnChange = Callable[[Group | None, Group | None], None]
 _log = Log(__name__)
 
 
@@ -47,14 +59,14 @@ class Node:
         clock: Clock,
         perform: Perform,
         on_change: OnChange,
-        restored: Iterable[Tracked] = (),
+        restored: Iterable[Group] = (),
         applied_revision: int = 0,
     ) -> None:
         self._allocatable = allocatable
         self._clock = clock
         self._perform = perform
         self._on_change = on_change
-        self._tracked = {tracked.id: tracked for tracked in restored}
+        self._groups = {group.id: group for group in restored}
         self._by_container: dict[ContainerId, str] = {}
         self._unclaimed: dict[str, Listed] | None = None  # of unknown allocations; None until the first full list
         self._has_full = False
@@ -64,11 +76,27 @@ class Node:
         self.has_looked = asyncio.Event()  # the container manager has said once what there is
 
     @property
-    def tracked(self) -> Mapping[str, Tracked]:
-        return self._tracked
+    def groups(self) -> Mapping[str, Group]:
+        """The allocations, by id."""
+        return self._groups
 
-    def allocation_of(self, container: ContainerId) -> Tracked | None:
-        return self._tracked.get(self._by_container.get(container, ""))
+    @property
+    def tracked(self) -> Mapping[str, Tracked]:
+        """All of their containers, by id."""
+        return {member.id: member for group in self._groups.values() for member in group.members}
+
+    def find(self, container: str) -> Tracked | None:
+        group = self._groups.get(container.partition("/")[0])
+        return None if group is None else group.member(container)
+
+    def known(self, container: str) -> Tracked:
+        """Return the record of a container for which work is under way, so that it can't be forgotten."""
+        tracked = self.find(container)
+        assert tracked is not None
+        return tracked
+
+    def container_of(self, seen: ContainerId) -> Tracked | None:
+        return self.find(self._by_container.get(seen, ""))
 
     # What the server says.
 
@@ -85,14 +113,13 @@ class Node:
         touched = [assigned.allocation.id for assigned in frame.assigned]
         gone = set(frame.withdrawn)
         if frame.is_full:
-            gone |= self._tracked.keys() - set(touched) - set(frame.untold)
+            gone |= self._groups.keys() - set(touched) - set(frame.untold)
         for assigned in frame.assigned:
-            old = self._tracked.get(assigned.allocation.id)
-            new = self._claimed(newly_assigned(assigned)) if old is None else replace(old, assigned=assigned)
-            self._keep(replace(new, is_withdrawn=False))
+            old = self._groups.get(assigned.allocation.id)
+            self._put(self._claimed(new_group(assigned)) if old is None else with_assigned(old, assigned))
         for allocation in gone:
-            if (old := self._tracked.get(allocation)) is not None:
-                self._keep(replace(old, is_withdrawn=True))
+            if (old := self._groups.get(allocation)) is not None:
+                self._put(withdrawn(old))
         self._settle([*touched, *gone])
         if frame.is_full:
             self._has_full = True
@@ -100,43 +127,46 @@ class Node:
             self._end_orphans()
         return True
 
-    def _claimed(self, tracked: Tracked) -> Tracked:
+    def _claimed(self, group: Group) -> Group:
         """Return a new record with what the last full list showed of it."""
         if self._unclaimed is None:
-            return tracked
-        return _with_listed(tracked, self._unclaimed.pop(tracked.id, ()))
+            return group
+        found = self._unclaimed.pop(group.id, ())
+        for member in group.members:
+            group = with_member(group, with_listed(member, listed_of(member, found)))
+        return group
 
     # What the container manager says.
 
     def lose_sight(self) -> None:
         """The manager went away: what is found ended when it is back may have been ended by that."""
-        for tracked in list(self._tracked.values()):
+        for tracked in self.tracked.values():
             self._keep(replace(tracked, has_lost_sight=True))
 
     def see_all(self, listed: Listed, before: Mapping[str, Tracked]) -> None:
         """Take in a full list. `before` is what was tracked when it was asked for: what changed since is not judged."""
-        groups: dict[str, Listed] = {}
+        found: dict[str, Listed] = {}
         for identity, container in listed:
-            groups[identity.allocation] = (*groups.get(identity.allocation, ()), (identity, container))
-        for allocation, tracked in list(self._tracked.items()):
-            found = groups.pop(allocation, ())
-            known = before.get(allocation)
+            found[identity.allocation] = (*found.get(identity.allocation, ()), (identity, container))
+        for tracked in self.tracked.values():
+            known = before.get(tracked.id)
             if known is not None and tracked.work is Work.NONE and _stage(known) == _stage(tracked):
-                seen = _with_listed(tracked, found)
+                of_it = listed_of(tracked, found.get(tracked.allocation, ()))
+                seen = with_listed(tracked, of_it)
                 self._keep(seen)
-                if strays := _running_strays(seen, found):
-                    self._perform(Discard(strays))
-        self._unclaimed = groups
+                if running := strays(seen, of_it):
+                    self._perform(Discard(running))
+        self._unclaimed = {allocation: of_it for allocation, of_it in found.items() if allocation not in self._groups}
         self.has_looked.set()
-        self._settle(self._tracked)
+        self._settle(self._groups)
         self._end_orphans()
 
     def see(self, before: Tracked, container: Container | None) -> None:
         """Take in how the current container is now, unless things have moved on since it was asked for."""
-        tracked = self._tracked.get(before.id)
+        tracked = self.find(before.id)
         if tracked is not None and tracked.work is Work.NONE and _stage(before) == _stage(tracked):
             self._keep(with_sight(tracked, container, attempt=tracked.status.attempt))
-            self._settle([tracked.id])
+            self._settle([tracked.allocation])
 
     def _end_orphans(self) -> None:
         """Stop and remove containers with our seal that nothing desires, once a server has said what is desired."""
@@ -151,66 +181,72 @@ class Node:
 
     # What becomes of actions.
 
-    def progress(self, allocation: str, phase: Phase, message: str = "") -> None:
+    def progress(self, container: str, phase: Phase, message: str = "") -> None:
         """A start goes on: its image is being made ready, or its container."""
-        tracked = self._tracked[allocation]
+        tracked = self.known(container)
         if tracked.work is Work.START and tracked.status.phase is not phase and not tracked.status.is_terminal:
             self._keep(replace(tracked, status=advance(tracked.status, phase, message=message)))
 
-    def finish(self, allocation: str, work: Work, container: Container | None) -> None:
+    def finish(self, container: str, work: Work, seen: Container | None) -> None:
         """Work is done, and this is how the container is now."""
-        if (tracked := self._tracked.get(allocation)) is None:
+        if (tracked := self.find(container)) is None:
             return
         if tracked.work is work:
             tracked = without_work(tracked)
-        self._keep(with_sight(tracked, container, attempt=tracked.status.attempt))
-        self._settle([allocation])
+        self._keep(with_sight(tracked, seen, attempt=tracked.status.attempt))
+        self._settle([tracked.allocation])
 
-    def finish_removal(self, allocation: str) -> None:
-        tracked = without_work(self._tracked[allocation])
+    def finish_removal(self, container: str) -> None:
+        tracked = without_work(self.known(container))
         self._keep(replace(tracked, container=None, earlier=()))
-        self._settle([allocation])
+        self._settle([tracked.allocation])
 
-    def fail_start(self, allocation: str, failure: Failure, container: Container | None) -> None:
-        tracked = self._tracked[allocation]
+    def fail_start(self, container: str, failure: Failure, seen: Container | None) -> None:
+        tracked = self.known(container)
         if tracked.work is Work.START:
-            self._keep(with_failure(tracked, failure, container))
-            self._settle([allocation])
+            self._keep(with_failure(tracked, failure, seen))
+            self._settle([tracked.allocation])
 
-    def delay(self, allocation: str, work: Work, *, delay_s: float, message: str) -> None:
+    def delay(self, container: str, work: Work, *, delay_s: float, message: str) -> None:
         """Work failed because the manager doesn't answer: it is tried again later."""
-        tracked = self._tracked[allocation]
+        tracked = self.known(container)
         if tracked.work is work:
             self._keep(with_delay(tracked, retry_s=self._clock.now_s() + delay_s, message=message))
             self._wake.set()
 
     def retry_now(self) -> None:
         """The manager answers again."""
-        for tracked in list(self._tracked.values()):
+        for tracked in self.tracked.values():
             if tracked.retry_s:
                 self._keep(replace(tracked, retry_s=0.0))
-        self._settle(self._tracked)
+        self._settle(self._groups)
 
     def tell_all(self, message: str, *, instead_of: str) -> None:
         """Put a message, or its end, on what runs and has nothing else to say."""
-        for tracked in list(self._tracked.values()):
-            if tracked.status.phase is Phase.RUNNING and tracked.status.message == instead_of:
-                status = tracked.status.model_copy(update={"message": message})
-                self._keep(replace(tracked, status=status))
+        for group in list(self._groups.values()):
+            first = group.first
+            if first.status.phase is Phase.RUNNING and first.status.message == instead_of:
+                self._keep(replace(first, status=first.status.model_copy(update={"message": message})))
 
     # What the checks say.
 
-    def set_health(self, allocation: str, attempt: int, health: Health) -> None:
-        tracked = self._tracked.get(allocation)
+    def set_health(self, container: str, attempt: int, health: Health) -> None:
+        tracked = self.find(container)
         if tracked is not None and _runs(tracked, attempt) and tracked.status.health is not health:
-            self._keep(with_health(tracked, health))
+            self._keep(with_health(tracked, health, self._clock.now_s()))
+            self._settle([tracked.allocation])  # others of its group may wait for it
 
-    def condemn(self, allocation: str, attempt: int, message: str) -> None:
+    def condemn(self, container: str, attempt: int, message: str) -> None:
         """Its liveness check has failed for good."""
-        tracked = self._tracked.get(allocation)
+        tracked = self.find(container)
         if tracked is not None and _runs(tracked, attempt) and not tracked.doom:
             self._keep(condemned(tracked, message))
-            self._settle([allocation])
+            self._settle([tracked.allocation])
+
+    def add_log_tail(self, container: str, attempt: int, lines: tuple[str, ...]) -> None:
+        """Take in the last lines of an attempt that has ended."""
+        if (tracked := self.find(container)) is not None:
+            self._keep(with_log_tail(tracked, attempt, lines))
 
     # The machinery.
 
@@ -218,56 +254,62 @@ class Node:
         """Look again at what only time moves on: backoffs, timeouts, retries."""
         while True:
             now_s = self._clock.now_s()
-            times = [at for t in self._tracked.values() if (at := next_look_s(t, now_s)) is not None]
+            times = [at for g in self._groups.values() if (at := next_look_at_group_s(g, now_s)) is not None]
             delay_s = min([LOOK_AGAIN_S, *(at - now_s for at in times)])
             self._wake.clear()
             try:
                 async with asyncio.timeout(max(delay_s, 0.001)):
                     await self._wake.wait()
             except TimeoutError:
-                self._settle(self._tracked)
+                self._settle(self._groups)
 
     def _settle(self, allocations: Iterable[str]) -> None:
         """Decide on these, and on those who wait for room, and begin what that asks for."""
         moment = Moment(self._clock.now_s(), self._clock.wall_s())
         wanted = set(allocations)
-        if any(not t.is_admitted and not t.status.is_terminal for t in self._tracked.values()):
+        if self._someone_waits():
             wanted |= self._admit(moment)
         for allocation in sorted(wanted):
             self._decide(allocation, moment)
-        if any(not t.is_admitted and not t.status.is_terminal for t in self._tracked.values()):
+        if self._someone_waits():
             for allocation in sorted(self._admit(moment)):  # room may just have been made
                 self._decide(allocation, moment)
         self._wake.set()
 
+    def _someone_waits(self) -> bool:
+        return any(not g.first.is_admitted and not g.status.is_terminal for g in self._groups.values())
+
     def _admit(self, moment: Moment) -> set[str]:
-        changed = admit(self._tracked.values(), self._allocatable, moment)
+        changed = admit([group.first for group in self._groups.values()], self._allocatable, moment)
         for tracked in changed:
             self._keep(tracked)
-        return {tracked.id for tracked in changed}
+        return {tracked.allocation for tracked in changed}
 
     def _decide(self, allocation: str, moment: Moment) -> None:
-        old = self._tracked.get(allocation)
+        old = self._groups.get(allocation)
         if old is None:
             return
-        new, actions = decide(old, moment)
+        new, actions = settle(old, moment)
         if new is not old:
             _log_transition(old, new)
-            self._keep(new)
+            self._put(new)
         for action in actions:
             if isinstance(action, Forget):
-                del self._tracked[allocation]
+                del self._groups[allocation]
                 self._on_change(new, None)
-            else:
-                self._perform(action)
+            self._perform(action)
 
     def _keep(self, new: Tracked) -> None:
-        old = self._tracked.get(new.id)
-        if old is not None and old.container is not None and old.container is not new.container:
-            self._by_container.pop(old.container.id, None)
-        if new.container is not None:
-            self._by_container[new.container.id] = new.id
-        self._tracked[new.id] = new
+        self._put(with_member(self._groups[new.allocation], new))
+
+    def _put(self, new: Group) -> None:
+        old = self._groups.get(new.id)
+        for before, after in changed_members(old, new):
+            if before is not None and before.container is not None:
+                self._by_container.pop(before.container.id, None)
+            if after is not None and after.container is not None:
+                self._by_container[after.container.id] = after.id
+        self._groups[new.id] = new
         self._on_change(old, new)
 
 
@@ -282,22 +324,7 @@ def _stage(tracked: Tracked) -> tuple[object, ...]:
     return tracked.status.phase, tracked.status.attempt, tracked.work, seen
 
 
-def _with_listed(tracked: Tracked, found: Listed) -> Tracked:
-    """Return the record with the newest attempt's container as the current one, and the others as earlier ones."""
-    ordered = sorted(found, key=lambda pair: pair[0].attempt)
-    attempt, current = tracked.status.attempt, None
-    if ordered and ordered[-1][0].attempt >= attempt:
-        attempt, current = ordered[-1][0].attempt, ordered[-1][1]
-    earlier = tuple(container.id for _, container in ordered if container is not current)
-    return with_sight(tracked, current, attempt=attempt, earlier=earlier)
-
-
-def _running_strays(tracked: Tracked, found: Listed) -> tuple[ContainerId, ...]:
-    """Return earlier attempts' containers that run beside the current one: their starts were given up too soon."""
-    return tuple(c.id for _, c in found if c.state is ContainerState.RUNNING and c.id in tracked.earlier)
-
-
-def _log_transition(old: Tracked, new: Tracked) -> None:
+def _log_transition(old: Group, new: Group) -> None:
     if old.status.phase is new.status.phase and old.status.attempt == new.status.attempt:
         return
     status = new.status

@@ -1,4 +1,4 @@
-"""One probe of one allocation: http, tcp or exec. Dials only the address that it is given, and follows no redirect."""
+"""One probe of one container: http, tcp or exec. Dials only the address that it is given, and follows no redirect."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is probed: the allocation's own address and the container for commands."""
+    """What is probed: the allocation's own address, which a group shares, and the container for commands."""
 
     address: str
     container: ContainerId
@@ -31,8 +31,7 @@ class Target:
 
 def target_of(tracked: Tracked) -> Target:
     """Return where the allocation answers: its bridge address, or the node's loopback with host networking."""
-    is_host = tracked.spec.network == "host"
-    return Target(LOOPBACK if is_host else tracked.status.address, ContainerId(tracked.status.container_id))
+    return Target(LOOPBACK if tracked.has_host_network else tracked.address, ContainerId(tracked.status.container_id))
 
 
 async def probe(check: CheckSpec, tracked: Tracked, driver: Driver) -> Verdict:

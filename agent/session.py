@@ -123,7 +123,7 @@ class Session:
         hello = Hello(
             cluster=parts.cluster(),
             facts=parts.facts(),
-            statuses=tuple(tracked.status for tracked in parts.node.tracked.values()),
+            statuses=tuple(group.status for group in parts.node.groups.values()),
             applied_revision=parts.node.applied_revision,
             trouble=parts.news.trouble,
             servers=len(self._servers),
@@ -160,7 +160,7 @@ class Session:
             case Assignments():
                 self._parts.node.assign(frame)
             case OpenLogs():
-                streams.open(frame, self._parts.node.tracked.get(frame.allocation))
+                streams.open(frame, self._parts.node.groups.get(frame.allocation))
             case MoreLogs() as more:
                 streams.grant(more)
             case CloseStream(stream=stream):

@@ -5,33 +5,55 @@ assignments rebuild all but the restarts counted so far and jobs whose container
 """
 
 import secrets
+from dataclasses import replace
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from agent.folder import Folder
+from agent.group import Group, new_group, with_members
+from agent.summary import Fate
 from agent.tracked import Tracked
 from foundation.logs import Log
 from manifests.allocations import AllocationStatus
 from manifests.base import Model
 from manifests.session import Assigned
+from manifests.workloads import MAIN
 
 STATE_FILE = "state.json"
 ID_FILE = "agent-id"
+_OF_A_CONTAINER = (
+    *("status", "name", "has_begun", "round", "failures", "strikes", "healthy_since_s", "due_s", "starts"),
+    *("first_start_s", "doom", "doom_message"),
+)
 _log = Log(__name__)
 
 
-class SavedAllocation(Model):
-    """One record. Times are those of a clock that lives as long as the boot does."""
+class SavedContainer(Model):
+    """One container's record. Times are those of a clock that lives as long as the boot does."""
 
-    assigned: Assigned
     status: AllocationStatus
-    is_withdrawn: bool = False
-    is_admitted: bool = False
+    name: str = MAIN
+    has_begun: bool = False
+    round: int = 1
     failures: tuple[float, ...] = ()
+    strikes: int = 0
+    healthy_since_s: float | None = None
     due_s: float = 0.0
+    starts: tuple[float, ...] = ()
     first_start_s: float | None = None
     doom: str = ""
     doom_message: str = ""
+
+
+class SavedAllocation(SavedContainer):
+    """One allocation: its only container, or all of a group as `members`; then the rest is said of them together."""
+
+    assigned: Assigned
+    is_withdrawn: bool = False
+    is_admitted: bool = False
+    members: tuple[SavedContainer, ...] = ()
+    fate: Fate | None = None
 
 
 class SavedState(Model):
@@ -54,8 +76,7 @@ def load_state(folder: Folder, boot_id: str) -> SavedState:
         return SavedState(boot_id=boot_id)
     if state.boot_id == boot_id:
         return state
-    timeless = {"failures": (), "due_s": 0.0, "first_start_s": None}
-    saved = tuple(allocation.model_copy(update=timeless) for allocation in state.allocations)
+    saved = tuple(_timeless(allocation) for allocation in state.allocations)
     return state.model_copy(update={"boot_id": boot_id, "allocations": saved})
 
 
@@ -72,31 +93,42 @@ def load_agent_id(folder: Folder) -> str:
         return folder.read(ID_FILE).decode().strip()
 
 
-def to_saved(tracked: Tracked) -> SavedAllocation:
+def _timeless(saved: SavedAllocation) -> SavedAllocation:
+    none = {"failures": (), "due_s": 0.0, "first_start_s": None, "healthy_since_s": None, "starts": ()}
+    members = tuple(member.model_copy(update=none) for member in saved.members)
+    return saved.model_copy(update={**none, "members": members})
+
+
+def to_saved(group: Group) -> SavedAllocation:
+    first = group.first
+    of_all = _saved_fields(first) if group.is_alone else {}
+    members = () if group.is_alone else group.members
     return SavedAllocation.model_construct(
-        assigned=tracked.assigned,
-        status=tracked.status,
-        is_withdrawn=tracked.is_withdrawn,
-        is_admitted=tracked.is_admitted,
-        failures=tracked.failures,
-        due_s=tracked.due_s,
-        first_start_s=tracked.first_start_s,
-        doom=tracked.doom,
-        doom_message=tracked.doom_message,
+        **{
+            **of_all,
+            "assigned": first.assigned,
+            "status": group.status,
+            "is_withdrawn": first.is_withdrawn,
+            "is_admitted": first.is_admitted,
+            "members": tuple(SavedContainer.model_construct(**_saved_fields(member)) for member in members),
+            "fate": group.fate,
+        }
     )
 
 
-def to_tracked(saved: SavedAllocation) -> Tracked:
-    """Return the record as it was; its container is yet to be seen, and its manager may have been restarted."""
-    return Tracked(
-        assigned=saved.assigned,
-        status=saved.status,
-        is_withdrawn=saved.is_withdrawn,
-        is_admitted=saved.is_admitted,
-        has_lost_sight=True,
-        failures=saved.failures,
-        due_s=saved.due_s,
-        first_start_s=saved.first_start_s,
-        doom=saved.doom,
-        doom_message=saved.doom_message,
-    )
+def to_group(saved: SavedAllocation) -> Group:
+    """Return the record as it was; its containers are yet to be seen, and their manager may have been restarted."""
+    known = {member.name: member for member in saved.members} or {MAIN: saved}
+    fresh = new_group(saved.assigned)
+    members = tuple(_restored(member, known.get(member.name), saved) for member in fresh.members)
+    return with_members(Group(saved.status, ()), members, saved.fate)
+
+
+def _saved_fields(tracked: Tracked) -> dict[str, Any]:
+    return {name: getattr(tracked, name) for name in _OF_A_CONTAINER}
+
+
+def _restored(fresh: Tracked, known: SavedContainer | None, saved: SavedAllocation) -> Tracked:
+    fields = {} if known is None else {name: getattr(known, name) for name in _OF_A_CONTAINER}
+    whole = {"is_withdrawn": saved.is_withdrawn, "is_admitted": saved.is_admitted, "has_lost_sight": True}
+    return replace(fresh, **{**fields, **whole})

@@ -1,16 +1,26 @@
-"""What the agent knows of one allocation: what is desired, what was seen of it, and what is under way. Pure values.
+"""What the agent knows of one container: what is desired, what was seen of it, and what is under way. Pure values.
 
-The shell folds facts in with the functions here; agent.reconcile draws the conclusions. Nothing here does I/O.
+An allocation has one of them, or a group: see agent.group. The shell folds facts in with the functions here;
+agent.reconcile draws the conclusions. Nothing here does I/O.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.driver import Container, ContainerId, ContainerState
+from agent.driver import SANDBOX_IMAGE, Container, ContainerId, ContainerState
+from agent.pacing import free_again_s
 from manifests.allocations import AllocationStatus, Desired, Health, HostPort, Phase
-from manifests.containers import Resources
+from manifests.containers import ContainerSpec, Resources, RestartPolicy, StopSpec
 from manifests.session import Assigned
-from manifests.workloads import Job, Kind, WorkloadSpec
+from manifests.workloads import MAIN, Job, Kind, Workload, restart_policy_of
+
+STEADY_FACTOR = 2  # times restart.maxBackoff
+SANDBOX = "_sandbox"  # its name; no container in a manifest can have it
+SANDBOX_SPEC = ContainerSpec(
+    image=SANDBOX_IMAGE,
+    resources=Resources.of(cpu_m=200, memory_bytes=6 * 2**20, pids=16),  # what starting takes; waiting takes nothing
+    stop=StopSpec(grace_s=0.0),  # process 1 heeds SIGKILL alone
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,25 @@ class Work(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+class Role(StrEnum):
+    """What a container is in its allocation."""
+
+    ALONE = "alone"
+    SANDBOX = "sandbox"  # holds the network of a group
+    SIDECAR = "sidecar"
+    INIT = "init"
+    MEMBER = "member"
+
+
+class Turn(StrEnum):
+    """What the group allows a container now; one that is alone is always free."""
+
+    FREE = "free"
+    WAIT = "wait"  # others come first: it must not start
+    LAST = "last"  # the group ends, others first: it goes on, but doesn't start again
+    END = "end"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A start that failed for a reason of its own, not because the container manager was away."""
@@ -41,10 +70,21 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One allocation on this node. `container` is that of the current attempt, as last seen."""
+    """One container of an allocation on this node. `container` is that of the current attempt, as last seen.
+
+    `status` tells of this container as if it were alone; `round` and `network_of` are those of its group's sandbox.
+    """
 
     assigned: Assigned
     status: AllocationStatus
+    name: str = MAIN
+    role: Role = Role.ALONE
+    turn: Turn = Turn.FREE
+    turn_message: str = ""  # why it must end, for people
+    has_begun: bool = False  # its first turn came, in this round
+    round: int = 1  # the attempt of the sandbox that it belongs to
+    network_of: ContainerId | None = None
+    group_address: str = ""  # the sandbox's
     is_withdrawn: bool = False
     is_admitted: bool = False  # the node has room for it: asked once, before its first start
     is_seen: bool = False  # the container manager has said what there is of it
@@ -56,27 +96,91 @@ class Tracked:
     retry_s: float = 0.0  # no new work before that
     failure: Failure | None = None  # of the current attempt's start
     failures: tuple[float, ...] = ()  # when attempts ended that count against restart.attempts
+    strikes: int = 0  # such ends in a row, without a steady attempt between them
+    healthy_since_s: float | None = None  # the attempt
     due_s: float = 0.0  # while in backoff: when the next attempt begins
+    starts: tuple[float, ...] = ()  # within the last minute
+    paced_s: float = 0.0  # no start before that, for what its group has started
     first_start_s: float | None = None  # from which a job's timeout counts
     doom: str = ""  # why it must end although it is desired: unhealthy | timeout
     doom_message: str = ""
 
     @property
-    def id(self) -> str:
+    def allocation(self) -> str:
         return self.assigned.allocation.id
 
     @property
-    def spec(self) -> WorkloadSpec:
-        return self.assigned.workload.spec
+    def id(self) -> str:
+        """Return what the container is called on this node: as its allocation, where it is alone."""
+        return self.allocation if self.role is Role.ALONE else f"{self.allocation}/{self.name}"
+
+    @property
+    def spec(self) -> ContainerSpec:
+        workload = self.assigned.workload.spec
+        match self.role:
+            case Role.ALONE:
+                return workload
+            case Role.SANDBOX:
+                return SANDBOX_SPEC
+            case Role.INIT:
+                return next(init for init in workload.init_containers if init.name == self.name)
+            case _:
+                return workload.members[self.name]
+
+    @property
+    def has_host_network(self) -> bool:
+        return self.assigned.workload.spec.network == "host"
+
+    @property
+    def address(self) -> str:
+        return self.status.address or self.group_address
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        if self.role is Role.ALONE or self.role is Role.MEMBER:
+            return restart_policy_of(self.kind, self.spec)
+        default = RestartPolicy.ON_FAILURE if self.role is Role.INIT else RestartPolicy.ALWAYS
+        return self.spec.restart.policy or default
 
     @property
     def kind(self) -> Kind:
         return Kind(self.assigned.workload.kind)
 
     @property
-    def must_end(self) -> bool:
-        """Someone wants it stopped: the leader explicitly, or it isn't desired at all any more."""
+    def is_unwanted(self) -> bool:
+        """Someone wants its allocation stopped: the leader explicitly, or it isn't desired at all any more."""
         return self.is_withdrawn or self.assigned.allocation.desired is Desired.STOP
+
+    @property
+    def steady_s(self) -> float:
+        """How long an attempt must have been healthy for the backoff to begin anew."""
+        restart = self.spec.restart
+        return min(restart.window_s, STEADY_FACTOR * restart.max_backoff_s)
+
+    def is_steady(self, now_s: float) -> bool:
+        return self.healthy_since_s is not None and now_s - self.healthy_since_s >= self.steady_s
+
+    def may_start_s(self, now_s: float) -> float:
+        """Return before when it must not start, however often it was tried."""
+        return max(free_again_s(self.starts, now_s), self.paced_s)
+
+    @property
+    def must_end(self) -> bool:
+        return self.is_unwanted if self.role is Role.ALONE else self.turn is Turn.END
+
+    @property
+    def is_leaving(self) -> bool:
+        """Its allocation is on the way out."""
+        return self.is_unwanted or self.turn in (Turn.LAST, Turn.END)
+
+    @property
+    def end_reason(self) -> str:
+        return self.turn_message or self.assigned.allocation.stop_reason
+
+    @property
+    def is_held(self) -> bool:
+        """It must not start now."""
+        return self.turn in (Turn.WAIT, Turn.LAST)
 
     @property
     def has_running_container(self) -> bool:
@@ -84,9 +188,8 @@ class Tracked:
 
     @property
     def deadline_s(self) -> float | None:
-        """When a job's time is up."""
-        workload = self.assigned.workload
-        timeout_s = workload.spec.timeout_s if isinstance(workload, Job) else None
+        """When the time of a job's only container is up; a group's sees to its own."""
+        timeout_s = timeout_of(self.assigned.workload) if self.role is Role.ALONE else None
         return None if timeout_s is None or self.first_start_s is None else self.first_start_s + timeout_s
 
     @property
@@ -98,8 +201,12 @@ class Tracked:
         return self.assigned.allocation.ports
 
 
+def timeout_of(workload: Workload) -> float | None:
+    return workload.spec.timeout_s if isinstance(workload, Job) else None
+
+
 def newly_assigned(assigned: Assigned) -> Tracked:
-    """Return the record of an allocation of which nothing is known here but that it is desired.
+    """Return the record of a container, alone in its allocation, of which nothing is known here but that it is desired.
 
     If the server knows that it has ended here, then it has, whatever became of this node's memory and its containers.
     """
@@ -157,9 +264,30 @@ def with_failure(tracked: Tracked, failure: Failure, container: Container | None
     return replace(without_work(tracked), failure=failure, container=container, is_seen=True)
 
 
-def with_health(tracked: Tracked, health: Health) -> Tracked:
+def with_health(tracked: Tracked, health: Health, now_s: float) -> Tracked:
     """Return the record with the verdict of its readiness check."""
-    return replace(tracked, status=tracked.status.model_copy(update={"health": health}))
+    if tracked.is_steady(now_s):
+        tracked = forgiven(tracked)
+    since_s = None
+    if health is Health.HEALTHY:
+        since_s = now_s if tracked.healthy_since_s is None else tracked.healthy_since_s
+    return replace(tracked, status=tracked.status.model_copy(update={"health": health}), healthy_since_s=since_s)
+
+
+def forgiven(tracked: Tracked) -> Tracked:
+    """Return the record after an attempt has been healthy for long enough: the backoff begins anew."""
+    if tracked.strikes == tracked.status.failures == 0:
+        return tracked
+    return replace(tracked, strikes=0, status=tracked.status.model_copy(update={"failures": 0}))
+
+
+def with_log_tail(tracked: Tracked, attempt: int, lines: tuple[str, ...]) -> Tracked:
+    """Return the record with the last lines of the attempt that ended, if that is still the last one."""
+    ending = tracked.status.last_ending
+    if ending is None or ending.attempt != attempt or ending.log_tail == lines:
+        return tracked
+    ended = ending.model_copy(update={"log_tail": lines})
+    return replace(tracked, status=tracked.status.model_copy(update={"last_ending": ended}))
 
 
 def condemned(tracked: Tracked, message: str) -> Tracked:

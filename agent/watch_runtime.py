@@ -82,7 +82,7 @@ class RuntimeWatch:
             await self._hinted.wait()
 
     async def _inspect(self, container: ContainerId) -> None:
-        tracked = self._node.allocation_of(container)
+        tracked = self._node.container_of(container)
         if tracked is None or tracked.work is not Work.NONE:
             return
         try:
@@ -107,7 +107,7 @@ class RuntimeWatch:
 
     async def _list(self) -> bool:
         """Return whether the manager answered, and take in what it said."""
-        before, asked_s = dict(self._node.tracked), self._clock.now_s()
+        before, asked_s = self._node.tracked, self._clock.now_s()
         try:
             found = await self._driver.list_containers(self._labels)
         except WherryError as error:

@@ -13,6 +13,8 @@ from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.event_log import EventLog
@@ -40,7 +42,9 @@ class Core:
     sessions: SessionHandler
     spreading: Spreading
     workload_writer: WorkloadWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
+    freeze_writer: FreezeWriter
     leader: Leader
     events: EventLog
 
@@ -102,7 +106,9 @@ def assemble(
         sessions=sessions,
         spreading=Spreading(state, sessions, clock, server_id=server.id),
         workload_writer=WorkloadWriter(committer, clock, rng),
+        cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
+        freeze_writer=FreezeWriter(committer, clock),
         leader=Leader(
             store, state, clock, Bookkeeping(store, state, clock, events, promise), lost_after_s=lost_after_s
         ),

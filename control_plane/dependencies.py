@@ -3,11 +3,12 @@
 Reads the watch cache between awaits. A workload that waits for another of the same namespace names it by its kind.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from control_plane import keys, views
 from control_plane.state import ClusterState
+from manifests.errors import InvalidError
 from manifests.policies import DependencySpec
 from manifests.workloads import Workload, WorkloadRecord
 
@@ -65,6 +66,22 @@ def cycle_through(start: str, edges: Edges) -> tuple[str, ...]:
                 came_from[other] = here
                 waiting.append(other)
     return ()
+
+
+def refuse_cycles(state: ClusterState, workloads: Sequence[Workload]) -> None:
+    """Raise InvalidError if these workloads, with those that are there, would wait for each other in a circle."""
+    applied = {keys.id_of_metadata(w.kind, w.metadata): w for w in workloads}
+
+    def edges(workload: str) -> Iterable[str]:
+        return dependencies_of(applied[workload]) if workload in applied else _edges(state, workload)
+
+    for workload in applied:
+        if cycle := cycle_through(workload, edges):
+            raise InvalidError(
+                f"{workload.partition('/')[2]} would never start",
+                why=told(cycle),
+                fix="Take one of them out of startAfter.",
+            )
 
 
 def told(cycle: tuple[str, ...]) -> str:

@@ -54,6 +54,9 @@ def node_place(node: str) -> str:
     return f"-/node/{node}"
 
 
+CLUSTER_PLACE = "-/cluster/"  # of events of the whole cluster
+
+
 def server_place(server: str) -> str:
     return f"-/server/{server}"
 

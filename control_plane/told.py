@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from control_plane import keys
-from control_plane.records import DeletionRecord, LeaderRecord, ServerRecord
+from control_plane.records import DeletionRecord, FreezeRecord, LeaderRecord, ServerRecord
 from control_plane.state import ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
@@ -47,6 +47,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _node_told(change, node)
         case NodeIntent() as intent:
             yield from _intent_told(change, intent)
+        case FreezeRecord() as freeze:
+            yield from _freeze_told(change, freeze)
         case ServerRecord() as server:
             yield from _server_told(change, server)
         case LeaderRecord() as leader if change.new is not None:
@@ -190,6 +192,16 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
     fields = [name for name in ("labels", "taints", "metadata") if getattr(old, name) != getattr(new, name)]
     if fields:
         yield Told(place, "changed", f"its {' and '.join(fields)} changed", once, by=new.changed_by)
+
+
+def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:
+    once = str(change.revision)
+    if change.new is None:
+        yield Told(keys.CLUSTER_PLACE, "unfrozen", "the leader acts again", once)
+    elif change.old is None:
+        why = f": {freeze.reason}" if freeze.reason else ""
+        said = f"frozen{why}; what is changed has its effect once it is unfrozen"
+        yield Told(keys.CLUSTER_PLACE, "frozen", said, once, by=freeze.by)
 
 
 def _server_told(change: ObjectChange, server: ServerRecord) -> Iterator[Told]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any, TypeAlias
 
-from control_plane import cron_views
+from control_plane import cron_views, keys
 from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
 from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
@@ -17,6 +17,15 @@ from manifests.workloads import CronJob, DaemonSpec, JobSpec, ServiceSpec, Workl
 from scheduler.model import NOTHING, Eligibility, Vector, vector_of
 
 View: TypeAlias = dict[str, Any]
+
+
+def frozen(state: ClusterState) -> View | None:
+    """Return who froze the cluster, why and since when; None if nobody did."""
+    record = state.freeze.get("")
+    if record is not None:
+        return {"by": record.by, "reason": record.reason, "since": render_timestamp(record.since_s)}
+    unread = {"by": "", "reason": "the record of it can't be read", "since": ""}
+    return unread if state.is_unreadable(keys.FREEZE) else None
 
 
 def node(state: ClusterState, name: str) -> View | None:

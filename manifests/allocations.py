@@ -124,7 +124,8 @@ class AllocationStatus(Model):
     index: int
     phase: Phase
     health: Health = Health.UNKNOWN
-    attempt: int = 1  # restarts in place are attempt - 1
+    attempt: int = 1  # restarts in place are attempt - 1; of a group, those of all its containers
+    failures: int = 0  # attempts in a row that failed, without one between that was healthy for long enough
     container_id: str = ""
     address: str = ""
     message: str = ""  # what it is doing or waiting for, when the phase alone doesn't say
@@ -153,6 +154,11 @@ def next_attempt(status: AllocationStatus) -> AllocationStatus:
     """Return the status at the start of the next attempt, after BACKOFF."""
     if status.phase is not Phase.BACKOFF:
         raise ValueError(f"allocation {status.id} begins a new attempt from backoff only, not from {status.phase}")
+    return begun_anew(status)
+
+
+def begun_anew(status: AllocationStatus) -> AllocationStatus:
+    """Return the status at the start of the next attempt, whatever became of the last one."""
     return status.model_copy(
         update={
             "phase": Phase.PENDING,

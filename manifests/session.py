@@ -111,6 +111,7 @@ class OpenLogs(Model):
     type: Literal["openLogs"] = "openLogs"
     stream: int
     allocation: str
+    container: str = ""  # the one of a group
     follow: bool = False
     tail: int | None = None
 

@@ -300,6 +300,6 @@ def with_template_of(workload: Workload, spec: WorkloadSpec) -> Workload:
     return workload.model_copy(update={"spec": spec.model_copy(update=own)})
 
 
-def restart_policy_of(kind: Kind, spec: WorkloadSpec) -> RestartPolicy:
+def restart_policy_of(kind: Kind, spec: ContainerSpec) -> RestartPolicy:
     ends = kind in (Kind.JOB, Kind.CRON_JOB)
     return spec.restart.policy or (RestartPolicy.ON_FAILURE if ends else RestartPolicy.ALWAYS)

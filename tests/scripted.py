@@ -14,7 +14,7 @@ import aiohttp
 from control_plane.server import ServerOptions, serve
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
-from foundation.clock import SystemClock
+from foundation.clock import Clock, SystemClock
 from manifests.allocations import AllocationStatus, Desired, Health, Phase, advance
 from manifests.containers import Resources
 from manifests.nodes import NodeFacts
@@ -87,7 +87,13 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    data_dir: Path, *, store: str = "", on: Store | None = None, name: str = "s1", lost_after_s: float = 1.5
+    data_dir: Path,
+    *,
+    store: str = "",
+    on: Store | None = None,
+    name: str = "s1",
+    lost_after_s: float = 1.5,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Served]:
     """Run a server until the block ends: on a store of its own, or `on` that of another one."""
     port = free_port()
@@ -100,7 +106,7 @@ async def served(
         lost_after_s=lost_after_s,
     )
     await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
-    clock, rng = SystemClock(), random.Random(1)
+    clock, rng = clock or SystemClock(), random.Random(1)
     opened = on or await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve(chosen, opened, clock, rng), name="server")

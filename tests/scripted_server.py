@@ -11,7 +11,6 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from manifests.allocations import Allocation, AllocationStatus, Desired, HostPort, Phase
-from manifests.containers import Resources
 from manifests.reasons import Choice
 from manifests.session import (
     FROM_AGENT,
@@ -63,13 +62,20 @@ def assigned(
             index=0,
             node=node,
             desired=desired,
-            reserved=Resources.model_validate(workload.spec.resources),
+            reserved=workload.spec.reservation(),
             ports=ports,
             why=Choice(0.0, ()),
             created_s=created_s,
         ),
         workload=workload,
     )
+
+
+def grouped(*containers: dict[str, Any], inits: tuple[str | dict[str, Any], ...] = (), **given: Any) -> Assigned:
+    """Return a desired allocation of a group; init containers may be given by name."""
+    init_containers = [{"name": init, "image": IMAGE} if isinstance(init, str) else init for init in inits]
+    alone: dict[str, Any] = {"image": "", "command": [], "resources": {}}
+    return assigned("web-0-a", **alone, containers=list(containers), initContainers=init_containers, **given)
 
 
 class ScriptedServer:
@@ -146,9 +152,11 @@ class ScriptedServer:
         self.revision += 1
         await self.send(Assignments(revision=self.revision, is_full=False, assigned=assigned, withdrawn=withdrawn))
 
-    async def open_logs(self, stream: int, allocation: str, *, follow: bool = False, tail: int | None = None) -> None:
+    async def open_logs(
+        self, stream: int, allocation: str, *, container: str = "", follow: bool = False, tail: int | None = None
+    ) -> None:
         self.logs[stream] = b""
-        await self.send(OpenLogs(stream=stream, allocation=allocation, follow=follow, tail=tail))
+        await self.send(OpenLogs(stream=stream, allocation=allocation, container=container, follow=follow, tail=tail))
 
     async def close_stream(self, stream: int) -> None:
         await self.send(CloseStream(stream=stream))

@@ -2,7 +2,14 @@
 
 from aiohttp import web
 
+from control_plane import views
+from control_plane.api.bodies import json_object
 from control_plane.api.context import context_of
+from control_plane.api.guard import ROLE
+from manifests.base import checked_text
+from manifests.errors import UsageError
+
+MOST_REASON = 500
 
 
 async def health(request: web.Request) -> web.Response:
@@ -24,5 +31,25 @@ async def show(request: web.Request) -> web.Response:
             "isLeading": context.membership.is_leading,
             "hasStore": context.membership.has_lease,
             "revision": state.revision,
+            "frozen": views.frozen(state),
         }
     )
+
+
+async def freeze(request: web.Request) -> web.Response:
+    body = await json_object(request)
+    reason = body.get("reason", "")
+    if body.keys() - {"reason"} or not isinstance(reason, str) or len(reason) > MOST_REASON:
+        fix = f'Send {{"reason": "TEXT"}} with at most {MOST_REASON} characters.'
+        raise UsageError("the body doesn't say why the cluster is to be frozen", fix=fix)
+    try:
+        checked_text(reason)
+    except ValueError as error:
+        raise UsageError("the reason can't be used", why=str(error)) from error
+    await context_of(request).freeze_writer.freeze(by=request[ROLE].value, reason=reason)
+    return await show(request)
+
+
+async def unfreeze(request: web.Request) -> web.Response:
+    await context_of(request).freeze_writer.unfreeze()
+    return await show(request)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
+from control_plane.desired.crons import CronRunner
+from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
@@ -20,7 +22,9 @@ class Context:
     store: Store
     state: ClusterState
     workload_writer: WorkloadWriter
+    cron_runner: CronRunner
     node_writer: NodeWriter
+    freeze_writer: FreezeWriter
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from aiohttp import web
 
+from control_plane import views
 from control_plane.api.context import context_of
 from control_plane.bootstrap import hash_of
 from control_plane.desired.actor import acting_as
@@ -27,6 +28,7 @@ log = Log(__name__)
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+ROLE: web.RequestKey[Role] = web.RequestKey("role", Role)  # of the caller
 ROLES: web.AppKey[dict[Handler, frozenset[Role] | None]] = web.AppKey("roles", dict)  # None: anyone, without a token
 
 STORE_TIMEOUT_S = 3.0  # a lease that is only lost is replaced sooner
@@ -43,6 +45,7 @@ GENERATION = "Wherry-Generation"  # of the store: another one since a snapshot w
 REVISION = "Wherry-Revision"  # at which an answer is true
 STALENESS = "Wherry-Staleness"  # seconds since this server last heard of the store
 MIN_REVISION = "Wherry-Min-Revision"  # which an answer must have, so that nobody goes back in time between servers
+MOST_WARNING = 300  # characters
 STALE = '110 wherry "this server has lost the store, so what it says may be out of date"'
 
 
@@ -83,7 +86,18 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers[REVISION] = str(context.state.revision)
     response.headers[STALENESS] = f"{context.state.staleness_s():.1f}"
     if not context.membership.has_lease:
-        response.headers["Warning"] = STALE
+        response.headers.add("Warning", STALE)
+    if ROLE in request and (frozen := views.frozen(context.state)):
+        response.headers.add("Warning", _frozen_warning(frozen))
+
+
+def _frozen_warning(frozen: views.View) -> str:
+    """Return the words of a header: plain characters, and no quotes within."""
+    by = f" by {frozen['by']}" if frozen["by"] else ""
+    reason = f": {frozen['reason']}" if frozen["reason"] else ""
+    text = f"the cluster is frozen since {frozen['since'] or '?'}{by}{reason}"
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
+    return f'199 wherry "{plain[:MOST_WARNING]}"'
 
 
 def problem(error: WherryError) -> web.Response:
@@ -152,6 +166,7 @@ def _authorize(request: web.Request) -> TokenRecord | None:
         raise UnauthorizedError("the token is not known here", fix="Look whether it is for this cluster.")
     if known.role not in roles:
         raise ForbiddenError(f"a {known.role} token may not do this", fix="Use an admin token.")
+    request[ROLE] = known.role
     return known
 
 

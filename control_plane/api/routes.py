@@ -17,6 +17,8 @@ _WORKLOAD = "/v1/workloads/{namespace}/{kind}/{name}"
 TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/health", cluster.health, ANYONE),
     ("GET", "/v1/cluster", cluster.show, ADMIN),
+    ("POST", "/v1/freeze", cluster.freeze, ADMIN),
+    ("POST", "/v1/unfreeze", cluster.unfreeze, ADMIN),
     ("GET", "/v1/servers", servers.list_servers, ADMIN),
     ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
@@ -31,6 +33,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("PUT", _WORKLOAD, workloads.put, ADMIN),
     ("DELETE", _WORKLOAD, workloads.delete, ADMIN),
     ("POST", _WORKLOAD + "/scale", workloads.scale, ADMIN),
+    ("POST", _WORKLOAD + "/run", workloads.run, ADMIN),
     ("POST", "/v1/apply", workloads.apply, ADMIN),
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),

@@ -76,6 +76,13 @@ async def scale(request: web.Request) -> web.Response:
     return web.json_response(_shown(result))
 
 
+async def run(request: web.Request) -> web.Response:
+    revision, job = await context_of(request).cron_runner.run(_id_of(request))
+    ref = job.record.ref
+    answer = {"namespace": ref.namespace, "kind": ref.kind, "name": ref.name, "revision": revision}
+    return web.json_response(answer, status=201)
+
+
 def _id_of(request: web.Request) -> str:
     info = request.match_info
     return keys.workload_id(info["namespace"], _known_kind(info["kind"]), info["name"])

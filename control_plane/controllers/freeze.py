@@ -28,6 +28,7 @@ def held_back(decision: Decision, plan: Plan, workload: str, said: WorkloadStatu
     parts = [
         *([f"{len(decision.stops)} to be stopped"] if decision.stops else []),
         *([f"{placements} to be placed"] if placements else []),
+        *([f"{len(decision.adoptions)} to be taken over"] if decision.adoptions else []),
         *(["its next job is due"] if decision.new_slot else []),
     ]
     message = (f"the cluster is frozen: {' and '.join(parts)} once it is unfrozen",) if parts else ()

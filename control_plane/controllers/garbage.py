@@ -126,6 +126,8 @@ def _events(state: ClusterState) -> Iterator[Unit]:
 
 
 def _is_there(state: ClusterState, place: str) -> bool:
+    if place == keys.CLUSTER_PLACE:
+        return True
     if place.startswith(keys.node_place("")):
         name = place.removeprefix(keys.node_place(""))
         return name in state.nodes or state.is_unreadable(keys.NODES + name)

@@ -141,7 +141,8 @@ class Leader:
             waits_for=unmet(self._state, record) if record else (),
         )
         try:
-            stalled_for_s = self._progress.stalled_for_s(workload, progress_of(sight))
+            progress = None if is_frozen(self._state) else progress_of(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress)
             return reconcile(replace(sight, stalled_for_s=stalled_for_s))
         except Exception as error:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
@@ -156,8 +157,8 @@ class Leader:
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
             units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
-        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         units += cron_units(self._state, decisions, self._clock.wall_s())
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())

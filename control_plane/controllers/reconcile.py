@@ -53,11 +53,19 @@ def reconcile(sight: Sight) -> Decision:
         return replace(decision, deletes=delete_jobs(sight.cron.jobs)) if sight.cron else decision
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
-    decision = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present) or _by_kind(record, present)
+    instead = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present)
+    decision = instead or _by_kind(record, present)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
     return replace(decision, stops=(*retired.stops, *decision.stops), removals=(*retired.removals, *decision.removals))
+
+
+def _waiting(sight: Sight) -> Decision | None:
+    """Hold back a workload that has no allocation yet; one that has begun goes on, whatever becomes of the others."""
+    if not sight.waits_for or sight.seen:
+        return None
+    return Decision(messages=sight.waits_for, is_waiting=True)
 
 
 def progress_of(sight: Sight) -> Progress | None:
@@ -68,15 +76,10 @@ def progress_of(sight: Sight) -> Progress | None:
     if course.rollout.state is not RolloutState.PROGRESSING or course.record.paused:
         return None
     mine = [s for s in sight.seen if s.allocation.workload.uid == sight.record.uid]
+    if sight.waits_for and not mine:
+        return None
     measure = progress_of_service if isinstance(sight.record.workload, Service) else progress_of_daemon
     return measure(course, mine)
-
-
-def _waiting(sight: Sight) -> Decision | None:
-    """Hold back a workload that has no allocation yet; one that has begun goes on, whatever becomes of the others."""
-    if not sight.waits_for or sight.seen:
-        return None
-    return Decision(messages=sight.waits_for, is_waiting=True)
 
 
 def _by_kind(record: WorkloadRecord, sight: Sight) -> Decision:

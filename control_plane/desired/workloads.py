@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from control_plane import keys
+from control_plane.dependencies import refuse_cycles
 from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision
@@ -55,6 +56,7 @@ class WorkloadWriter:
         self, workloads: Sequence[Workload], *, dry_run: bool = False, expected: Revision | None = None
     ) -> tuple[Revision, list[Result]]:
         """Store all the workloads, or say what that would do. Raises ConflictError if they aren't at `expected`."""
+        refuse_cycles(self._state, workloads)
         if len(workloads) > MOST_DOCUMENTS:
             raise InvalidError(
                 f"{len(workloads)} documents are too many for one apply",
@@ -66,7 +68,7 @@ class WorkloadWriter:
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:
             entry = await self._existing(workload)
-            old = _read_record(workload, entry).workload
+            old = read_record(workload, entry).workload
             if not isinstance(old, Service):
                 raise InvalidError(
                     f"{old.kind} {old.metadata.name} can't be scaled",
@@ -130,7 +132,7 @@ class WorkloadWriter:
         return await self._committer.commit(compares, writes), results
 
     def _next_record(self, workload_id: str, workload: Workload, entry: Entry | None) -> tuple[WorkloadRecord, Result]:
-        old = _read_record(workload_id, entry) if entry else None
+        old = read_record(workload_id, entry) if entry else None
         if old is None:
             version = 1 + max(self._versions_of(workload_id), default=0)
             uid = f"{self._rng.getrandbits(64):016x}"
@@ -156,7 +158,8 @@ class WorkloadWriter:
         return list(self._state.versions_of(workload_id))
 
 
-def _read_record(workload: str, entry: Entry) -> WorkloadRecord:
+def read_record(workload: str, entry: Entry) -> WorkloadRecord:
+    """Return the record. Raises ConflictError if it can't be read: it must not be overwritten unread."""
     try:
         return WorkloadRecord.read(entry.value)
     except ValidationError as error:

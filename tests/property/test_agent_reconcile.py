@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.driver import Container, ContainerId, ContainerState
+from agent.group import Group
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop, decide
-from agent.state_file import SavedAllocation, to_saved, to_tracked
+from agent.state_file import SavedAllocation, to_group, to_saved
 from agent.tracked import (
     Failure,
     Moment,
@@ -97,8 +98,8 @@ class World:
                 self.was_condemned = True
                 self.tracked = condemned(tracked, "bad")
             case "agent restarts":
-                saved = SavedAllocation.read(to_saved(tracked).to_bytes())
-                self._see(to_tracked(saved))
+                saved = SavedAllocation.read(to_saved(Group(tracked.status, (tracked,))).to_bytes())
+                self._see(to_group(saved).first)
             case "wait":
                 self.now_s += 5.0
             case "stop" | "withdraw":

@@ -51,7 +51,7 @@ def puts(draw: st.DrawFn) -> Put:
     placed = keys.placed_id(allocation.node, allocation.id)
     said = status(allocation, draw(st.sampled_from(Phase)))
     version = VersionRecord(uid=of.uid, version=of.version, created_s=0.0, workload=of.workload)
-    targets = {"target": draw(versions), "healthy": draw(versions)}
+    targets = {"target": draw(versions), "healthy": (draw(versions),)}
     rollout = Rollout(version=of.version, state=RolloutState.PROGRESSING, **targets)
     ended = ended_of(allocation, said, draw(st.floats(0, 100)))
     event = EventRecord(subject="any", reason="r", message="m", revision=1, first_s=0.0, last_s=0.0)
@@ -170,7 +170,7 @@ def test_an_old_version_that_is_still_rolled_back_to_stays() -> None:
     for number in range(1, 31):
         version = VersionRecord(uid="u1", version=number, created_s=0.0, workload=of.workload)
         cache.write([Put(keys.VERSIONS + keys.version_id(id_, number), version.to_bytes())])
-    rollout = Rollout(version=30, target=3, state=RolloutState.REVERTED, healthy=4)
+    rollout = Rollout(version=30, target=3, state=RolloutState.REVERTED, healthy=(4,))
     said = WorkloadStatus(ref=of.ref, generation=1, rollout=rollout)
     cache.write([Put(keys.WORKLOAD_STATUSES + id_, said.to_bytes())])
     collect(cache)

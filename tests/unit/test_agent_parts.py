@@ -12,13 +12,14 @@ from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
 from agent.facts import allocatable_of, capacity_of
 from agent.folder import LocalFolder
+from agent.group import Group
 from agent.machine import own_address
 from agent.node import Node
 from agent.options import AgentOptions
 from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
 from agent.reconcile import Action, decide
-from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_saved, to_tracked
+from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
 from agent.tracked import Moment, Tracked, newly_assigned, with_sight
 from foundation.clock import SystemClock
 from manifests.allocations import HostPort, Phase
@@ -32,6 +33,10 @@ ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pid
 def record(allocation: str = "web-0-a", *, phase: Phase = Phase.RUNNING) -> Tracked:
     tracked = with_sight(newly_assigned(assigned(allocation)), None, attempt=1)
     return replace(tracked, status=tracked.status.model_copy(update={"phase": phase}))
+
+
+def alone(tracked: Tracked) -> Group:
+    return Group(tracked.status, (tracked,))
 
 
 async def test_the_outbox_keeps_the_newest_until_it_is_acknowledged() -> None:
@@ -56,7 +61,7 @@ async def test_what_a_server_cannot_read_is_left_as_it_is() -> None:
         clock=SystemClock(),
         perform=done.append,
         on_change=lambda old, new: None,
-        restored=[record("web-0-a"), record("web-1-a")],
+        restored=[alone(record("web-0-a")), alone(record("web-1-a"))],
     )
     node.assign(Assignments(revision=1, is_full=True, untold=("web-0-a",)))
     assert [t.id for t in node.tracked.values() if not t.is_withdrawn] == ["web-0-a"]
@@ -84,14 +89,15 @@ async def test_a_frame_holds_a_bounded_number_of_statuses() -> None:
 
 def test_the_state_survives_a_restart_and_its_times_only_within_one_boot(tmp_path: Path) -> None:
     tracked = replace(record(), failures=(1.0, 2.0), due_s=3.0, is_admitted=True)
+    saved = (to_saved(alone(tracked)),)
     folder = LocalFolder(tmp_path)
-    save_state(folder, SavedState(boot_id="b1", cluster="c", applied_revision=7, allocations=(to_saved(tracked),)))
+    save_state(folder, SavedState(boot_id="b1", cluster="c", applied_revision=7, allocations=saved))
     same, other = load_state(folder, "b1"), load_state(folder, "b2")
     assert (same.cluster, same.applied_revision) == ("c", 7)
-    again = to_tracked(same.allocations[0])
+    again = to_group(same.allocations[0]).first
     assert (again.assigned, again.status, again.failures) == (tracked.assigned, tracked.status, tracked.failures)
     assert not again.is_seen
-    assert to_tracked(other.allocations[0]).failures == ()
+    assert to_group(other.allocations[0]).first.failures == ()
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from agent.admission import admit
 from agent.driver import Container, ContainerId, ContainerState
-from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop, admit, decide, next_look_s
+from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop, decide, next_look_s
 from agent.tracked import (
     Failure,
     Moment,
@@ -16,6 +17,8 @@ from agent.tracked import (
     newly_assigned,
     with_delay,
     with_failure,
+    with_health,
+    with_log_tail,
     with_sight,
     without_work,
 )
@@ -102,6 +105,75 @@ def test_exits_older_than_the_window_do_not_count() -> None:
         assert actions[-1] == Start("web-0-a", is_restart=True)
         tracked = started(tracked, now_s)
     assert tracked.status.attempt == 5
+
+
+def test_the_backoff_begins_anew_after_an_attempt_that_was_healthy_for_twice_its_most() -> None:
+    tracked, now_s = running(restart={"attempts": 100, "maxBackoff": "30s"}), 0.0
+    for _ in range(3):
+        tracked = started(decide(exits(tracked, now_s)[0], at(now_s + 10.0))[0], now_s + 10.0)
+        now_s += 10.0
+    assert (tracked.strikes, tracked.status.failures) == (3, 3)
+    assert next_look_s(tracked, now_s) == now_s + 60.0
+    assert decide(tracked, at(now_s + 59.0))[0].status.failures == 3
+    steady, actions = decide(tracked, at(now_s + 60.0))
+    assert (steady.strikes, steady.status.failures, actions) == (0, 0, ())
+    assert len(steady.failures) == 3  # they still count against restart.attempts
+    tracked, actions = exits(tracked, now_s + 61.0)
+    assert actions[-1] == Start("web-0-a", is_restart=True)  # at once, as after a first exit
+    assert tracked.strikes == 1
+
+
+def test_an_attempt_that_was_never_healthy_is_never_steady() -> None:
+    tracked = running(restart={"attempts": 100, "maxBackoff": "1s"}, health={"readiness": {"tcp": {"port": 80}}})
+    tracked, _ = exits(tracked, 100.0)
+    tracked, _ = exits(started(tracked, 100.0), 200.0)
+    assert (tracked.strikes, tracked.due_s) == (2, 201.0)
+
+
+def test_health_counts_from_when_it_came_and_is_remembered_when_it_goes_again() -> None:
+    tracked = running(restart={"attempts": 100, "maxBackoff": "1s"}, health={"readiness": {"tcp": {"port": 80}}})
+    tracked = replace(tracked, strikes=3)
+    short = with_health(with_health(tracked, Health.HEALTHY, 10.0), Health.UNHEALTHY, 11.9)
+    long = with_health(with_health(tracked, Health.HEALTHY, 10.0), Health.UNHEALTHY, 12.0)
+    assert (short.strikes, long.strikes) == (3, 0)
+
+
+def test_what_ended_long_before_it_was_seen_was_not_healthy_all_the_while() -> None:
+    tracked = replace(running(restart={"attempts": 100, "maxBackoff": "1s"}), strikes=3)
+    ended = replace(container(exit_code=1), started_s=5.0, finished_s=6.0)
+    tracked, _ = decide(with_sight(tracked, ended, attempt=1), at(500.0))
+    assert tracked.strikes == 4
+
+
+def test_no_manifest_makes_more_than_ten_starts_a_minute() -> None:
+    tracked, now_s, starts = running(restart={"attempts": 1000, "backoff": "100ms", "maxBackoff": "100ms"}), 0.0, [0.0]
+    while now_s < 130.0:
+        tracked, _ = exits(tracked, now_s)
+        tracked, now_s = decide(tracked, at(tracked.due_s))[0], max(tracked.due_s, now_s)
+        assert tracked.work is Work.START
+        starts.append(now_s)
+        tracked = started(tracked, now_s)
+    assert all(sum(one <= other < one + 60.0 for other in starts) <= 10 for one in starts)
+    assert len(starts) > 20
+
+
+def test_what_the_manager_loses_again_and_again_is_no_hot_loop_either() -> None:
+    tracked = running(restart={"attempts": 0})
+    for _ in range(9):
+        tracked, actions = exits(replace(tracked, has_lost_sight=True), 1.0, 255)
+        assert actions[-1] == Start("web-0-a", is_restart=True)
+        tracked = started(tracked, 1.0)
+    tracked, actions = exits(replace(tracked, has_lost_sight=True), 1.0, 255)
+    assert (tracked.status.phase, tracked.due_s) == (Phase.BACKOFF, 60.0)
+    assert tracked.status.next_attempt_s == 1060.0
+
+
+def test_the_last_lines_belong_to_the_attempt_that_wrote_them() -> None:
+    tracked, _ = exits(running(restart={"policy": "never"}), 1.0)
+    ended = with_log_tail(tracked, 1, ("no luck",)).status.last_ending
+    assert ended is not None
+    assert ended.log_tail == ("no luck",)
+    assert with_log_tail(tracked, 2, ("no luck",)) is tracked
 
 
 def test_a_start_that_fails_counts_and_is_tried_again_after_the_backoff() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from agent.driver import Container, ContainerId, ContainerState, Driver, ExecResult
 from agent.drivers.docker import DockerDriver
+from agent.group import Group, changed_members
 from agent.health import Count, HealthChecks, counted
 from agent.node import Node
 from agent.probes import LOOPBACK, Verdict, probe, target_of
@@ -146,9 +147,10 @@ async def checked(driver: Driver, **health: Any) -> AsyncIterator[tuple[Node, li
     actions: list[Action] = []
     followers: list[HealthChecks] = []
 
-    def follow(old: Tracked | None, new: Tracked | None) -> None:
+    def follow(old: Group | None, new: Group | None) -> None:
         for checks in followers:
-            checks.follow(old, new)
+            for before, after in changed_members(old, new):
+                checks.follow(before, after)
 
     clock = SystemClock()
     room = Resources().model_copy(update={"cpu_m": 1000, "memory_bytes": 2**30, "pids": 1000})
