@@ -107,7 +107,7 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
     if tracked.doom:
         return tracked.doom, tracked.doom_message
     is_lost = exited is not None and exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight
-    if tracked.role is Role.SANDBOX and not is_lost:
+    if tracked.role is Role.SANDBOX and not is_lost and not tracked.must_end:
         return "sandboxLost", "its sandbox, which holds its network, ended: all its containers are started anew"
     if exited is None:
         return "exited", "its container is gone: something other than Wherry removed it"

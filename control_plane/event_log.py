@@ -139,10 +139,8 @@ def record_of(
 def subject_of(place: str) -> str:
     """Return how people name what a place is of.
 
-    >>> subject_of("default/service/web"), subject_of("-/node/n1"), subject_of("-/cluster/")
-    ('service/web', 'node/n1', 'cluster')
+    >>> subject_of("default/service/web"), subject_of("-/node/n1")
+    ('service/web', 'node/n1')
     """
     namespace, kind, name = place.split("/")
-    if not name:
-        return kind
     return f"{kind}/{name}" if namespace in ("-", "default") else f"{kind}/{namespace}/{name}"

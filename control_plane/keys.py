@@ -16,7 +16,8 @@ NODE_INTENTS = "/wherry/desired/nodes/"  # users
 FREEZE = "/wherry/desired/freeze"  # users; while it is there the leader only looks
 TOKENS = "/wherry/desired/tokens/"  # servers
 DELETIONS = "/wherry/desired/deletions/"  # users, with what they delete; deleted by the leader once it is told
-NODES = "/wherry/observed/nodes/"  # the server that holds the node's session, or the leader once that server is gone
+NODES = "/wherry/observed/nodes/"  # the server that holds the node's session; once it is silent, the leader
+BRAKE = "/wherry/observed/brake"  # the leader
 STATUSES = "/wherry/observed/allocations/"  # the server that holds the node's session; deleted with the desired one
 WORKLOAD_STATUSES = "/wherry/observed/workloads/"  # the leader
 CRON_STATES = "/wherry/observed/cronjobs/"  # the leader
@@ -44,6 +45,15 @@ def version_id(workload: str, version: int) -> str:
     return f"{workload}/{version:08d}"
 
 
+def config_id(namespace: str, name: str) -> str:
+    """Return what config keys end with: `default/site`."""
+    return f"{namespace}/{name}"
+
+
+def config_version_id(config: str, version: int) -> str:
+    return f"{config}/{version:08d}"
+
+
 def placed_id(node: str, allocation: str) -> str:
     """Return what the keys of an allocation end with, desired and observed."""
     return f"{node}/{allocation}"
@@ -54,11 +64,13 @@ def node_place(node: str) -> str:
     return f"-/node/{node}"
 
 
-CLUSTER_PLACE = "-/cluster/"  # of events of the whole cluster
-
-
 def server_place(server: str) -> str:
     return f"-/server/{server}"
+
+
+def cluster_place(what: str) -> str:
+    """Return what the keys of events end with that concern the cluster as a whole."""
+    return f"-/cluster/{what}"
 
 
 def place_of(record_id: str) -> str:

@@ -1,12 +1,15 @@
 """Small records that only servers read and write."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from pydantic import Field
 
 from manifests.allocations import Ending
-from manifests.base import Model, Timestamp
+from manifests.base import Model, Timestamp, render_timestamp
 from manifests.workloads import WorkloadRef
+
+MOST_NAMED = 8
 
 
 class ClusterRecord(Model):
@@ -51,7 +54,7 @@ class TokenRecord(Model):
 class FreezeRecord(Model):
     """Somebody's wish that the cluster is left as it is; there is none where it isn't frozen."""
 
-    by: str  # the role of the token
+    by: str  # who, in words
     reason: str = ""
     since_s: Timestamp = Field(alias="since")
 
@@ -99,3 +102,25 @@ class EndedAllocation(Model):
     @property
     def has_failed(self) -> bool:
         return self.phase in ("failed", "lost")
+
+
+class BrakeRecord(Model):
+    """Too many nodes fell silent at once: none of them is called lost for a while. The times are for people."""
+
+    nodes: tuple[str, ...]  # that fell silent together; some may be back, or confirmed to be lost
+    there: int  # of so many
+    since_s: Timestamp = Field(alias="since")
+    until_s: Timestamp = Field(alias="until")
+
+
+def brake_sentence(brake: BrakeRecord) -> str:
+    """Return what the brake is and does, until when, and how to end it."""
+    return (
+        f"{len(brake.nodes)} of {brake.there} nodes fell silent at once ({_listed(brake.nodes)}): "
+        f"so none is called lost and nothing is replaced until {render_timestamp(brake.until_s)}; "
+        "if they are gone for good, run `wherry node confirm-lost --all`"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")

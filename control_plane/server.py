@@ -105,6 +105,8 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             store=store,
             state=core.state,
             workload_writer=core.workload_writer,
+            config_writer=core.config_writer,
+            rollout_writer=core.rollout_writer,
             cron_runner=core.cron_runner,
             node_writer=core.node_writer,
             freeze_writer=core.freeze_writer,

@@ -14,7 +14,7 @@ from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
-from manifests.allocations import Allocation, AllocationStatus
+from manifests.allocations import Allocation, AllocationStatus, Health
 from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
     Assigned,
@@ -29,6 +29,7 @@ from manifests.session import (
     Statuses,
     StatusesAck,
 )
+from manifests.workloads import VersionRecord
 
 log = Log(__name__)
 
@@ -121,6 +122,8 @@ class ServedSession:
 
     async def run(self, hello: Hello) -> None:
         self.servers = hello.servers
+        if self.session.is_reboot:
+            self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
         try:
             await self.connection.send(self._registry.welcome(self.session))
@@ -140,14 +143,15 @@ class ServedSession:
     async def _read(self) -> None:
         """Take frames until the connection is closed."""
         while (frame := await self.connection.receive()) is not None:
-            self._registry.heard(self.session)
+            await self._registry.heard(self.session)
             await self._handle(frame)
         log.info("agent disconnected", node=self.session.node, session=self.session.number)
 
     async def _handle(self, frame: FromAgent | LogData) -> None:
         match frame:
             case Heartbeat(sequence=sequence):
-                await self.connection.send(HeartbeatAck(sequence=sequence))
+                if self._registry.may_acknowledge(self.session):
+                    await self.connection.send(HeartbeatAck(sequence=sequence))
             case Statuses():
                 self._take_statuses(frame.statuses, frame.sequence)
             case NodeReport():
@@ -245,9 +249,24 @@ class ServedSession:
         if version is None:
             log.error("an allocation's version is missing", allocation=allocation.id, version=allocation.version)
             return None
+        configs = self._configs_of(version)
+        if missing := [name for name, data in configs.items() if data is None]:
+            log.error("the content of configs is missing", allocation=allocation.id, configs=missing)
+            return None
+        known = {name: data for name, data in configs.items() if data is not None}
         status = self._state.statuses.get(allocation.id)
         ended = status if status and status.is_terminal else None
-        return Assigned(allocation=allocation, workload=version.workload, ended=ended)
+        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended)
+
+    def _configs_of(self, version: VersionRecord) -> dict[str, str | None]:
+        """Return the contents that the version of a workload is to have of its configs; None for what isn't there."""
+        namespace = version.workload.metadata.namespace
+        contents: dict[str, str | None] = {}
+        for name in sorted(version.workload.spec.all_configs()):
+            id_ = keys.config_version_id(keys.config_id(namespace, name), version.configs.get(name, 0))
+            content = self._state.config_versions.get(id_)
+            contents[name] = content.data if content else None
+        return contents
 
 
 def _node_of(change: ObjectChange) -> str:
@@ -256,3 +275,16 @@ def _node_of(change: ObjectChange) -> str:
     if isinstance(known, Allocation):
         return known.node
     return change.id if change.table == "intent" else ""
+
+
+def doubted(state: ClusterState, node: str, hello: Hello) -> tuple[AllocationStatus, ...]:
+    """Return the statuses of which a node says nothing after a reboot: what ran then is gone, for all that is known.
+
+    So they aren't ready. Its agent says soon what became of them, and until then nothing else is concluded.
+    """
+    told = {s.id for s in hello.statuses}
+    known = (state.statuses.get(a.id) for a in state.allocations_on(node) if a.id not in told)
+    message = f"node {node} was rebooted, and its agent has not said yet what became of it"
+    return tuple(
+        s.model_copy(update={"health": Health.UNKNOWN, "message": message}) for s in known if s and not s.is_terminal
+    )

@@ -1,24 +1,29 @@
-"""Agents' sessions on this server: registration, heartbeats, assignments out, statuses in, and who has fallen silent.
+"""Agents' sessions on this server: registration, heartbeats, and who has fallen silent.
 
 It knows frames, the cache and the store, and nothing of HTTP: a `Connection` brings and takes frames. Heartbeats live
-in memory. The store is written when a session opens, when a status changes, and when a node is lost.
+in memory. The store is written when a session opens, when a node has been silent for a while, and when it is heard
+again: a silent node is marked suspect here, and lost by the leader alone. While its record calls a node suspect, its
+heartbeats are not acknowledged; so what the leader judges by is never older than the last acknowledgement.
 """
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from control_plane import keys
-from control_plane.controllers.orphans import STALLED_S, lost_status
+from control_plane.controllers.losses import STALLED_S, SUSPECT_SHARE, marked_silent
+from control_plane.identity import check_hello, check_identity, is_reboot
 from control_plane.snapshots import begin_generation
 from control_plane.state import ClusterState
 from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
+from manifests.allocations import AllocationStatus
 from manifests.errors import ConflictError, UnavailableError
 from manifests.nodes import Liveness, NodeStatus
-from manifests.session import PROTOCOL, FromAgent, FromServer, Hello, NodeReport, Welcome
+from manifests.session import FromAgent, FromServer, Hello, NodeReport, Welcome
 
 log = Log(__name__)
 
@@ -26,6 +31,7 @@ CHECK_EVERY_S = 0.25
 REGISTER_TRIES = 5
 CHECK_STORE_S = 0.05
 SEND_AWAY_AFTER_S = 2.0  # a lease that is only lost is replaced at once
+GONE_SHARE = 0.3  # of lostAfter: an agent whose connection broke is back by then, here or elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,15 @@ class LiveSession:
     node: str
     agent_id: str
     number: int
-    registered_at: Revision  # the node's status was written there; only while it stands may this session write
+    status: NodeStatus  # the node's record, as this session wrote it last
+    registered_at: Revision  # it was written there; only while it stands may this session write
     heard_at_s: float
     connection: Connection | None
+    is_reboot: bool = False  # the first session after one
+    broke_at_s: float = 0.0
+    is_suspect: bool = False  # the store says so, or is about to
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # the record, and what compares where it stands
+    told: dict[str, AllocationStatus] = field(default_factory=dict)  # what it stored last of each allocation
 
 
 class SessionRegistry:
@@ -100,13 +112,13 @@ class SessionRegistry:
 
     async def register(self, hello: Hello, connection: Connection) -> LiveSession:
         """Write that the node is here, and return its session. Raises ConflictError or UnavailableError in words."""
-        self._check_hello(hello)
+        check_hello(hello, self._state.cluster.get(""))
         await self._await_store()
         await self._await_news_of(hello)
         name = hello.facts.name
         for _ in range(REGISTER_TRIES):
-            self._check_identity(hello)
             old = self._state.nodes.get(name)
+            check_identity(hello, old, lost_after_s=self.lost_after_s)
             status = NodeStatus(
                 facts=hello.facts,
                 liveness=Liveness.READY,
@@ -123,7 +135,7 @@ class SessionRegistry:
                 await self._clock.sleep(0.05)
                 continue
             await self._state.wait_for(revision)
-            return await self._adopt(hello, status, revision, connection)
+            return await self._adopt(status, revision, connection, is_reboot=is_reboot(hello, old))
         raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
 
     async def _await_news_of(self, hello: Hello) -> None:
@@ -157,74 +169,58 @@ class SessionRegistry:
 
     async def report(self, session: LiveSession, report: NodeReport) -> None:
         """Write what has changed about the node. Raises ConflictError if it has a newer session."""
-        old = self._state.nodes.get(session.node)
-        news = {"facts": report.facts, "trouble": report.trouble, "kept": report.kept}
-        if old is None or all(getattr(old, name) == value for name, value in news.items()):
-            return
-        new = old.model_copy(update={**news, "changed_s": self._clock.wall_s()})
-        unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)
-        put = Put(keys.NODES + session.node, new.to_bytes())
-        session.registered_at = await self._store.commit(Txn((unchanged,), (put,)))
+        news: dict[str, object] = {"facts": report.facts, "trouble": report.trouble, "kept": report.kept}
+        if any(getattr(session.status, name) != value for name, value in news.items()):
+            await self._write(session, news)
 
-    async def _adopt(self, hello: Hello, status: NodeStatus, revision: Revision, connection: Connection) -> LiveSession:
-        former = self._sessions.get(hello.facts.name)
+    async def _write(self, session: LiveSession, changes: dict[str, object]) -> None:
+        """Change the node's record. Raises ConflictError if it has a newer session, or was marked lost meanwhile."""
+        async with session.writing:
+            new = session.status.model_copy(update={"changed_s": self._clock.wall_s(), **changes})
+            unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)
+            put = Put(keys.NODES + session.node, new.to_bytes())
+            session.registered_at = await self._store.commit(Txn((unchanged,), (put,)))
+            session.status = new
+
+    async def _adopt(
+        self, status: NodeStatus, revision: Revision, connection: Connection, *, is_reboot: bool
+    ) -> LiveSession:
+        facts, now = status.facts, self._clock.now_s()
+        former = self._sessions.get(facts.name)
         session = LiveSession(
-            hello.facts.name, hello.facts.agent_id, status.session, revision, self._clock.now_s(), connection
+            facts.name, facts.agent_id, status.session, status, revision, now, connection, is_reboot=is_reboot
         )
         self._sessions[session.node] = session
-        log.info("node registered", node=session.node, session=session.number, revision=revision)
+        log.info("node registered", node=session.node, session=session.number, revision=revision, rebooted=is_reboot)
         if former and former.connection:
             await former.connection.close()
         return session
 
-    def _check_hello(self, hello: Hello) -> None:
-        cluster = self._state.cluster.get("")
-        if hello.protocol != PROTOCOL:
-            raise ConflictError(
-                f"node {hello.facts.name} speaks session protocol {hello.protocol}, and this server {PROTOCOL}",
-                fix="Run the same version of Wherry on both.",
-            )
-        if cluster and hello.cluster not in ("", cluster.id):
-            raise ConflictError(
-                f"node {hello.facts.name} belongs to another cluster",
-                why=f"it joined cluster {hello.cluster}, and this is {cluster.id}",
-                fix="To move it, stop its agent, remove its containers and its data folder, and join it anew.",
-            )
-
-    def _check_identity(self, hello: Hello) -> None:
-        """Refuse a second agent that calls itself by the name of one that is alive."""
-        name, agent_id = hello.facts.name, hello.facts.agent_id
-        here = self._sessions.get(name)
-        if here is not None and here.agent_id != agent_id and self._is_fresh(here):
-            raise self._twin(name, agent_id, here.agent_id)
-        known = self._state.nodes.get(name)
-        elsewhere = known and known.server != self._server_id and known.server in self._state.servers
-        if known and elsewhere and known.liveness is Liveness.READY and known.facts.agent_id != agent_id:
-            raise self._twin(name, agent_id, known.facts.agent_id)
-
-    @staticmethod
-    def _twin(name: str, newcomer: str, known: str) -> ConflictError:
-        return ConflictError(
-            f"another agent is node {name} already",
-            why=f"agent {known} holds that name and is alive; this one is agent {newcomer}",
-            fix="Give this one another --name; if it was cloned, remove its data folder first.",
-        )
-
-    def _is_fresh(self, session: LiveSession) -> bool:
-        return self._clock.now_s() - session.heard_at_s < self.lost_after_s
-
-    def heard(self, session: LiveSession) -> None:
+    async def heard(self, session: LiveSession) -> None:
+        """Note that the node is alive. Raises ConflictError if it was marked lost before this could be stored."""
         session.heard_at_s = self._clock.now_s()
+        if session.is_suspect:
+            try:
+                await self._write(session, {"liveness": Liveness.READY, "message": "", "silent_s": 0.0})
+            except UnavailableError:
+                return  # the next word tries again
+            session.is_suspect = False
+            log.info("node was heard again", node=session.node, session=session.number)
+
+    def may_acknowledge(self, session: LiveSession) -> bool:
+        """Say whether the node may believe that the cluster knows it to be alive."""
+        return not session.is_suspect and self._has_store()
 
     def disconnected(self, session: LiveSession) -> None:
         """The connection is gone; the node may come back in time, here or elsewhere."""
         session.connection = None
+        session.broke_at_s = self._clock.now_s()
 
     def is_current(self, session: LiveSession) -> bool:
         return self._sessions.get(session.node) is session
 
     async def watch_silence(self) -> None:
-        """Mark nodes lost that have been silent for too long, until cancelled."""
+        """Mark nodes suspect that have been silent for a while, until cancelled."""
         checked_at = self._clock.now_s()
         while True:
             await self._clock.sleep(CHECK_EVERY_S)
@@ -233,8 +229,64 @@ class SessionRegistry:
                 log.warning("this server stalled, and judges no node by that time", seconds=round(now - checked_at, 1))
                 self._forgive(now)
             checked_at = now
-            for session in [s for s in self._sessions.values() if not self._is_fresh(s)]:
-                await self._lose(session)
+            self._take_up(now)
+            async with TaskGroup() as tasks:
+                for session in list(self._sessions.values()):
+                    if self._is_over(session):
+                        tasks.create_task(self._end(session), name=f"end-{session.node}")
+                    elif why := self._silence_of(session, now):
+                        tasks.create_task(self._suspect(session, why.strip()), name=f"suspect-{session.node}")
+
+    def _take_up(self, now_s: float) -> None:
+        """Watch also over nodes that are ours by their records alone: their connection ended before we knew of it."""
+        for name in list(self._state.nodes.ids()):
+            record, session = self._state.nodes.get(name), self._sessions.get(name)
+            if record is None or record.server != self._server_id or record.liveness is not Liveness.READY:
+                continue
+            if session is None or session.number < record.session:
+                at, agent = self._state.nodes.modified_at(name), record.facts.agent_id
+                self._sessions[name] = LiveSession(
+                    name, agent, record.session, record, at, now_s, None, broke_at_s=now_s
+                )
+
+    def _is_over(self, session: LiveSession) -> bool:
+        """Say whether the session may no longer write; take over what the leader wrote while this server was missed."""
+        if session.writing.locked() or self._state.is_unreadable(keys.NODES + session.node):
+            return False
+        record, at = self._state.nodes.get(session.node), self._state.nodes.modified_at(session.node)
+        if record is None or record.session != session.number:
+            return True
+        if at > session.registered_at:
+            session.status, session.registered_at = record, at
+            session.is_suspect = record.liveness is Liveness.SUSPECT
+        return record.liveness is Liveness.LOST
+
+    def _silence_of(self, session: LiveSession, now_s: float) -> str:
+        """Return why the node is suspect from now on, a blank if all that is known is its silence; "" if it isn't."""
+        if session.is_suspect and session.status.liveness is Liveness.SUSPECT:
+            return ""
+        if session.connection is None and now_s - session.broke_at_s >= self.lost_after_s * GONE_SHARE:
+            return "its connection broke"
+        return " " if now_s - session.heard_at_s >= self.lost_after_s * SUSPECT_SHARE else ""
+
+    async def _suspect(self, session: LiveSession, why: str) -> None:
+        session.is_suspect = True  # first: nothing is acknowledged from here on
+        silent_s = self._clock.now_s() - session.heard_at_s
+        marked = marked_silent(session.status, Liveness.SUSPECT, why, silent_s, self._clock.wall_s())
+        try:
+            await self._write(session, {name: getattr(marked, name) for name in ("liveness", "message", "silent_s")})
+            log.warning("node is suspect", node=session.node, why=marked.silence())
+        except ConflictError:
+            log.info("node had moved on", node=session.node)
+        except UnavailableError:
+            return  # nobody is suspect while the store can't be told; the next look tries again
+
+    async def _end(self, session: LiveSession) -> None:
+        """Let go of a session that another one has followed, or whose node was marked lost: its agent begins anew."""
+        if self.is_current(session):
+            del self._sessions[session.node]
+        if session.connection:
+            await session.connection.close()
 
     async def watch_store(self) -> None:
         """Judge nobody while the store is gone; after a while end all sessions, until cancelled.
@@ -272,32 +324,7 @@ class SessionRegistry:
         An agent that was turned away meanwhile, for want of the store, needs that time to come back.
         """
         for session in self._sessions.values():
-            session.heard_at_s = now_s
-
-    async def _lose(self, session: LiveSession) -> None:
-        status = self._state.nodes.get(session.node)
-        if status is None or status.session != session.number or status.liveness is Liveness.LOST:
-            self._drop(session)
-            return
-        silent_s = self._clock.now_s() - session.heard_at_s
-        lost = lost_status(status, f"silent for {silent_s:.0f}s", self._clock.wall_s())
-        unchanged = ModifiedAt(keys.NODES + session.node, session.registered_at)
-        try:
-            put = Put(keys.NODES + session.node, lost.to_bytes())
-            revision = await self._store.commit(Txn((unchanged,), (put,)))
-            log.warning("node lost", node=session.node, revision=revision, why=lost.message)
-        except ConflictError:
-            log.info("node had moved on", node=session.node)
-        except UnavailableError:
-            return  # nobody is lost while the store can't be told; the next look tries again
-        connection = session.connection
-        self._drop(session)
-        if connection:
-            await connection.close()
-
-    def _drop(self, session: LiveSession) -> None:
-        if self.is_current(session):
-            del self._sessions[session.node]
+            session.heard_at_s = session.broke_at_s = now_s
 
     async def close(self) -> None:
         """Send all agents elsewhere."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from control_plane import keys
 from control_plane.records import (
+    BrakeRecord,
     ClusterRecord,
     DeletionRecord,
     EndedAllocation,
@@ -140,6 +141,7 @@ class ClusterState:
         self.statuses = Table("status", keys.STATUSES, AllocationStatus, _last_part)
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
         self.nodes = Table("node", keys.NODES, NodeStatus)
+        self.brake = Table("brake", keys.BRAKE, BrakeRecord)
         self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
         self.crons = Table("cron", keys.CRON_STATES, CronState)
         self.freeze = Table("freeze", keys.FREEZE, FreezeRecord)

@@ -10,13 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from control_plane import keys
-from control_plane.records import DeletionRecord, FreezeRecord, LeaderRecord, ServerRecord
+from control_plane.records import (
+    BrakeRecord,
+    DeletionRecord,
+    FreezeRecord,
+    LeaderRecord,
+    ServerRecord,
+    brake_sentence,
+)
 from control_plane.state import ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
-from manifests.workloads import ServiceSpec, WorkloadRecord
+from manifests.workloads import CronState, ServiceSpec, WorkloadRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _workload_told(change, record)
         case WorkloadStatus() as status:
             yield from _workload_status_told(change, status)
+        case CronState() as cron:
+            yield from _cron_told(change, cron)
         case Allocation() as allocation:
             yield from _allocation_told(change, allocation)
         case AllocationStatus() as status:
@@ -49,6 +58,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _intent_told(change, intent)
         case FreezeRecord() as freeze:
             yield from _freeze_told(change, freeze)
+        case BrakeRecord() as brake:
+            yield from _brake_told(change, brake)
         case ServerRecord() as server:
             yield from _server_told(change, server)
         case LeaderRecord() as leader if change.new is not None:
@@ -58,6 +69,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
 
 def told_of_deletion(deletion: DeletionRecord) -> Told:
     """Return what a user's deletion means: what was deleted can't tell it any more."""
+    if deletion.place == keys.cluster_place("freeze"):
+        return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
     is_node = deletion.place.startswith(keys.node_place(""))
     what = "deleted: what ran there counts as gone" if is_node else "deleted: its allocations are being stopped"
     return Told(deletion.place, "deleted", what, by=deletion.changed_by)
@@ -86,6 +99,8 @@ def _change_sentence(old: WorkloadRecord, new: WorkloadRecord) -> str:
         said.append("its rollout was paused" if new.paused else "its rollout was resumed")
     if old.promoted != new.promoted:
         said.append(f"version {new.promoted} was promoted")
+    if old.cancelled != new.cancelled:
+        said.append(f"cancelled: {new.cancelled}")
     return "; ".join(said) or "changed, at the same version"
 
 
@@ -112,6 +127,12 @@ def _rollout_told(place: str, old: Rollout | None, new: Rollout) -> Iterator[Tol
         return
     message = f"rollout to version {new.target}: {new.state}" + (f": {new.message}" if new.message else "")
     yield Told(place, f"rollout-{new.state}", message, f"{new.version}/{new.target}")
+
+
+def _cron_told(change: ObjectChange, cron: CronState) -> Iterator[Told]:
+    old_job = change.old.last_job if isinstance(change.old, CronState) else ""
+    if change.new is not None and cron.last_job not in ("", old_job):
+        yield Told(change.id, "started", f"its time had come: job {cron.last_job} was made")
 
 
 def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[Told]:
@@ -161,21 +182,34 @@ def _node_told(change: ObjectChange, node: NodeStatus) -> Iterator[Told]:
         return
     if not isinstance(old, NodeStatus):
         yield Told(place, "registered", f"registered, at {node.facts.address or 'no address'}")
-    elif old.liveness is not node.liveness:
-        yield Told(place, _LIVENESS[node.liveness], _liveness_sentence(node))
+        return
+    if old.facts.boot_id != node.facts.boot_id:
+        yield Told(place, "rebooted", "its host was started anew: what ran there had ended with it")
+    if old.liveness is not node.liveness:
+        yield Told(place, _LIVENESS[node.liveness], _liveness_sentence(old, node))
     elif old.trouble != node.trouble:
         yield Told(place, "troubled" if node.trouble else "well", node.trouble or "can start containers again")
-    elif old.facts.boot_id != node.facts.boot_id:
-        yield Told(place, "rebooted", "its host was started anew")
 
 
 _LIVENESS = {Liveness.READY: "back", Liveness.SUSPECT: "suspect", Liveness.LOST: "lost"}
 
 
-def _liveness_sentence(node: NodeStatus) -> str:
-    if node.liveness is Liveness.READY:
-        return "back"
-    return f"{node.liveness}: {node.message}" if node.message else node.liveness.value
+def _liveness_sentence(old: NodeStatus, new: NodeStatus) -> str:
+    match new.liveness:
+        case Liveness.LOST:
+            return f"lost: {new.silence()}"
+        case Liveness.SUSPECT:
+            return f"suspect: {new.silence()}; it gets nothing new, and what runs there counts as running"
+        case Liveness.READY:
+            return "back" if old.liveness is Liveness.LOST else "heard again"
+
+
+def _brake_told(change: ObjectChange, brake: BrakeRecord) -> Iterator[Told]:
+    place, once = keys.cluster_place("brake"), str(change.revision)
+    if change.new is None:
+        yield Told(place, "released", "silent nodes are called lost again, and what ran there is replaced", once)
+    elif change.old is None:
+        yield Told(place, "braked", brake_sentence(brake), once)
 
 
 def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
@@ -189,19 +223,19 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
     elif new.is_cordoned != old.is_cordoned:
         said = "takes nothing new" if new.is_cordoned else "takes new work again"
         yield Told(place, "cordoned" if new.is_cordoned else "uncordoned", said, once, by=new.changed_by)
+    if new.confirmed_lost and new.confirmed_lost != old.confirmed_lost:
+        yield Told(place, "confirmedLost", "an operator says that it is lost", once, by=new.changed_by)
     fields = [name for name in ("labels", "taints", "metadata") if getattr(old, name) != getattr(new, name)]
     if fields:
         yield Told(place, "changed", f"its {' and '.join(fields)} changed", once, by=new.changed_by)
 
 
 def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:
-    once = str(change.revision)
-    if change.new is None:
-        yield Told(keys.CLUSTER_PLACE, "unfrozen", "the leader acts again", once)
-    elif change.old is None:
+    """Yield when a freeze begins; its end is told by the note of who ended it."""
+    if change.old is None:
         why = f": {freeze.reason}" if freeze.reason else ""
         said = f"frozen{why}; what is changed has its effect once it is unfrozen"
-        yield Told(keys.CLUSTER_PLACE, "frozen", said, once, by=freeze.by)
+        yield Told(keys.cluster_place("freeze"), "frozen", said, str(change.revision), by=freeze.by)
 
 
 def _server_told(change: ObjectChange, server: ServerRecord) -> Iterator[Told]:

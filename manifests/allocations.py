@@ -90,15 +90,20 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+MOST_LOG_TAIL_BYTES = 2048
+CRASH_LOOP_FAILURES = 2  # in a row: from then on restarts wait
+
+
 class Ending(Model):
     """How an attempt ended."""
 
     attempt: int
     exit_code: int | None = None  # None: it never ran
-    reason: str  # one word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, refused
+    # One word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, sandboxLost, refused
+    reason: str
     message: str = ""  # a sentence that says what to do
     container: str = ""  # the container of a group that ended it
-    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, at most 2 KiB in all
+    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, plain text, at most MOST_LOG_TAIL_BYTES in all
     finished_s: Timestamp = Field(alias="finishedAt")
 
 
@@ -141,6 +146,12 @@ class AllocationStatus(Model):
     @property
     def is_ready(self) -> bool:
         return self.phase is Phase.RUNNING and self.health is Health.HEALTHY
+
+    @property
+    def is_crash_looping(self) -> bool:
+        """It has failed again and again, and is on its way to the next attempt."""
+        is_between = self.phase in (Phase.BACKOFF, Phase.PENDING, Phase.PULLING, Phase.STARTING)
+        return is_between and self.failures >= CRASH_LOOP_FAILURES
 
 
 def advance(status: AllocationStatus, phase: Phase, **changes: object) -> AllocationStatus:

@@ -26,6 +26,7 @@ class NodeIntent(Model):
     taints: tuple[Annotated[str, AfterValidator(_checked_taint)], ...] = ()  # each `key=value:effect`
     released: int = 0  # what the node keeps from before that generation may be stopped
     metadata: dict[LabelKey, Text] = Field(default_factory=dict)  # for people; nothing is decided by it
+    confirmed_lost: int | None = None  # an operator says that it is lost, in the silence recorded at that revision
     changed_by: str = ""  # who made the last change, in words
 
 
@@ -50,13 +51,18 @@ class NodeFacts(Model):
 
 
 class NodeStatus(Model):
-    """A node as observed. Written by the server that holds its session, or by the leader when that server is gone."""
+    """A node as observed. Written by the server that holds its session; once it is silent, by the leader."""
 
     facts: NodeFacts
     liveness: Liveness
     server: str  # the server that holds, or last held, the session
     session: int  # rises with each new session of this node: only the newest may write
-    message: str = ""  # why it is lost
+    message: str = ""  # why it is silent, where that is known
+    silent_s: float = Field(0.0, alias="silentFor")  # how long nothing was heard of it, when it was marked so
     trouble: str = ""  # what keeps it from starting containers, e.g. that its container manager doesn't answer
     kept: tuple[Allocation, ...] = ()  # what runs there from before a restore, and the restored state doesn't know
     changed_s: Timestamp = Field(alias="changedAt")
+
+    def silence(self) -> str:
+        """Return how long it was silent when it was marked suspect or lost, and why, if that is known."""
+        return f"silent for {self.silent_s:.0f}s" + (f": {self.message}" if self.message else "")

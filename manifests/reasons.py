@@ -20,6 +20,7 @@ class Code(StrEnum):
     PIDS = "pids"
     HOST_PORT = "hostPort"
     CONSTRAINT = "constraint"
+    TAINT = "taint"  # `needed` is the toleration, `found` the taint
     MAX_PER_NODE = "maxPerNode"
     CORDONED = "cordoned"
     DRAINING = "draining"
@@ -136,6 +137,7 @@ _REASON = {
     Code.PIDS: "needs {needed} pids, has {found} free",
     Code.HOST_PORT: "host port {needed} is taken by {found}",
     Code.CONSTRAINT: "{needed} doesn't hold, it is {found}",
+    Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already, maxPerNode is {needed}",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
@@ -149,6 +151,7 @@ _OF_ONE = {
     Code.PIDS: "lacks pids ({needed} needed, {found} free)",
     Code.HOST_PORT: "has host port {needed} taken by {found}",
     Code.CONSTRAINT: "fails {needed} (it is {found})",
+    Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already (maxPerNode is {needed})",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
@@ -162,6 +165,7 @@ _OF_MANY = {
     Code.PIDS: "lack pids ({needed} needed, at most {found} free)",
     Code.HOST_PORT: "have host port {needed} taken",
     Code.CONSTRAINT: "fail {needed}",
+    Code.TAINT: "have the taint {needed}, which isn't tolerated",
     Code.MAX_PER_NODE: "have reached maxPerNode ({needed})",
     Code.CORDONED: "are cordoned",
     Code.DRAINING: "are being drained",

@@ -4,6 +4,7 @@ A taint is written `key=value:effect` or `key:effect`, a toleration `key` (whate
 """
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +39,11 @@ class Toleration:
 
     def __str__(self) -> str:
         return self.key if self.value is None else f"{self.key}={self.value}"
+
+
+def untolerated(taints: Iterable[Taint], tolerations: Sequence[Toleration]) -> Iterator[Taint]:
+    """Yield the taints that none of the tolerations tolerates."""
+    return (t for t in taints if not any(toleration.tolerates(t) for toleration in tolerations))
 
 
 def parse_taint(text: str) -> Taint:

@@ -1,10 +1,11 @@
 """Whether a node can take an allocation, and if not, the first thing that rules it out. In this order: whether it takes
-any, constraints, maxPerNode, cpu, memory, pids, host ports."""
+any, taints, constraints, maxPerNode, cpu, memory, pids, host ports."""
 
 from collections.abc import Iterable
 
 from manifests.constraints import parse_attribute
 from manifests.reasons import Code, Rejection, render_amount
+from manifests.taints import Toleration, untolerated
 from scheduler.eligible import failed_constraint
 from scheduler.ledger import NodeLedger
 from scheduler.model import Ask, Eligibility, PortAsk
@@ -29,6 +30,8 @@ def rejection_of(ask: Ask, node: NodeLedger, running: int) -> Rejection | None:
     """
     if node.view.eligibility is not Eligibility.READY:
         return Rejection(node.name, _CLOSED[node.view.eligibility])
+    if node.view.taints and (taint := next(untolerated(node.view.taints, ask.tolerations), None)):
+        return Rejection(node.name, Code.TAINT, str(Toleration(taint.key, taint.value or None)), str(taint))
     if ask.constraints and (failed := failed_constraint(node.view, ask.constraints)):
         constraint, found = failed
         return Rejection(node.name, Code.CONSTRAINT, str(constraint), NOT_SET if found is None else found)

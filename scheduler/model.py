@@ -8,6 +8,7 @@ from manifests.allocations import HostPort
 from manifests.constraints import Constraint
 from manifests.containers import Resources
 from manifests.reasons import Blocked, Choice
+from manifests.taints import Taint, Toleration
 from manifests.workloads import WorkloadRef
 
 
@@ -68,6 +69,7 @@ class NodeView:
     labels: Mapping[str, str]
     attributes: Mapping[str, str]
     allocatable: Vector
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Ask:
     max_per_node: int | None = None
     avoid: frozenset[str] = field(default_factory=frozenset)  # nodes where it failed: only if no other node fits
     only_node: str | None = None  # a Daemon's allocation belongs to this node
+    tolerations: tuple[Toleration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ async def served(
     lost_after_s: float = 1.5,
     clock: Clock | None = None,
 ) -> AsyncIterator[Served]:
-    """Run a server until the block ends: on a store of its own, or `on` that of another one."""
+    """Run a server until the block ends; `on`: a store that another one has opened."""
     port = free_port()
     chosen = ServerOptions(
         store=store or f"sqlite:{data_dir / 'store.db'}",
@@ -106,7 +106,7 @@ async def served(
         lost_after_s=lost_after_s,
     )
     await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
-    clock, rng = clock or SystemClock(), random.Random(1)
+    clock, rng = clock or SystemClock(), random.Random(name)
     opened = on or await open_store(chosen.store, clock=clock, rng=rng)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve(chosen, opened, clock, rng), name="server")
@@ -131,12 +131,14 @@ async def _answers(server: Served, task: "asyncio.Task[None]") -> bool:
         return False
 
 
-def facts(name: str, *, agent_id: str = "", memory: str = "1Gi", cpu: str = "2", **labels: str) -> NodeFacts:
+def facts(
+    name: str, *, agent_id: str = "", boot: str = "boot", memory: str = "1Gi", cpu: str = "2", **labels: str
+) -> NodeFacts:
     room = Resources.model_validate({"cpu": cpu, "memory": memory, "pids": 1000})
     return NodeFacts(
         name=name,
         agent_id=agent_id or f"agent-of-{name}",
-        boot_id="boot",
+        boot_id=boot,
         agent_version="0",
         address="127.0.0.1",
         labels=labels,
@@ -158,6 +160,7 @@ class ScriptedAgent:
     refused: Refused | None = None
     full: Assignments | None = None  # the last full ones
     is_silent: bool = False  # connected, but sends nothing: as if frozen
+    is_mute: bool = False  # alive, but says nothing of its allocations
     opened_logs: list[OpenLogs] = field(default_factory=list)
     log_lines: int = 0  # how many numbers its log holds; 0: one line of text
     most_unread_bytes: int = 0
@@ -245,7 +248,7 @@ class ScriptedAgent:
         """Tell the server how each assigned allocation is."""
         for id_, assigned in self.assigned.items():
             self.statuses[id_] = self._status(assigned, self.statuses.get(id_))
-        if not self.is_silent:
+        if not self.is_silent and not self.is_mute:
             self._sequence += 1
             await self._send(Statuses(sequence=self._sequence, statuses=tuple(self.statuses.values())))
 

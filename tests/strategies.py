@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from manifests.allocations import HostPort
 from manifests.constraints import Constraint
+from manifests.taints import Effect, Taint, Toleration
 from manifests.workloads import Kind, WorkloadRef
 from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Vector
 
@@ -35,6 +36,16 @@ def labels() -> st.SearchStrategy[dict[str, str]]:
     return st.fixed_dictionaries({}, optional={"zone": st.sampled_from(ZONES), "disk": st.sampled_from(("ssd", "hdd"))})
 
 
+def taints() -> st.SearchStrategy[tuple[Taint, ...]]:
+    one = st.builds(Taint, st.sampled_from(("gpu", "edge")), st.sampled_from(("", "a100")), st.sampled_from(Effect))
+    return st.lists(one, min_size=1, max_size=2).map(tuple)
+
+
+def tolerations() -> st.SearchStrategy[tuple[Toleration, ...]]:
+    one = st.builds(Toleration, st.sampled_from(("gpu", "edge")), st.sampled_from((None, "", "a100")))
+    return st.lists(one, max_size=2).map(tuple)
+
+
 def constraints() -> st.SearchStrategy[Constraint]:
     values = st.sampled_from((*ZONES, "ssd", "amd64", "n1"))
     return st.builds(Constraint, st.sampled_from(ATTRIBUTES), st.booleans(), values)
@@ -47,6 +58,7 @@ def nodes(draw: st.DrawFn, *, name: str, is_ready: bool = False) -> NodeView:
         eligibility=Eligibility.READY if is_ready else draw(st.sampled_from(ELIGIBILITIES)),
         labels=draw(labels()),
         attributes={"arch": draw(st.sampled_from(("amd64", "arm64")))},
+        taints=() if is_ready else draw(st.one_of(st.just(()), st.just(()), taints())),
         allocatable=draw(vectors(3, least=0) if draw(one_in(6)) else vectors(24, least=8)),
     )
 
@@ -104,6 +116,7 @@ def asks(draw: st.DrawFn, *, first_index: int = 100) -> Ask:
         max_per_node=draw(st.sampled_from((None, None, 1, 2))),
         avoid=frozenset(draw(st.sets(st.sampled_from(NODE_NAMES), max_size=2))),
         only_node=draw(st.sampled_from(("n0", "n6"))) if draw(one_in(8)) else None,
+        tolerations=draw(tolerations()),
     )
 
 

@@ -34,6 +34,12 @@ async def drain(request: web.Request) -> web.Response:
     return await _intend(request, is_cordoned=True, is_draining=True)
 
 
+async def confirm_lost(request: web.Request) -> web.Response:
+    """End the brake for one silent node."""
+    await context_of(request).node_writer.confirm_lost(request.match_info["name"])
+    return await show(request)
+
+
 async def release(request: web.Request) -> web.Response:
     await context_of(request).node_writer.release(request.match_info["name"])
     return await show(request)

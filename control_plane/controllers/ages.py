@@ -8,7 +8,8 @@ from typing import TypeAlias
 from control_plane.state import Batch, ClusterState
 from foundation.clock import Clock
 from manifests.allocations import AllocationStatus
-from manifests.nodes import Liveness, NodeStatus
+from manifests.base import Model
+from manifests.nodes import Liveness, NodeIntent, NodeStatus
 
 Key: TypeAlias = tuple[str, str]  # what of it, and the id of an allocation or node
 
@@ -28,6 +29,10 @@ class Ages:
                     self._note("ready", change.id, is_so=status.is_ready)
                 case NodeStatus() as node:
                     self._note("lost", change.id, is_so=node.liveness is Liveness.LOST)
+                case NodeIntent() as intent:
+                    self._note_drain(change.old, intent)
+                case None if change.table == "intent":
+                    self._note("draining", change.id, is_so=False)
                 case None if change.table == "status":
                     self._note("ended", change.id, is_so=False)
                     self._note("ready", change.id, is_so=False)
@@ -48,6 +53,16 @@ class Ages:
     def lost_for_s(self, node: str) -> float:
         status = self._state.nodes.get(node)
         return self._age("lost", node, is_so=status is not None and status.liveness is Liveness.LOST)
+
+    def draining_for_s(self, node: str) -> float:
+        """Return for how long it has been known that the node is to be drained by its present deadline."""
+        intent = self._state.intents.get(node)
+        return self._age("draining", node, is_so=intent is not None and intent.is_draining)
+
+    def _note_drain(self, old: Model | None, intent: NodeIntent) -> None:
+        if isinstance(old, NodeIntent) and old.drain_deadline_s != intent.drain_deadline_s:
+            self._note("draining", intent.name, is_so=False)
+        self._note("draining", intent.name, is_so=intent.is_draining)
 
     def _age(self, what: str, of: str, *, is_so: bool) -> float:
         self._note(what, of, is_so=is_so)

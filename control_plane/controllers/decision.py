@@ -7,8 +7,21 @@ from foundation.backoff import Backoff
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.constraints import parse_constraint
 from manifests.rollouts import Rollout
+from manifests.taints import parse_toleration
 from manifests.workloads import CronState, WorkloadRecord, WorkloadSpec
 from scheduler.model import Ask, Eligibility, PortAsk, vector_of
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why an allocation must leave its node, and how long that may take: None: as long as its workload's rules want."""
+
+    reason: str
+    left_s: float | None = None  # from 0 on down: it is stopped, whatever the rules say
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.left_s is not None and self.left_s <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,7 @@ class Seen:
     ended_for_s: float = 0.0  # how long this leader has known its end
     ready_for_s: float = 0.0  # how long this leader has known it to be ready
     lost_for_s: float = 0.0  # how long this leader has known its node to be lost
+    leaving: Leaving | None = None  # then its node counts as being drained
 
     @property
     def id(self) -> str:
@@ -37,6 +51,10 @@ class Seen:
     @property
     def is_wanted(self) -> bool:
         return self.allocation.desired is Desired.RUN
+
+    @property
+    def leave_reason(self) -> str:
+        return self.leaving.reason if self.leaving else f"node {self.allocation.node} is being drained"
 
     @property
     def is_out_of_reach(self) -> bool:
@@ -129,6 +147,7 @@ def ask_of(
         max_per_node=spec.placement.max_per_node,
         avoid=avoid,
         only_node=only_node,
+        tolerations=tuple(parse_toleration(t) for t in spec.placement.tolerations),
     )
 
 

@@ -8,7 +8,7 @@ from control_plane.controllers.snapshot import workload_ids
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from manifests.allocations import Allocation, AllocationStatus
-from manifests.workloads import WorkloadRecord
+from manifests.workloads import Kind, WorkloadRecord
 
 RESYNC_S = 30.0  # so that a lost event costs time and not truth
 
@@ -68,9 +68,18 @@ class DirtySet:
             self.mark(keys.id_of_ref(known.workload))
             self._mark_others(keys.id_of_ref(known.workload), change)
         freed = change.new is None or (isinstance(change.new, AllocationStatus) and change.new.is_terminal)
-        if freed:
+        if freed and isinstance(known, Allocation | AllocationStatus):
+            self._mark_daemons_on(known.node)
             for workload in sorted(self.blocked):
                 self.mark(workload)
+
+    def _mark_daemons_on(self, node: str) -> None:
+        """Mark those that leave a drained node last: perhaps nothing else is left there now."""
+        intent = self._state.intents.get(node)
+        if intent and intent.is_draining:
+            for allocation in self._state.allocations_on(node):
+                if allocation.workload.kind is Kind.DAEMON:
+                    self.mark(keys.id_of_ref(allocation.workload))
 
     async def take(self) -> list[str]:
         """Wait until something is marked, or due by a timer, and return it all, oldest first."""

@@ -164,7 +164,7 @@ def _unwanted_stops(seen: Sequence[Seen], indexes: Mapping[int, _Index]) -> list
         elif s.is_out_of_reach:
             stops.append(Stop(s.allocation, lost_reason(s)))
         elif s.node is Eligibility.DRAINING:
-            stops.append(Stop(s.allocation, f"node {s.allocation.node} is being drained"))
+            stops.append(Stop(s.allocation, s.leave_reason))
     return stops
 
 

@@ -16,7 +16,7 @@ from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
-from control_plane.controllers.orphans import OrphanWatch
+from control_plane.controllers.losses import LossWatch
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.snapshot import kept_since_restore, overfull, seen_of, snapshot_of
@@ -56,18 +56,17 @@ class Leader:
         self, store: Store, state: ClusterState, clock: Clock, bookkeeping: Bookkeeping, *, lost_after_s: float
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
-        self._lost_after_s = lost_after_s
+        self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
         self._decided_in_s = 0.0  # the last pass
 
     async def lead(self, fence: CreatedAt) -> None:
         self._ages = Ages(self._state, self._clock)
         self._progress = ProgressClock(self._clock)
         dirty = DirtySet(self._state, self._clock)
-        orphans = OrphanWatch(self._store, self._state, self._clock, lost_after_s=self._lost_after_s)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, self._ages.on_batch)]
         try:
             async with TaskGroup() as tasks:
-                tasks.create_task(orphans.run(fence), name="orphan-watch")
+                tasks.create_task(self._losses.run(fence), name="loss-watch")
                 tasks.create_task(self._bookkeeping.run(fence), name="bookkeeping")
                 await self._passes(fence, dirty)
                 raise _DeposedError
@@ -157,8 +156,8 @@ class Leader:
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
             units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
-        units += cron_units(self._state, decisions, self._clock.wall_s())
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
+        units += cron_units(self._state, decisions, self._clock.wall_s())
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())

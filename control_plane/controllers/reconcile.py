@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from control_plane.controllers.adoption import adopt
 from control_plane.controllers.crons import CronSight, delete_jobs, reconcile_cron
 from control_plane.controllers.daemons import progress_of_daemon, reconcile_daemon
-from control_plane.controllers.decision import Decision, Seen, retire
+from control_plane.controllers.decision import Decision, Seen, Stop, retire, soonest
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.rollouts import Course, Progress, course_of
 from control_plane.controllers.services import progress_of_service, reconcile_service
@@ -14,8 +14,9 @@ from manifests.allocations import Allocation
 from manifests.reasons import Blocked
 from manifests.rollouts import RolloutState
 from manifests.status import WorkloadStatus
+from manifests.taints import parse_toleration, untolerated
 from manifests.workloads import CronJob, Daemon, Job, Service, VersionRecord, WorkloadRecord
-from scheduler.model import NodeView
+from scheduler.model import Eligibility, NodeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def reconcile(sight: Sight) -> Decision:
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
     instead = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present)
-    decision = instead or _by_kind(record, present)
+    decision = _by_deadlines(instead or _by_kind(record, present), present.seen)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
@@ -68,9 +69,36 @@ def _waiting(sight: Sight) -> Decision | None:
     return Decision(messages=sight.waits_for, is_waiting=True)
 
 
+def _by_deadlines(decision: Decision, seen: Sequence[Seen]) -> Decision:
+    """Return the decision that also stops what should have left its node by now, whatever the workload's rules say."""
+    stopping = {stop.allocation.id for stop in decision.stops}
+    leaving = [(s, s.leaving) for s in seen if s.leaving and s.is_wanted and not s.has_ended and s.id not in stopping]
+    late = tuple(Stop(s.allocation, why.reason) for s, why in leaving if why.is_overdue)
+    waits = [why.left_s for _, why in leaving if why.left_s is not None and not why.is_overdue]
+    if not late and not waits:
+        return decision
+    again = soonest(w for w in (*waits, decision.again_after_s) if w is not None)
+    return replace(decision, stops=(*decision.stops, *late), again_after_s=again)
+
+
+def _daemon_nodes(record: WorkloadRecord, sight: Sight) -> list[NodeView]:
+    """Return the nodes that count for a daemon: where it runs, and those that are open to it.
+
+    One that operators keep it off is no place where it is missing.
+    """
+    tolerations = [parse_toleration(t) for t in record.workload.spec.placement.tolerations]
+    there = {s.allocation.node for s in sight.seen if s.is_wanted}
+    kept_off = (Eligibility.CORDONED, Eligibility.DRAINING)
+    return [
+        n
+        for n in sight.nodes
+        if n.name in there or (n.eligibility not in kept_off and not any(untolerated(n.taints, tolerations)))
+    ]
+
+
 def progress_of(sight: Sight) -> Progress | None:
     """Return how far the workload's rollout is; None where none is under way, or time doesn't count against it."""
-    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon):
+    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon) or _waiting(sight):
         return None
     course = sight.course
     if course.rollout.state is not RolloutState.PROGRESSING or course.record.paused:
@@ -88,7 +116,11 @@ def _by_kind(record: WorkloadRecord, sight: Sight) -> Decision:
             return reconcile_service(sight.course, sight.seen, blocked=sight.blocked, stalled_for_s=sight.stalled_for_s)
         case Daemon():
             return reconcile_daemon(
-                sight.course, sight.seen, sight.nodes, blocked=sight.blocked, stalled_for_s=sight.stalled_for_s
+                sight.course,
+                sight.seen,
+                _daemon_nodes(record, sight),
+                blocked=sight.blocked,
+                stalled_for_s=sight.stalled_for_s,
             )
         case Job():
             said = sight.said if sight.said and sight.said.ref.uid == record.uid else None

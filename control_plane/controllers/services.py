@@ -80,8 +80,8 @@ def reconcile_service(
     mode = _mode(course, slots)
     course, note = _with_stop_first(course, slots, mode, seen, blocked)
     bounds = _bounds(course, mode)
-    surplus = _surplus(course, slots, mode, bounds)
     outgoing = _outgoing(course, slots, mode, bounds)
+    surplus = _surplus(course, slots, mode, bounds, outgoing)
     asks, successions = _asks(course, slots, mode, bounds)
     backoffs = [
         left for s in (*slots.fresh, *slots.old) if s.phase is Phase.FAILED and (left := _backoff(course, s)) > 0
@@ -219,15 +219,16 @@ def _by_worth(course: Course, allocations: Iterable[Seen]) -> list[Seen]:
     return sorted(allocations, key=worth)
 
 
-def _surplus(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds) -> list[Seen]:
-    """Return what to stop because there are too many: after scaling down, or of a target that gives way."""
+def _surplus(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds, outgoing: Sequence[Seen]) -> list[Seen]:
+    """Return what else to stop because there are too many: after scaling down, or of a target that gives way."""
     fresh, old = _by_worth(course, slots.fresh), _by_worth(course, slots.old)
     surplus = fresh[: max(0, len(fresh) - bounds.replicas)] if mode is not Mode.CANARY else []
     if mode is not Mode.ROLLING:
         surplus += old[: max(0, len(old) - bounds.replicas)]
     kept = [s for s in fresh if s not in surplus]
     idle = [s for s in kept if not serves(s)]
-    excess = slots.total - len(surplus) - bounds.most if slots.old else 0
+    going = {s.id for s in (*surplus, *outgoing)}
+    excess = slots.total - len(going) - bounds.most if slots.old else 0
     if mode is Mode.FROZEN:  # what is to be kept up comes before what doesn't work
         excess = max(excess, _gap(course, slots, mode, bounds) - (bounds.most - slots.total))
     return surplus + idle[: max(0, excess)]
@@ -309,7 +310,7 @@ def _succession(s: Seen, record: WorkloadRecord) -> Succession:
 def _outgoing_reason(s: Seen, course: Course) -> str:
     if not _is_of_target(course, s):
         return f"version {course.target.version} replaces version {s.allocation.version}"
-    return f"node {s.allocation.node} is being drained"
+    return s.leave_reason
 
 
 def _messages(course: Course, slots: _Slots, mode: Mode, note: str) -> tuple[str, ...]:
@@ -317,8 +318,7 @@ def _messages(course: Course, slots: _Slots, mode: Mode, note: str) -> tuple[str
     old = sum(not _is_of_target(course, s) for s in (*slots.old, *slots.leaving))
     if old and mode is Mode.ROLLING:
         messages.append(f"{old} of an older version still to be replaced by version {course.target.version}")
-    drained = sorted({s.allocation.node for s in slots.leaving})
-    messages += [f"moves off node {node}, which is being drained" for node in drained]
+    messages += [f"moves away: {reason}" for reason in sorted({s.leave_reason for s in slots.leaving})]
     failed = sum(s.phase is Phase.FAILED for s in (*slots.fresh, *slots.old))
     if failed:
         messages.append(f"{failed} failed and will be tried elsewhere after a backoff")

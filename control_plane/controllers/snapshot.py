@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.decision import Seen
+from control_plane.controllers.leaving import leaving_of
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from manifests.taints import parse_taint
 from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Snapshot, vector_of
 
 
@@ -39,22 +41,26 @@ def holds_resources(state: ClusterState, allocation: Allocation) -> bool:
 def node_view(state: ClusterState, name: str) -> NodeView:
     status, intent = state.nodes.get(name), state.intents.get(name)
     assert status is not None
+    eligibility = eligibility_of(status, intent)
+    if eligibility is Eligibility.READY and state.is_unreadable(keys.NODE_INTENTS + name):
+        eligibility = Eligibility.CORDONED  # nobody can tell whether it is
     return NodeView(
         name=name,
-        eligibility=eligibility_of(status, intent),
+        eligibility=eligibility,
         labels=labels_of(status, intent),
         attributes=status.facts.attributes,
         allocatable=vector_of(status.facts.allocatable),
+        taints=tuple(parse_taint(t) for t in intent.taints) if intent else (),
     )
 
 
 def eligibility_of(status: NodeStatus, intent: NodeIntent | None) -> Eligibility:
     if status.liveness is Liveness.LOST:
         return Eligibility.LOST
+    if intent and intent.is_draining:
+        return Eligibility.DRAINING  # also while it is suspect: a short silence doesn't take a drain back
     if status.liveness is Liveness.SUSPECT:
         return Eligibility.SUSPECT
-    if intent and intent.is_draining:
-        return Eligibility.DRAINING
     if intent and intent.is_cordoned:
         return Eligibility.CORDONED
     return Eligibility.TROUBLED if status.trouble else Eligibility.READY
@@ -67,17 +73,25 @@ def labels_of(status: NodeStatus, intent: NodeIntent | None) -> Mapping[str, str
 
 def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
     """Return all allocations of the workload of that id, of whichever life of it."""
-    return [
-        Seen(
-            a,
-            state.statuses.get(a.id),
-            _node_of(state, a.node),
-            ended_for_s=ages.ended_for_s(a.id),
-            ready_for_s=ages.ready_for_s(a.id),
-            lost_for_s=ages.lost_for_s(a.node),
-        )
-        for a in state.allocations_of(workload)
-    ]
+    return [_seen(state, a, ages) for a in state.allocations_of(workload)]
+
+
+def _seen(state: ClusterState, a: Allocation, ages: Ages) -> Seen:
+    node = _node_of(state, a.node)
+    leaving = leaving_of(state, a, ages) if node not in (None, Eligibility.LOST) else None
+    if leaving:
+        node = Eligibility.DRAINING
+    elif node is Eligibility.DRAINING:
+        node = Eligibility.CORDONED  # it may stay for now
+    return Seen(
+        a,
+        state.statuses.get(a.id),
+        node,
+        ended_for_s=ages.ended_for_s(a.id),
+        ready_for_s=ages.ready_for_s(a.id),
+        lost_for_s=ages.lost_for_s(a.node),
+        leaving=leaving,
+    )
 
 
 def kept_since_restore(state: ClusterState, workload: str, without: frozenset[str]) -> list[Allocation]:

@@ -29,6 +29,20 @@ class NodeWriter:
 
         return await self._committer.retried(set_once)
 
+    async def confirm_lost(self, node: str) -> Revision:
+        """Say that a silent node is lost, whatever the brake says: in this silence, and not in a later one."""
+        self._known_node(node)
+        status = self._state.nodes.get(node)
+        if status is None or status.liveness is Liveness.LOST:
+            return self._state.revision
+        if status.liveness is Liveness.READY:
+            raise ConflictError(
+                f"node {node} can't be confirmed as lost",
+                why="it isn't silent: its agent is connected",
+                fix=f"To empty it run `wherry node drain {node}`.",
+            )
+        return await self.set_intent(node, confirmed_lost=self._state.nodes.modified_at(node))
+
     async def release(self, node: str) -> Revision:
         """Let the node stop what it keeps from before the present generation of the store."""
         return await self.set_intent(node, released=self._state.generation)
@@ -38,9 +52,9 @@ class NodeWriter:
         self._known_node(node)
         status = self._state.nodes.get(node)
         if status and status.liveness is not Liveness.LOST:
-            raise ConflictError(
-                f"node {node} can't be deleted", why="its agent is connected", fix="Drain it, then stop its agent."
-            )
+            why = "its agent is connected" if status.liveness is Liveness.READY else "it is silent, but not lost yet"
+            fix = f"Drain it, then stop its agent; `wherry node confirm-lost {node}` calls a silent one lost."
+            raise ConflictError(f"node {node} can't be deleted", why=why, fix=fix)
         compare = ModifiedAt(keys.NODES + node, self._state.nodes.modified_at(node))
         writes = (
             Delete(keys.NODES + node),

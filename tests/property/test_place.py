@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from manifests.quantities import parse_bytes, parse_cpu
 from manifests.reasons import Code, Rejection
+from manifests.taints import Taint
 from scheduler.model import (
     AUTO_PORTS,
     NOTHING,
@@ -51,6 +52,10 @@ def meets(node: NodeView, ask: Ask) -> bool:
     return all((value_of(node, c.attribute) == c.value) == c.is_equal for c in ask.constraints)
 
 
+def tolerates(ask: Ask, taint: Taint) -> bool:
+    return any(t.key == taint.key and t.value in (None, taint.value) for t in ask.tolerations)
+
+
 def holders(node: NodeView, snapshot: Snapshot) -> dict[tuple[int, str], str]:
     return {(p.host, p.protocol): a.id for a in snapshot.allocations if a.node == node.name for p in a.ports}
 
@@ -61,6 +66,7 @@ def can_take(node: NodeView, ask: Ask, snapshot: Snapshot) -> bool:
     return (
         node.eligibility is Eligibility.READY
         and ask.only_node in (None, node.name)
+        and all(tolerates(ask, taint) for taint in node.taints)
         and meets(node, ask)
         and (ask.max_per_node is None or running_on(node, ask, snapshot) < ask.max_per_node)
         and ask.reserved.fits(free_on(node, snapshot))
@@ -75,6 +81,9 @@ def is_true(rejection: Rejection, ask: Ask, snapshot: Snapshot) -> bool:
     match rejection.code:
         case Code.CORDONED | Code.DRAINING | Code.TROUBLED | Code.SUSPECT | Code.LOST:
             return node.eligibility.value == rejection.code.value
+        case Code.TAINT:
+            first = next(t for t in node.taints if not tolerates(ask, t))
+            return found == str(first) and needed == str(first).partition(":")[0]
         case Code.CPU:
             claimed = 0 if found == "0" else parse_cpu(found)
             return parse_cpu(needed) == ask.reserved.cpu_m > free.cpu_m and claimed == max(free.cpu_m, 0)
