@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any, TypeAlias
 
 from control_plane import cron_views, keys, rollout_views
+from control_plane.controllers.disconnected import replaced_after_s
 from control_plane.controllers.snapshot import eligibility_of
 from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
@@ -12,7 +13,7 @@ from manifests.base import render_timestamp
 from manifests.quantities import render_bytes, render_cpu
 from manifests.reasons import Blocked
 from manifests.status import WorkloadStatus
-from manifests.workloads import CronJob, DaemonSpec, JobSpec, ServiceSpec, WorkloadRecord
+from manifests.workloads import CronJob, DaemonSpec, JobSpec, Kind, ServiceSpec, WorkloadRecord
 from scheduler.model import Eligibility, Vector
 
 View: TypeAlias = dict[str, Any]
@@ -97,7 +98,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
     counted: Counter[str] = Counter()
     wanted = 0
     for allocation in state.allocations_of(workload_id):
-        if allocation.desired is Desired.STOP or allocation.workload.uid != record.uid:
+        if allocation.desired is not Desired.RUN or allocation.workload.uid != record.uid:
             continue
         wanted += 1
         status = state.statuses.get(allocation.id)
@@ -109,6 +110,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
         counted["succeeded"] += phase is Phase.SUCCEEDED
         counted["failed"] += phase is Phase.FAILED
         counted["restarting"] += phase is Phase.BACKOFF
+        counted["crashLooping"] += bool(reach and status and status.is_crash_looping)
     spec = record.workload.spec
     match spec:
         case ServiceSpec():
@@ -118,7 +120,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
         case DaemonSpec():
             said = state.workload_statuses.get(workload_id)
             desired = wanted + sum(b.count for b in said.blocked) if said else wanted
-    names = ("running", "ready", "updated", "succeeded", "failed", "restarting")
+    names = ("running", "ready", "updated", "succeeded", "failed", "restarting", "crashLooping")
     return {"desired": desired, **{name: counted[name] for name in names}}
 
 
@@ -129,11 +131,14 @@ def _ailing(state: ClusterState, workload_id: str, record: WorkloadRecord) -> li
         for a in state.allocations_of(workload_id)
         if a.workload.uid == record.uid and a.desired is Desired.RUN and (status := state.statuses.get(a.id))
     ]
-    ends = [(s.last_ending, s.id) for s in statuses if s.phase in (Phase.BACKOFF, Phase.FAILED) and s.last_ending]
+    ailing = (Phase.BACKOFF, Phase.FAILED)
+    ends = [(s.last_ending, s) for s in statuses if s.last_ending and (s.phase in ailing or s.is_crash_looping)]
     if not ends:
         return []
-    ending, id_ = max(ends, key=lambda end: (end[0].finished_s, end[1]))
-    return [f"{id_}: {ending.message or ending.reason}"]
+    ending, status = max(ends, key=lambda end: (end[0].finished_s, end[1].id))
+    who = f"{status.id}, container {ending.container}" if ending.container else status.id
+    row = f" ({status.failures} failures in a row)" if status.is_crash_looping else ""
+    return [f"{who}: {ending.message or ending.reason}{row}"]
 
 
 def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:
@@ -152,6 +157,8 @@ def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadS
     rollout = rollout_views.rollout_of(record, said)
     if word := rollout_views.state_word(rollout):
         return word
+    if counts["crashLooping"]:
+        return "crashLoop"
     if counts["failed"] or counts["restarting"]:
         return "degraded"
     serving = counts["ready"] + counts["succeeded"]
@@ -179,6 +186,9 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "nodeState": eligibility_of(known, state.intents.get(a.node)) if known else "deleted",
         "desired": a.desired,
         "stopReason": a.stop_reason,
+        "note": a.note,
+        "fence": stored.created_at,
+        "replacedAt": _replaced_at(state, a, status),
         "createdAt": render_timestamp(a.created_s),
         "reserved": a.reserved.to_json(),
         "ports": [p.to_json() for p in a.ports],
@@ -189,6 +199,19 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "revision": stored.modified_at,
         **_observed(state, a, status),
     }
+
+
+def _replaced_at(state: ClusterState, a: Allocation, status: AllocationStatus | None) -> str | None:
+    """Return when an allocation of a lost node is replaced, as far as a bystander can tell; None if it won't be."""
+    workload = keys.id_of_ref(a.workload)
+    record, node = state.workloads.get(workload), state.nodes.get(a.node)
+    is_waited_for = a.desired is Desired.RUN and node is not None and _is_out_of_reach(state, a, status)
+    if record is None or record.uid != a.workload.uid or not is_waited_for or a.workload.kind is Kind.DAEMON:
+        return None
+    assert node is not None
+    version = state.versions.get(keys.version_id(workload, a.version))
+    spec = record.workload.spec
+    return render_timestamp(node.changed_s + replaced_after_s(spec, version.workload.spec if version else spec))
 
 
 def ended(state: ClusterState, allocation_id: str) -> View | None:
@@ -237,15 +260,18 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
             "phase",
             "health",
             "attempt",
+            "failures",
             "message",
             "last_ending",
             "started_s",
             "next_attempt_s",
             "container_id",
             "address",
+            "containers",
         },
     )
     shown["restarts"] = status.attempt - 1
+    shown["crashLooping"] = status.is_crash_looping
     if _is_out_of_reach(state, a, status):
         shown["message"] = f"node {a.node} is lost: it was last seen {status.phase}"
         shown["phase"] = shown["health"] = "unknown"

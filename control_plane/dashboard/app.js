@@ -313,13 +313,14 @@ const isTerminal = (a) => ['stopped', 'succeeded', 'failed'].includes(a.phase);
 const labelsOf = (node) => Object.entries(node.labels).map(([key, value]) => `${key}=${value}`).join('  ');
 
 function phaseWords(a) {
+  if (a.crashLooping) return 'crash loop';
   if (a.phase !== 'running' && (a.desired === 'run' || isTerminal(a) || a.phase === 'unknown')) return a.phase;
   if (a.desired === 'stop') return 'stopping';
   return a.health === 'healthy' ? 'healthy' : a.health === 'unhealthy' ? 'unhealthy' : 'not ready';
 }
 
 function toneOfAllocation(a) {
-  if (a.phase === 'failed' || a.health === 'unhealthy') return 'bad';
+  if (a.phase === 'failed' || a.health === 'unhealthy' || a.crashLooping) return 'bad';
   if (a.phase === 'unknown' || a.phase === 'backoff') return 'warn';
   if (a.desired === 'stop' || isTerminal(a)) return 'quiet';
   return a.phase === 'running' && a.health === 'healthy' ? 'good' : 'busy';
@@ -362,7 +363,7 @@ function updateWorkload(element, w) {
   say(counts, countsOf(w));
   say(version, `v${w.version}`);
   say(pill, w.state);
-  pill.dataset.tone = { healthy: 'good', complete: 'good', blocked: 'bad', failed: 'bad', degraded: 'warn' }[w.state] ?? 'busy';
+  pill.dataset.tone = { healthy: 'good', complete: 'good', blocked: 'bad', failed: 'bad', crashLoop: 'bad', degraded: 'warn' }[w.state] ?? 'busy';
   const sentences = [...w.blocked.map((b) => ['blocked', b.sentence]), ...w.messages.map((m) => ['waits', m])];
   sync(element.lastElementChild, sentences, String, ([tone, text]) => make('li', tone, text), () => {});
 }
@@ -439,11 +440,16 @@ function aboutAllocation(a) {
   return [a.id, `${phaseWords(a)} on ${a.node}${a.message ? `: ${a.message}` : ''}`, [
     ['Now', [['Phase', a.phase], ['Health', a.health], ['Desired', a.desired], ['Stopped because', a.stopReason],
       ['Since', when(a.startedAt)], ['Restarts', a.restarts ? String(a.restarts) : 'none'],
+      ['Failures in a row', a.failures ? String(a.failures) : ''],
       ['Next attempt', when(a.nextAttemptAt)], ['Address', a.address], ['Ports', ports],
       ['Reserved', `${a.reserved.cpu} cpu, ${a.reserved.memory} memory, ${a.reserved.pids} pids`]]],
     ['Why this node', [['Decision', a.whySentence], ['Ruled out', ruledOut]]],
     ['How it last ended', [['Reason', ending?.reason], ['Message', ending?.message],
-      ['Exit code', ending?.exitCode == null ? '' : String(ending.exitCode)], ['At', when(ending?.finishedAt)]]],
+      ['Exit code', ending?.exitCode == null ? '' : String(ending.exitCode)], ['At', when(ending?.finishedAt)],
+      ['Container', ending?.container], ['Last lines', (ending?.logTail ?? []).join('\n')]]],
+    ['Containers', (a.containers ?? []).map((c) => [c.name,
+      [c.phase, c.phase === 'running' ? c.health : '', c.attempt > 1 ? `${c.attempt - 1} restarts` : '', c.message]
+        .filter(Boolean).join(', ')])],
     ['Where it comes from', [['Workload', `${a.kind.toLowerCase()} ${a.namespace}/${a.name}, version ${a.version}`],
       ['Replaces', a.replaces], ['Created', when(a.createdAt)], ['Container', a.containerId?.slice(0, 12)]]],
   ]];
@@ -467,8 +473,10 @@ function aboutWorkload(w) {
     ['Blocked', w.blocked.map((b, i) => [w.blocked.length > 1 ? `Group ${i + 1}` : 'Reason',
       [b.sentence, ...(b.details ?? [])].join('\n')])],
     ['Waiting for', w.messages.map((m, i) => [String(i + 1), m])],
-    ['Runs', [['Image', spec.image], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
-      ['Reserves', spec.resources && `${spec.resources.cpu} cpu, ${spec.resources.memory} memory each`],
+    ['Runs', [['Image', spec.image],
+      ['Containers', [...(spec.initContainers ?? []), ...(spec.containers ?? [])]
+        .map((c) => `${c.name}${c.sidecar ? ' (sidecar)' : ''}: ${c.image}`).join('\n')], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
+      ['Reserves', !spec.containers?.length && spec.resources && `${spec.resources.cpu} cpu, ${spec.resources.memory} memory each`],
       ['Version', String(w.version)], ['Created', when(w.createdAt)]]],
     ['Allocations', sorted(cluster.allocation).filter((a) => idOf('workload', a) === idOf('workload', w))
       .map((a) => [a.id, `${phaseWords(a)} on ${a.node}`])],
