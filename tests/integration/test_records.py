@@ -318,7 +318,7 @@ async def test_many_idle_agents_make_no_revision(store: Store, tmp_path: Path) -
             ScriptedAgent(server, facts(f"n{number:02}")) for number in range(90)
         ]  # their HTTP client has 100 connections
         async with connected(server, *agents):
-            await server.apply(manifest(replicas=90))
+            await server.apply(manifest(replicas=count))
             await server.until_state(WEB, "healthy", deadline_s=60)
             before = await settled(server)
             await hold_for(lambda: revision(server), 12.0, "the revision stands still", lambda now: now == before)
