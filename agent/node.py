@@ -10,12 +10,14 @@ from dataclasses import replace
 
 from agent.admission import admit
 from agent.driver import Container, ContainerId
+from agent.generations import SETTLE_S, Generations
 from agent.group import (
     Group,
     Listed,
     changed_members,
     listed_of,
     new_group,
+    not_before,
     strays,
     with_assigned,
     with_listed,
@@ -23,6 +25,7 @@ from agent.group import (
     withdrawn,
 )
 from agent.reconcile import Action, Discard, Forget
+from agent.severed import is_severed, released
 from agent.steering import next_look_at_group_s, settle
 from agent.tracked import (
     Failure,
@@ -39,7 +42,7 @@ from agent.tracked import (
 )
 from foundation.clock import Clock
 from foundation.logs import Log
-from manifests.allocations import Health, Phase, advance
+from manifests.allocations import NEXT, Allocation, Health, Phase, advance
 from manifests.containers import Resources
 from manifests.session import Assignments
 
@@ -50,7 +53,8 @@ _log = Log(__name__)
 
 
 class Node:
-    """`perform` begins an action and returns at once; `on_change` hears of each new, changed and forgotten record."""
+    """`perform` begins an action and returns at once; `on_change` hears of each new, changed and forgotten record,
+    `on_kept` of what is kept from before a restore."""
 
     def __init__(
         self,
@@ -59,19 +63,25 @@ class Node:
         clock: Clock,
         perform: Perform,
         on_change: OnChange,
+        silent_s: Callable[[], float] = lambda: 0.0,
+        on_kept: Callable[[], None] = lambda: None,
         restored: Iterable[Group] = (),
         applied_revision: int = 0,
+        generations: Generations | None = None,
     ) -> None:
         self._allocatable = allocatable
+        self._silent_s = silent_s
         self._clock = clock
         self._perform = perform
         self._on_change = on_change
+        self._on_kept = on_kept
         self._groups = {group.id: group for group in restored}
         self._by_container: dict[ContainerId, str] = {}
         self._unclaimed: dict[str, Listed] | None = None  # of unknown allocations; None until the first full list
         self._has_full = False
         self._untold: frozenset[str] = frozenset()  # the server has them and can't read them
         self._wake = asyncio.Event()
+        self._generations = generations or Generations()
         self.applied_revision = applied_revision
         self.has_looked = asyncio.Event()  # the container manager has said once what there is
 
@@ -84,6 +94,11 @@ class Node:
     def tracked(self) -> Mapping[str, Tracked]:
         """All of their containers, by id."""
         return {member.id: member for group in self._groups.values() for member in group.members}
+
+    @property
+    def has_full(self) -> bool:
+        """Whether this session's server has said all that is desired."""
+        return self._has_full
 
     def find(self, container: str) -> Tracked | None:
         group = self._groups.get(container.partition("/")[0])
@@ -104,6 +119,23 @@ class Node:
         """Orphans are left alone until this session's server has said what is desired."""
         self._has_full = False
 
+    @property
+    def generation(self) -> int:
+        return self._generations.present
+
+    @property
+    def kept(self) -> tuple[Allocation, ...]:
+        """What is kept from before the present generation, as far as more of it is known than its containers."""
+        kept = (self._groups.get(allocation) for allocation in sorted(self._generations.kept))
+        return tuple(group.first.assigned.allocation for group in kept if group)
+
+    def begin_generation(self, generation: int) -> None:
+        """Obey a server of that generation of the store from now on."""
+        if self._generations.begin(generation):
+            _log.warning("a new generation of the store has begun: what runs is kept", generation=generation)
+            self.applied_revision = 0
+            self._on_kept()
+
     def assign(self, frame: Assignments) -> bool:
         """Obey what the server desires; False if the frame is older than what is obeyed already."""
         if frame.revision < self.applied_revision:
@@ -111,12 +143,23 @@ class Node:
             return False
         self.applied_revision = frame.revision
         touched = [assigned.allocation.id for assigned in frame.assigned]
+        adopted = self._generations.let_go((*touched, *frame.withdrawn))
+        is_first = frame.is_full and self._generations.is_fresh
         gone = set(frame.withdrawn)
         if frame.is_full:
-            gone |= self._groups.keys() - set(touched) - set(frame.untold)
+            absent = self._groups.keys() - set(touched) - set(frame.untold) - self._generations.kept
+            if is_first:
+                self._generations.keep(absent)
+            else:
+                gone |= absent
         for assigned in frame.assigned:
             old = self._groups.get(assigned.allocation.id)
-            self._put(self._claimed(new_group(assigned)) if old is None else with_assigned(old, assigned))
+            new = self._claimed(new_group(assigned)) if old is None else with_assigned(old, assigned)
+            if old is None and is_first:
+                new = not_before(new, self._clock.now_s() + SETTLE_S)
+            if new.id in adopted:  # the server doesn't know yet how it is
+                new = replace(new, status=new.status.model_copy())
+            self._put(new)
         for allocation in gone:
             if (old := self._groups.get(allocation)) is not None:
                 self._put(withdrawn(old))
@@ -125,7 +168,31 @@ class Node:
             self._has_full = True
             self._untold = frozenset(frame.untold)
             self._end_orphans()
+            self.release_severed()
+        if adopted or self._generations.kept:
+            self._on_kept()
         return True
+
+    def look_for_severed(self) -> None:
+        """End what has had no word for too long, also if the word comes right now."""
+        moment = self._moment()
+        self._settle([t.allocation for t in self._members() if is_severed(t, moment) and not t.awaits_word])
+
+    def release_severed(self) -> None:
+        """Let go on what waits for a server's word, once this session's server has said all that is desired.
+
+        It has said nothing of what it can't read, or what is kept from before a restore.
+        """
+        moment, unsaid = self._moment(), self._generations.kept | self._untold
+        waiting = [t for t in self._members() if t.awaits_word and not is_severed(t, moment)]
+        waiting = [t for t in waiting if t.allocation not in unsaid]
+        if self._has_full and waiting:
+            for tracked in waiting:
+                self._keep(released(tracked))
+            self._settle([t.allocation for t in waiting])
+
+    def _members(self) -> list[Tracked]:
+        return [member for group in self._groups.values() for member in group.members]
 
     def _claimed(self, group: Group) -> Group:
         """Return a new record with what the last full list showed of it."""
@@ -170,21 +237,30 @@ class Node:
 
     def _end_orphans(self) -> None:
         """Stop and remove containers with our seal that nothing desires, once a server has said what is desired."""
-        if not self._has_full or not self._unclaimed:
+        if not self._has_full or self._unclaimed is None:
             return
+        if self._generations.is_fresh:
+            self._generations.keep(self._unclaimed)
+            self._generations.is_fresh = False
+            self._on_kept()
+        spared = self._untold | self._generations.kept
         for allocation, found in self._unclaimed.items():
-            if allocation in self._untold:
+            if allocation in spared:
                 continue
             _log.info("orphans removed", allocation=allocation, containers=len(found))
-            self._perform(Discard(tuple(container.id for _, container in found)))
-        self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in self._untold}
+            for _, container in found:  # at once: each may take its time to end
+                self._perform(Discard((container.id,)))
+        self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in spared}
 
     # What becomes of actions.
 
     def progress(self, container: str, phase: Phase, message: str = "") -> None:
-        """A start goes on: its image is being made ready, or its container."""
+        """A start goes on: its image is being made ready, or its container.
+
+        One that is begun again, by a new agent or after a failure of the manager, stays as far on as it was.
+        """
         tracked = self.known(container)
-        if tracked.work is Work.START and tracked.status.phase is not phase and not tracked.status.is_terminal:
+        if tracked.work is Work.START and phase in NEXT[tracked.status.phase]:
             self._keep(replace(tracked, status=advance(tracked.status, phase, message=message)))
 
     def finish(self, container: str, work: Work, seen: Container | None) -> None:
@@ -265,7 +341,7 @@ class Node:
 
     def _settle(self, allocations: Iterable[str]) -> None:
         """Decide on these, and on those who wait for room, and begin what that asks for."""
-        moment = Moment(self._clock.now_s(), self._clock.wall_s())
+        moment = self._moment()
         wanted = set(allocations)
         if self._someone_waits():
             wanted |= self._admit(moment)
@@ -275,6 +351,9 @@ class Node:
             for allocation in sorted(self._admit(moment)):  # room may just have been made
                 self._decide(allocation, moment)
         self._wake.set()
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now_s(), self._clock.wall_s(), self._silent_s())
 
     def _someone_waits(self) -> bool:
         return any(not g.first.is_admitted and not g.status.is_terminal for g in self._groups.values())

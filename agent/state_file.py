@@ -24,7 +24,7 @@ STATE_FILE = "state.json"
 ID_FILE = "agent-id"
 _OF_A_CONTAINER = (
     *("status", "name", "has_begun", "round", "failures", "strikes", "healthy_since_s", "due_s", "starts"),
-    *("first_start_s", "doom", "doom_message"),
+    *("first_start_s", "doom", "doom_message", "awaits_word", "severed_s"),
 )
 _log = Log(__name__)
 
@@ -44,6 +44,8 @@ class SavedContainer(Model):
     first_start_s: float | None = None
     doom: str = ""
     doom_message: str = ""
+    awaits_word: bool = False
+    severed_s: float = 0.0
 
 
 class SavedAllocation(SavedContainer):
@@ -61,6 +63,9 @@ class SavedState(Model):
     boot_id: str
     cluster: str = ""
     applied_revision: int = 0
+    generation: int = 0  # of the store, to which that revision belongs
+    is_fresh: bool = False  # nothing of that generation has been obeyed yet
+    kept: tuple[str, ...] = ()  # allocations from before that generation
     allocations: tuple[SavedAllocation, ...] = Field(default=())
 
 

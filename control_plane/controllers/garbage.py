@@ -26,6 +26,7 @@ KEPT_EVENTS_IN_ALL = 5000
 def garbage_of(state: ClusterState) -> Iterator[Unit]:
     """Yield the deletions of all that is left over, each on its own."""
     yield from _versions(state)
+    yield from _config_versions(state)
     yield from _workload_statuses(state)
     yield from _cron_states(state)
     yield from _statuses(state)
@@ -69,6 +70,24 @@ def _named_by(state: ClusterState, workload: str, version: int, promoted: int) -
     status = state.workload_statuses.get(workload)
     rollout = status.rollout if status else None
     return {version, promoted, *((rollout.version, rollout.target, rollout.last_healthy) if rollout else ())}
+
+
+def _config_versions(state: ClusterState) -> Iterator[Unit]:
+    """Yield contents that no kept version of a workload names, and that aren't a config's present one.
+
+    Whoever names one anew, as an undo does, writes it once more: so the compare fails, and it stays.
+    """
+    if any(key.startswith((keys.VERSIONS, keys.CONFIGS)) for key in state.quarantined):
+        return
+    needed = {keys.config_version_id(id_, c.version) for id_ in state.configs.ids() if (c := state.configs.get(id_))}
+    for version in state.versions.values():
+        namespace = version.workload.metadata.namespace
+        needed |= {keys.config_version_id(keys.config_id(namespace, n), v) for n, v in version.configs.items()}
+    for id_ in sorted(set(state.config_versions.ids()) - needed):
+        stored = state.config_versions.stored(id_)
+        name = keys.place_of(id_)
+        if stored:
+            yield _deletion(stored, ModifiedAt(keys.CONFIGS + name, state.configs.modified_at(name)))
 
 
 def _has_unreadable_allocations(state: ClusterState) -> bool:

@@ -1,7 +1,8 @@
 """Turns decisions and a plan into fenced transactions, none larger than the store takes.
 
 A placement also compares what it rests on: the workload's record, and the node's intent and status. So nothing is
-placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken.
+placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken; and no
+index of a job runs again that has succeeded meanwhile.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,9 @@ from control_plane.store.protocol import (
 )
 from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.containers import Resources
+from manifests.nodes import Liveness
 from manifests.status import WorkloadStatus
+from manifests.workloads import Kind
 from scheduler.model import Placement
 
 
@@ -37,9 +40,22 @@ class Unit:
     compares: tuple[Compare, ...] = ()
 
 
-def stop_unit(stop: Stop) -> Unit:
+def stop_unit(state: ClusterState, stop: Stop) -> Unit:
+    """Return the write that has it stopped: for a node's loss only if it is lost still, and not just back."""
     stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, "stop_reason": stop.reason})
-    return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),))
+    node = state.nodes.get(stopped.node)
+    is_there = node.liveness is not Liveness.LOST if node else state.is_unreadable(keys.NODES + stopped.node)
+    compares = () if is_there else (_unchanged_node(state, stopped.node),)
+    return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),), compares)
+
+
+def turn_unit(state: ClusterState, allocation: Allocation) -> Unit:
+    """Return the write of what is desired of an allocation whose node was lost or is back, and is so still."""
+    return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), (_unchanged_node(state, allocation.node),))
+
+
+def _unchanged_node(state: ClusterState, node: str) -> ModifiedAt:
+    return ModifiedAt(keys.NODES + node, state.nodes.modified_at(node))
 
 
 def adoption_unit(state: ClusterState, allocation: Allocation) -> Unit:
@@ -86,8 +102,19 @@ def placement_unit(
         ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
         ModifiedAt(keys.NODE_INTENTS + placement.node, state.intents.modified_at(placement.node)),
         ModifiedAt(keys.NODES + placement.node, state.nodes.modified_at(placement.node)),
+        *_of_formers(state, placement),
     )
     return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), compares)
+
+
+def _of_formers(state: ClusterState, placement: Placement) -> Iterator[Compare]:
+    """Yield that nothing new is known of what had a job's index before: word may have come that it succeeded."""
+    if placement.workload.kind is not Kind.JOB:
+        return
+    for former in state.allocations_of(keys.id_of_ref(placement.workload)):
+        if former.index == placement.index:
+            key = keys.STATUSES + keys.placed_id(former.node, former.id)
+            yield ModifiedAt(key, state.statuses.modified_at(former.id))
 
 
 def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> Unit:
