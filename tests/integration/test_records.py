@@ -314,9 +314,8 @@ async def fill(store: Store) -> None:
 
 async def test_many_idle_agents_make_no_revision(store: Store, tmp_path: Path) -> None:
     async with served(tmp_path / "s1", on=store) as server:
-        agents = [
-            ScriptedAgent(server, facts(f"n{number:02}")) for number in range(90)
-        ]  # their HTTP client has 100 connections
+        count = 90  # their HTTP client has 100 connections
+        agents = [ScriptedAgent(server, facts(f"n{number:02}")) for number in range(count)]
         async with connected(server, *agents):
             await server.apply(manifest(replicas=count))
             await server.until_state(WEB, "healthy", deadline_s=60)
