@@ -27,7 +27,7 @@ class Stalls:
 
 
 def cpu_pressure_s() -> float:
-    """Return for how long, since the machine started, some process had to wait for a processor; 0.0 if it isn't told."""
+    """Return for how long in all some process had to wait for a processor; 0.0 where the kernel doesn't tell."""
     try:
         with open("/proc/pressure/cpu") as file:
             return int(file.readline().rpartition("total=")[2]) / 1e6
