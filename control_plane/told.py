@@ -147,6 +147,9 @@ def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[T
     elif isinstance(old, Allocation) and old.desired is not a.desired and a.desired is Desired.STOP:
         why = a.stop_reason.partition(":")[0]
         yield Told(place, "stop", f"{a.id} on node {a.node} is to stop: {a.stop_reason}", why, allocation=a.id)
+    elif isinstance(old, Allocation) and old.desired is not a.desired:
+        became = "kept" if a.desired is Desired.RUN else "spare"
+        yield Told(place, became, f"{a.id}: {a.note}", allocation=a.id)
 
 
 def _status_told(change: ObjectChange, status: AllocationStatus) -> Iterator[Told]:
