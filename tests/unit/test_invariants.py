@@ -84,7 +84,7 @@ def test_a_replacement_after_an_end_breaks_nothing() -> None:
 def test_canaries_may_be_more_than_surge() -> None:
     canaries = record(replicas=1, update={"canary": 2, "minHealthyTime": "0s"})
     small = [allocation(n, n, host_port=80 + n) for n in range(3)]
-    assert breaches(written(LeaderRecord(server="s1"), node(), canaries, *small)) == ()
+    assert breaches(written(LeaderRecord(server="s1"), node(), canaries, VERSION, *small)) == ()
 
 
 @pytest.mark.parametrize(
