@@ -20,7 +20,8 @@ COMMAND = ["sh", "-c", "trap exit TERM; echo hello from $WHERRY_ALLOCATION; whil
 
 
 def web(replicas: int, **env: str) -> dict[str, Any]:
-    spec = {"image": "wherry/busybox:1", "command": COMMAND, "replicas": replicas, "env": env}
+    spec: dict[str, Any] = {"image": "wherry/busybox:1", "command": COMMAND, "replicas": replicas, "env": env}
+    spec["update"] = {"minHealthyTime": "0s"}
     return {"apiVersion": "wherry/v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
 
 
@@ -67,6 +68,68 @@ async def run_through(
         await client.delete("default", "service", "web")
         await wait_until(lambda: driver.list_containers({NODE: "n1"}), 30, "nothing is left", lambda found: not found)
     await driver.close()
+
+
+def checked(content: str) -> dict[str, Any]:
+    """Return a service that is ready if that is `well`."""
+    check = ["sh", "-c", 'test "$CONTENT" = well']
+    manifest = web(2, CONTENT=content)
+    manifest["spec"]["health"] = {"readiness": {"exec": {"command": check}, "interval": "200ms", "timeout": "5s"}}
+    manifest["spec"]["update"] = {"minHealthyTime": "0s", "progressDeadline": "6s"}
+    return manifest
+
+
+async def test_a_change_that_breaks_a_service_is_taken_back_from_real_containers(tmp_path: Path) -> None:
+    async with dockerd(tmp_path) as daemon:
+        with in_network_namespace(daemon.netns):
+            async with served(tmp_path / "server") as server:
+                data_dir = tmp_path / "agent"
+                await asyncio.to_thread(data_dir.mkdir)
+                options = AgentOptions(
+                    (server.url,),
+                    "n1",
+                    data_dir,
+                    str(daemon.socket),
+                    token(server.join),
+                    cpu_m=2000,
+                    cgroup_parent=f"{daemon.cgroup_parent}/n1",
+                )
+                async with running_agent(options), Client([server.url], token(server.admin)) as client:
+                    await break_and_recover(client)
+
+
+async def break_and_recover(client: Client) -> None:
+    async def web_now() -> dict[str, Any]:
+        return await client.workload("default", "service", "web")
+
+    async def run_versions() -> set[tuple[int, str]]:
+        items = (await client.list("allocations", name="web"))["items"]
+        return {(a["version"], a["health"]) for a in items if a["desired"] == "run"}
+
+    await client.apply([checked("well")])
+    await wait_until(web_now, 30, "it is rolled out", lambda w: w["rollout"]["state"] == "complete")
+    least = 2
+
+    async def reverted() -> dict[str, Any]:
+        nonlocal least
+        now = await web_now()
+        least = min(least, now["counts"]["ready"])
+        return now
+
+    await client.apply([checked("broken")])
+    after = await wait_until(reverted, 60, "it is reverted", lambda w: w["rollout"]["state"] == "reverted")
+    assert least == 2
+    assert (after["version"], after["rollout"]["target"], after["state"]) == (2, 1, "healthy")
+    assert await run_versions() == {(1, "healthy")}
+    await client.apply([checked("well")])
+    await wait_until(web_now, 30, "it is rolled out", lambda w: w["rollout"]["state"] == "complete")
+    assert await run_versions() == {(3, "healthy")}
+    await client.delete("default", "service", "web")
+
+    async def left() -> list[Any]:
+        return list((await client.list("allocations", name="web"))["items"])
+
+    await wait_until(left, 30, "nothing is left", lambda found: not found)
 
 
 def token(headers: dict[str, str]) -> str:
