@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from agent.driver import Container, ContainerId, ContainerState
 from agent.ownership import Identity
 from agent.summary import Fate, summary
-from agent.tracked import SANDBOX, Role, Tracked, newly_assigned, timeout_of, with_sight
+from agent.tracked import SANDBOX, Role, Tracked, newly_assigned, reminded, timeout_of, with_sight
 from manifests.allocations import AllocationStatus
 from manifests.session import Assigned
 
@@ -76,9 +76,11 @@ def with_member(group: Group, new: Tracked) -> Group:
 
 
 def with_assigned(group: Group, assigned: Assigned) -> Group:
-    """Return the group as it is desired now."""
-    members = (replace(member, assigned=assigned, is_withdrawn=False) for member in group.members)
-    return with_members(group, tuple(members))
+    """Return the group as it is desired now; ended, if the server knows that it has and this agent has forgotten it."""
+    ended = assigned.ended
+    members = (reminded(replace(member, assigned=assigned, is_withdrawn=False)) for member in group.members)
+    is_news = ended is not None and not group.is_alone and not group.status.is_terminal
+    return with_members(group, tuple(members), Fate(ended.phase, ended.message) if ended and is_news else None)
 
 
 def not_before(group: Group, time_s: float) -> Group:

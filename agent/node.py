@@ -41,7 +41,7 @@ from agent.tracked import (
 )
 from foundation.clock import Clock
 from foundation.logs import Log
-from manifests.allocations import Allocation, Health, Phase, advance
+from manifests.allocations import NEXT, Allocation, Health, Phase, advance
 from manifests.containers import Resources
 from manifests.session import Assignments
 
@@ -224,9 +224,12 @@ class Node:
     # What becomes of actions.
 
     def progress(self, container: str, phase: Phase, message: str = "") -> None:
-        """A start goes on: its image is being made ready, or its container."""
+        """A start goes on: its image is being made ready, or its container.
+
+        One that is begun again, by a new agent or after a failure of the manager, stays as far on as it was.
+        """
         tracked = self.known(container)
-        if tracked.work is Work.START and tracked.status.phase is not phase and not tracked.status.is_terminal:
+        if tracked.work is Work.START and phase in NEXT[tracked.status.phase]:
             self._keep(replace(tracked, status=advance(tracked.status, phase, message=message)))
 
     def finish(self, container: str, work: Work, seen: Container | None) -> None:

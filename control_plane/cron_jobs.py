@@ -47,6 +47,7 @@ def new_job(
     number: int,
     created_s: float,
     configs: Mapping[str, int] = MappingProxyType({}),
+    changed_by: str = "",
 ) -> NewJob:
     """Return the job as the CronJob describes it now, with its configs. `number` is that of its version."""
     assert isinstance(cron.workload, CronJob)
@@ -58,8 +59,23 @@ def new_job(
         metadata=Metadata(name=name, namespace=meta.namespace, labels=meta.labels),
         spec=JobSpec.model_validate(spec),
     )
-    record = WorkloadRecord(uid=uid, version=number, generation=1, created_s=created_s, workload=job, owner=cron.ref)
-    version = VersionRecord(uid=uid, version=number, created_s=created_s, workload=job, configs=dict(configs))
+    record = WorkloadRecord(
+        uid=uid,
+        version=number,
+        generation=1,
+        created_s=created_s,
+        workload=job,
+        owner=cron.ref,
+        changed_by=changed_by,
+    )
+    version = VersionRecord(
+        uid=uid,
+        version=number,
+        created_s=created_s,
+        workload=job,
+        configs=dict(configs),
+        changed_by=changed_by,
+    )
     return NewJob(record, version)
 
 

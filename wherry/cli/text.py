@@ -16,10 +16,10 @@ _ESCAPE = re.compile(
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 _GAP = "  "
 _COLOUR_OF_WORD = (
-    dict.fromkeys(("ready", "healthy", "running", "complete", "succeeded"), "green")
+    dict.fromkeys(("ready", "healthy", "running", "scheduled", "complete", "succeeded"), "green")
     | dict.fromkeys(("progressing", "pending", "pulling", "starting", "stopping", "cordoned", "draining"), "yellow")
     | dict.fromkeys(("paused", "reverted"), "yellow")
-    | dict.fromkeys(("blocked", "degraded", "backoff"), "yellow")
+    | dict.fromkeys(("blocked", "degraded", "backoff", "waiting", "suspended"), "yellow")
     | dict.fromkeys(("lost", "failed", "unhealthy", "unknown"), "red")
     | dict.fromkeys(("drained", "stopped", "deleted"), "dim")
 )
@@ -38,6 +38,9 @@ class Style(NamedTuple):
         """Return a state, a phase or a health in its colour; `text` may be padded."""
         colour = _COLOUR_OF_WORD.get(text.strip())
         return self.paint(text, colour) if colour else text
+
+
+_PLAIN = Style()
 
 
 def style_of(stream: TextIO) -> Style:
@@ -150,6 +153,16 @@ def span(seconds: float) -> str:
             whole, part = rest // size, rest % size // smaller
             return f"{whole}{unit}" if whole >= 10 or not part else f"{whole}{unit}{part}{small_unit}"
     return f"{rest}s"
+
+
+_LABEL_WIDTH = 14
+
+
+def fields(style: Style = _PLAIN, **values: object) -> list[str]:
+    """Return a line for each field that has a value, names aligned, and a state in its colour."""
+    shown = [(name.replace("_", " "), str(value)) for name, value in values.items() if value not in (None, "")]
+    width = max([_LABEL_WIDTH, *(len(name) for name, _ in shown)])
+    return [f"  {name.ljust(width)} {style.word(clean(value))}" for name, value in shown]
 
 
 def plural(count: int, noun: str) -> str:

@@ -8,9 +8,10 @@ from argparse import ArgumentParser, Namespace
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.description import allocation_page, config_page, ended_lines, event_lines, node_page, workload_page
+from wherry.cli.description import allocation_page, ended_lines, event_lines, node_page, workload_page
 from wherry.cli.kinds import ALLOCATIONS, CONFIGS, NODES, WORKLOAD_KINDS, read_one
 from wherry.cli.lookup import Item, Scope
+from wherry.cli.rollout_text import config_page
 from wherry.cli.text import style_of
 from wherry.cli.transport import Transport
 
@@ -30,7 +31,8 @@ def run(arguments: Namespace) -> int:
     kind, name = read_one(arguments.what)
     if kind not in (NODES, ALLOCATIONS, CONFIGS, *WORKLOAD_KINDS):
         raise UsageError(
-            f"{kind} can't be described", fix="Describe a node, a service, a daemon, a job, a config or an allocation."
+            f"{kind} can't be described",
+            fix="Describe a node, a service, a daemon, a job, a cronjob, a config or an allocation.",
         )
     transport = transport_of(arguments)
     item = lookup.get_named(transport, Scope(kind, (name,), arguments.namespace))[0]
