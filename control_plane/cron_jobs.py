@@ -46,8 +46,8 @@ def new_job(
     *,
     number: int,
     created_s: float,
-    configs: Mapping[str, int] = MappingProxyType({}),
     changed_by: str = "",
+    configs: Mapping[str, int] = MappingProxyType({}),
 ) -> NewJob:
     """Return the job as the CronJob describes it now, with its configs. `number` is that of its version."""
     assert isinstance(cron.workload, CronJob)
@@ -69,12 +69,7 @@ def new_job(
         changed_by=changed_by,
     )
     version = VersionRecord(
-        uid=uid,
-        version=number,
-        created_s=created_s,
-        workload=job,
-        configs=dict(configs),
-        changed_by=changed_by,
+        uid=uid, version=number, created_s=created_s, workload=job, configs=dict(configs), changed_by=changed_by
     )
     return NewJob(record, version)
 

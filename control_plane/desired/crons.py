@@ -31,15 +31,9 @@ class CronRunner:
             name = f"{cron.ref.name}-run-{self._rng.getrandbits(24):06x}"
             uid = f"{self._rng.getrandbits(64):016x}"
             described = await self._store.get(keys.VERSIONS + keys.version_id(workload, cron.version))
-            job = new_job(
-                cron,
-                name,
-                uid,
-                number=1,
-                created_s=self._clock.wall_s(),
-                configs=VersionRecord.read(described.value).configs if described else {},
-                changed_by=current_actor(),
-            )
+            configs = VersionRecord.read(described.value).configs if described else {}
+            now_s = self._clock.wall_s()
+            job = new_job(cron, name, uid, number=1, created_s=now_s, changed_by=current_actor(), configs=configs)
             version = keys.VERSIONS + keys.version_id(job.id, 1)
             compares = (
                 ModifiedAt(keys.WORKLOADS + workload, entry.mod_revision),

@@ -10,8 +10,8 @@ from manifests.errors import UsageError
 
 NODES, SERVICES, DAEMONS, JOBS, CRON_JOBS = "nodes", "services", "daemons", "jobs", "cronjobs"
 WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
-CONFIGS = "configs"
 CLUSTER = "cluster"
+CONFIGS = "configs"
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
@@ -23,8 +23,8 @@ _NAMES = {
     ALLOCATIONS: ("allocations", "allocation", "alloc", "allocs"),
     EVENTS: ("events", "event", "ev"),
     SERVERS: ("servers", "server"),
-    CONFIGS: ("configs", "config", "cfg"),
     CLUSTER: ("cluster",),
+    CONFIGS: ("configs", "config", "cfg"),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job", CRON_JOBS: "cronjob"}  # as in the API's paths

@@ -113,7 +113,6 @@ def see_rollout(item: Item, workload: Workload, allocations: Callable[[], Sequen
 
 def wait_until_gone(transport: Transport, workloads: Sequence[Workload], timeout_s: float) -> None:
     """Return when nothing of the workloads runs any more. Raises TimedOutError with what is left."""
-
     wait(transport, {w: partial(see_gone, transport, w) for w in workloads}, timeout_s)
 
 
