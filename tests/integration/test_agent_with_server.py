@@ -113,16 +113,24 @@ async def run_through(
     await driver.close()
 
 
+SERVING = ["sh", "-c", "trap exit TERM; cat /etc/site.conf; while true; do sleep 0.05; done"]
+
+
+def site(data: str) -> dict[str, Any]:
+    return {"apiVersion": "wherry/v1", "kind": "Config", "metadata": {"name": "site"}, "spec": {"data": data}}
+
+
 def checked(content: str) -> dict[str, Any]:
-    """Return a service that is ready if that is `well`."""
-    check = ["sh", "-c", 'test "$CONTENT" = well']
-    manifest = web(2, CONTENT=content)
-    manifest["spec"]["health"] = {"readiness": {"exec": {"command": check}, "interval": "200ms", "timeout": "5s"}}
-    manifest["spec"]["update"] = {"minHealthyTime": "0s", "progressDeadline": "6s"}
-    return manifest
+    """Return a service that is ready where its config says so."""
+    check = ["sh", "-c", f"grep -q {content} /etc/site.conf"]
+    spec: dict[str, Any] = {"image": "wherry/busybox:1", "command": SERVING, "replicas": 2}
+    spec["configs"] = [{"name": "site", "path": "/etc/site.conf"}]
+    spec["health"] = {"readiness": {"exec": {"command": check}, "interval": "200ms", "timeout": "5s"}}
+    spec["update"] = {"minHealthyTime": "0s", "progressDeadline": "6s"}
+    return {"apiVersion": "wherry/v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
 
 
-async def test_a_change_that_breaks_a_service_is_taken_back_from_real_containers(tmp_path: Path) -> None:
+async def test_a_config_that_breaks_a_service_is_taken_back_from_real_containers(tmp_path: Path) -> None:
     async with dockerd(tmp_path) as daemon:
         with in_network_namespace(daemon.netns):
             async with served(tmp_path / "server") as server:
@@ -149,7 +157,7 @@ async def break_and_recover(client: Client) -> None:
         items = (await client.list("allocations", name="web"))["items"]
         return {(a["version"], a["health"]) for a in items if a["desired"] == "run"}
 
-    await client.apply([checked("well")])
+    await client.apply([site("well"), checked("well")])
     await wait_until(web_now, 30, "it is rolled out", lambda w: w["rollout"]["state"] == "complete")
     least = 2
 
@@ -159,12 +167,12 @@ async def break_and_recover(client: Client) -> None:
         least = min(least, now["counts"]["ready"])
         return now
 
-    await client.apply([checked("broken")])
+    await client.apply([site("broken")])
     after = await wait_until(reverted, 60, "it is reverted", lambda w: w["rollout"]["state"] == "reverted")
     assert least == 2
     assert (after["version"], after["rollout"]["target"], after["state"]) == (2, 1, "healthy")
     assert await run_versions() == {(1, "healthy")}
-    await client.apply([checked("well")])
+    await client.apply([site("well again")])
     await wait_until(web_now, 30, "it is rolled out", lambda w: w["rollout"]["state"] == "complete")
     assert await run_versions() == {(3, "healthy")}
     await client.delete("default", "service", "web")
