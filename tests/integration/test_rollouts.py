@@ -109,6 +109,38 @@ async def test_without_auto_revert_it_fails_and_the_old_goes_on_serving(server: 
         assert await versions(server) == [3, 3]
 
 
+async def test_with_a_fixed_port_on_one_node_the_old_stops_first_at_once(server: Served) -> None:
+    fixed = {"replicas": 1, "ports": [{"container": 80, "publish": 8080}]}
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(web("one", **fixed))
+        await until_rollout(server, "complete")
+        await server.apply(web("two", **fixed))
+
+        rollout = await until_rollout(server, "complete", target=2)
+
+        assert rollout["stopFirst"] is True
+        assert await versions(server) == [2]
+        await server.apply(web("three", **{**fixed, "ports": []}))
+        assert (await until_rollout(server, "complete", target=3))["stopFirst"] is False
+
+
+async def test_a_daemon_goes_from_node_to_node_and_back_when_it_fails(server: Served) -> None:
+    agents = [PickyAgent(server, facts(f"n{i}"), sick={"bad"}) for i in range(3)]
+    watcher = "/v1/workloads/default/daemon/watcher"
+    update = {"minHealthyTime": "0s", "progressDeadline": "1s"}
+
+    async def rollout() -> dict[str, Any]:
+        return dict((await server.get(watcher))["rollout"])
+
+    async with connected(server, *agents):
+        await server.apply(manifest("Daemon", "watcher", env={"A": "good"}, update=update))
+        await wait_until(rollout, 10, "it is everywhere", lambda r: r["state"] == "complete")
+        await server.apply(manifest("Daemon", "watcher", env={"A": "bad"}, update=update))
+        reverted = await wait_until(rollout, 15, "it is reverted", lambda r: r["state"] == "reverted")
+        assert reverted["message"].startswith("version 2 made no progress for 1s: 0 of 3 available")
+        assert await versions(server) == [1, 1, 1]
+
+
 async def test_canaries_wait_beside_all_of_the_old_until_promoted(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(web("one"))
@@ -307,7 +339,7 @@ async def test_configs_are_listed_and_watched(server: Served) -> None:
     assert (gone["action"], gone["object"]["name"]) == ("delete", "site")
 
 
-async def test_a_new_leader_goes_on_with_a_rollout_and_writes_nothing_once_it_is_over(server: Served) -> None:
+async def test_once_a_rollout_is_over_nothing_is_written(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(web("one"))
         await until_rollout(server, "complete")
@@ -331,3 +363,21 @@ async def test_a_rollout_record_that_cannot_be_read_stops_nothing(server: Served
         await server.apply(manifest(name="other", replicas=0))
         await server.until_state("/v1/workloads/default/service/other", "healthy")
         assert {a["id"] for a in await wanted(server)} == before
+
+
+async def test_a_new_leader_goes_on_where_the_old_one_was(tmp_path: Path) -> None:
+    async with served(tmp_path / "server") as first:
+        agent = ScriptedAgent(first, facts("n1"))
+        async with connected(first, agent):
+            await first.apply(web("one"))
+            await until_rollout(first, "complete")
+            await first.apply(web("two", update={**FAST, "canary": 1}))
+            await until_rollout(first, "waiting")
+            before = {a["id"] for a in await wanted(first)}
+    async with served(tmp_path / "server") as second:
+        again = ScriptedAgent(second, facts("n1"), statuses=agent.statuses)
+        async with connected(second, again):
+            await until_rollout(second, "waiting", healthyVersion=1)
+            assert {a["id"] for a in await wanted(second)} == before
+            await act(second, "promote")
+            await until_rollout(second, "complete", target=2)
