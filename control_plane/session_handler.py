@@ -256,7 +256,9 @@ class ServedSession:
         known = {name: data for name, data in configs.items() if data is not None}
         status = self._state.statuses.get(allocation.id)
         ended = status if status and status.is_terminal else None
-        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended)
+        stored = self._state.allocations.stored(allocation.id)
+        fence = stored.created_at if stored else 0
+        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended, fence=fence)
 
     def _configs_of(self, version: VersionRecord) -> dict[str, str | None]:
         """Return the contents that the version of a workload is to have of its configs; None for what isn't there."""

@@ -63,6 +63,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     ask = OpenLogs(
         stream=number,
         allocation=allocation.id,
+        container=request.query.get("container", ""),
         follow=flag(request, "follow"),
         tail=tail,
         timed=flag(request, "timestamps"),

@@ -1,16 +1,20 @@
 """Reads what callers send: JSON bodies, manifests within them, and parameters of the query. All bounded and checked."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from control_plane import keys
 from control_plane.store.protocol import Revision
+from manifests.base import Model
 from manifests.documents import invalid, read_document
 from manifests.errors import UsageError
-from manifests.problems import Problem
+from manifests.problems import Problem, problems_of
 from manifests.workloads import Document
+
+M = TypeVar("M", bound=Model)
 
 MOST_BODY_BYTES = 3 * 2**20
 
@@ -24,6 +28,14 @@ async def json_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UsageError("the body is not a JSON object", fix='Send for example {"replicas": 3}.')
     return body
+
+
+def model_of(body: dict[str, Any], model: type[M]) -> M:
+    """Return the body as that model. Raises InvalidError, which names each wrong field."""
+    try:
+        return model.model_validate(body, by_name=False, by_alias=True)
+    except ValidationError as error:
+        raise invalid(problems_of(error, model), "the request") from error
 
 
 def documents_of(documents: object) -> list[Document]:

@@ -35,6 +35,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
     ("GET", "/v1/nodes/{name}", nodes.show, ADMIN),
+    ("PATCH", "/v1/nodes/{name}", nodes.change, ADMIN),
     ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
     ("POST", "/v1/nodes/{name}/uncordon", nodes.uncordon, ADMIN),
     ("POST", "/v1/nodes/{name}/drain", nodes.drain, ADMIN),

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from aiohttp import web
 
-from control_plane import event_views, keys, rollout_views, views
+from control_plane import event_views, keys, node_views, rollout_views, views
 from control_plane.api.bodies import whole_number
 from control_plane.api.context import Context, context_of
 from control_plane.api.guard import GENERATION
@@ -92,7 +92,7 @@ async def _changes(
 
 
 _SHOW = {
-    "node": views.node,
+    "node": node_views.node,
     "workload": views.workload,
     "allocation": views.allocation,
     "event": event_views.stored,

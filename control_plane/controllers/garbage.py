@@ -15,6 +15,7 @@ from control_plane.controllers.writes import Unit
 from control_plane.records import EndedAllocation, EventRecord
 from control_plane.state import ClusterState, Stored, Table
 from control_plane.store.protocol import Compare, Delete, ModifiedAt
+from manifests.workloads import VersionRecord, WorkloadRecord
 
 KEPT_VERSIONS = 10  # of each workload, the newest; those that are in use stay besides
 KEPT_EVENTS = 50  # of each workload, node and server, the newest
@@ -43,13 +44,14 @@ def _versions(state: ClusterState) -> Iterator[Unit]:
         record = state.workloads.get(workload)
         if state.is_unreadable(keys.WORKLOADS + workload) or _has_unreadable_allocations(state):
             continue
+        old = [v for v, of in state.versions_of(workload).items() if _is_old(v, of, record)]
+        if not old:
+            continue
         used = {a.version for a in state.allocations_of(workload)} | kept_versions[workload]
         if record is None:
-            old = [] if used else list(state.versions_of(workload))
+            old = [] if used else old
         else:
             used |= _named_by(state, workload, record.version, record.promoted)
-            versions = state.versions_of(workload).items()
-            old = [v for v, kept in versions if kept.uid != record.uid or v <= record.version - KEPT_VERSIONS]
         needed = (
             ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
             ModifiedAt(keys.WORKLOAD_STATUSES + workload, state.workload_statuses.modified_at(workload)),
@@ -58,6 +60,10 @@ def _versions(state: ClusterState) -> Iterator[Unit]:
             stored = state.versions.stored(keys.version_id(workload, version))
             if stored:
                 yield _deletion(stored, *needed)
+
+
+def _is_old(version: int, of: VersionRecord, record: WorkloadRecord | None) -> bool:
+    return record is None or of.uid != record.uid or version <= record.version - KEPT_VERSIONS
 
 
 def _named_by(state: ClusterState, workload: str, version: int, promoted: int) -> set[int]:
@@ -150,6 +156,8 @@ def _is_there(state: ClusterState, place: str) -> bool:
     if place.startswith(keys.node_place("")):
         name = place.removeprefix(keys.node_place(""))
         return name in state.nodes or state.is_unreadable(keys.NODES + name)
+    if place.startswith(keys.cluster_place("")):
+        return True
     if place.startswith(keys.server_place("")):
         return any(server.name == place.removeprefix(keys.server_place("")) for server in state.servers.values())
     return place in state.workloads or state.is_unreadable(keys.WORKLOADS + place)

@@ -29,6 +29,9 @@ class WorldClock:
     def now_s(self) -> float:
         return self.now
 
+    def boot_s(self) -> float:
+        return self.now
+
     def wall_s(self) -> float:
         return self.now
 

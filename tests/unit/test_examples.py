@@ -16,8 +16,10 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_an_example_loads_and_runs_with_the_one_image(file: Path) -> None:
     for one in load_files([str(file)]):
-        assert one.workload.spec.image == "wherry/busybox:1"
-        assert one.workload.spec.pull == "ifMissing"
+        spec = one.workload.spec
+        for container in (*spec.members.values(), *spec.init_containers):
+            assert container.image == "wherry/busybox:1"
+            assert container.pull == "ifMissing"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -36,7 +38,7 @@ def test_all_examples_together_fit_three_small_nodes() -> None:
                 copies = one.workload.spec.parallelism
             case _:
                 copies = 3
-        needs += [one.workload.spec.resources] * copies
+        needs += [one.workload.spec.reservation()] * copies
     assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job", "CronJob"}
     assert sum(r.cpu_m for r in needs) <= 1000
     assert sum(r.memory_bytes for r in needs) <= 512 * 2**20

@@ -48,7 +48,7 @@ COMMANDS = {
     ),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
     "node": Command(
-        "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
+        "wherry.cli.commands.node", "drain, cordon, label, taint or forget a node", "wherry node drain n1 --wait"
     ),
     "freeze": Command(
         "wherry.cli.commands.freeze", "leave everything as it is for a while", 'wherry freeze --reason "new switch"'

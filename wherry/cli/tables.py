@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from wherry.cli.kinds import ALLOCATIONS, CONFIGS, CRON_JOBS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
 from wherry.cli.schedule_text import cells_of
-from wherry.cli.text import age, clean
+from wherry.cli.text import age, clean, until
 
 Item = Mapping[str, Any]
 _UNITS = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
@@ -138,8 +138,14 @@ def _workload(item: Item, view: View) -> list[object]:
     cells: list[object] = [name, *progress, item.get("state"), *owner, age(item.get("createdAt"), view.now_s)]
     if view.is_wide:
         spec = (item.get("manifest") or {}).get("spec") or {}
-        cells += [item.get("version"), spec.get("image")]
+        cells += [item.get("version"), _images_of(spec)]
     return [*cells, message_of(item)]
+
+
+def _images_of(spec: Item) -> str:
+    """Return the image, or those of a group, each once."""
+    images = [spec.get("image"), *(container.get("image") for container in spec.get("containers") or [])]
+    return ",".join(dict.fromkeys(str(image) for image in images if image))
 
 
 def _allocation(item: Item, view: View) -> list[object]:
@@ -159,7 +165,8 @@ def _allocation(item: Item, view: View) -> list[object]:
             exit_of(item.get("lastEnding")) or "-",
         ]
         return [*cells, item.get("whySentence")]
-    return [*cells, trouble_of(item)]
+    soon = f"next attempt {until(item['nextAttemptAt'], view.now_s)}" if item.get("nextAttemptAt") else ""
+    return [*cells, "; ".join(filter(None, (trouble_of(item), soon)))]
 
 
 def _event(item: Item, view: View) -> list[object]:

@@ -21,11 +21,13 @@ from wherry.cli.waiting import TERMINAL
 
 LOOK_EVERY_S = 1.0
 _HAS_CONTAINER = frozenset({"running", "backoff", "stopping", "stopped", "succeeded", "failed", "unknown"})
-NOTES = """  wherry logs web-0-1f3a9c2e --tail 20"""
+NOTES = """  wherry logs web-0-1f3a9c2e --tail 20
+  wherry logs web-0-1f3a9c2e -c proxy -f"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="an allocation's id, or service/web for all its allocations")
+    parser.add_argument("-c", "--container", metavar="NAME", help="which container, of a group")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written, until all have ended")
     parser.add_argument("--tail", type=whole_number, metavar="N", help="only the last N lines of each")
     add_namespace(parser)
@@ -39,7 +41,12 @@ def run(arguments: Namespace) -> int:
     if not allocations:
         say(f"{arguments.target} has no allocations." + _hint(arguments.target))
         return 0
-    query: Query = {"follow": "true" if arguments.follow else None, "tail": arguments.tail, "timestamps": "true"}
+    query: Query = {
+        "follow": "true" if arguments.follow else None,
+        "tail": arguments.tail,
+        "timestamps": "true",
+        "container": arguments.container,
+    }
     reader = _Reader(connection, query, has_prefix=len(allocations) > 1)
     if arguments.follow:
         return reader.follow(find)
@@ -80,6 +87,12 @@ def _of_id(transport: Transport, allocation: str) -> Item:
             raise
         fix = f"For all allocations of the workload: wherry logs {lookup.workload_of(same)}"
         raise NotFoundError(error.what.split(";")[0], fix=fix) from None
+
+
+def _meant(allocation: Item, container: object) -> Mapping[str, Any]:
+    """Return the container of a group that was named, else what is said of the whole allocation."""
+    found = (c for c in allocation.get("containers") or [] if c.get("name") == container)
+    return next(found, allocation)
 
 
 class _Reader:
@@ -130,9 +143,10 @@ class _Reader:
 
     def _start_if_new(self, allocation: Item) -> None:
         """Open a stream for an allocation's container, once for each container that it has had."""
-        name, container = str(allocation["id"]), str(allocation.get("containerId") or "")
+        name, meant = str(allocation["id"]), _meant(allocation, self._query.get("container"))
+        container = str(meant.get("containerId") or "")
         thread = self._threads.get(name)
-        if allocation.get("phase") not in _HAS_CONTAINER or (thread and thread.is_alive()):
+        if meant.get("phase") not in _HAS_CONTAINER or (thread and thread.is_alive()):
             return
         failure = self._failures.pop(name, None)
         if failure is not None:
