@@ -201,17 +201,9 @@ def _amounts(amounts: Item | None) -> str:
     return f"{known.get('cpu', '?')} cpu, {memory(known.get('memory', '?'))} memory, {known.get('pids', '?')} pids"
 
 
-def _until(timestamp: object, now_s: float) -> str:
-    if not timestamp:
-        return ""
-    from datetime import datetime
-
-    return f"in {span(datetime.fromisoformat(str(timestamp)).timestamp() - now_s)}"
-
-
 def _replaced(item: Item, now_s: float) -> str:
     """Return what becomes of an allocation whose node is lost, unless it is back in time."""
-    when = _until(item.get("replacedAt"), now_s)
+    when = until(item.get("replacedAt"), now_s)
     if when in ("", "in 0s"):
         return ""
     return f"its node {clean(item.get('node'))} is lost; replaced {when} unless it is back"
