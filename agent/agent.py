@@ -15,6 +15,7 @@ from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts
 from agent.folder import Folder
+from agent.generations import Generations
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
 from agent.log_tails import LogTails
@@ -72,6 +73,9 @@ class Agent:
         self._boot_id = state.boot_id
         self._cluster = state.cluster
         self._restored = state
+        # Before generations were told apart there was but the first.
+        generation = state.generation or int(state.applied_revision > 0)
+        self._generations = Generations(generation, state.kept, is_fresh=state.is_fresh)
         self._allocatable = allocatable_of(options, machine.resources())
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
@@ -115,6 +119,8 @@ class Agent:
             on_change=self._on_change,
             restored=[to_group(saved) for saved in self._restored.allocations],
             applied_revision=self._restored.applied_revision,
+            generations=self._generations,
+            on_kept=self._on_kept,
         )
         self._actions.bind(self._node)
         self._followers = (
@@ -169,6 +175,10 @@ class Agent:
             for follower in self._followers:
                 follower.follow(before, after)
 
+    def _on_kept(self) -> None:
+        self._must_save = True
+        self._news.facts_changed()
+
     async def _pin(self, cluster: str) -> None:
         """Belong to this cluster from now on; written down before its first order is obeyed."""
         if self._cluster != cluster:
@@ -199,6 +209,9 @@ class Agent:
                 boot_id=self._boot_id,
                 cluster=self._cluster,
                 applied_revision=self._node.applied_revision,
+                generation=self._generations.present,
+                is_fresh=self._generations.is_fresh,
+                kept=tuple(sorted(self._generations.kept)),
                 allocations=tuple(to_saved(group) for group in self._node.groups.values()),
             )
             try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from agent.driver import Container, ContainerId, ContainerState
 from agent.ownership import Identity
 from agent.summary import Fate, summary
-from agent.tracked import SANDBOX, Role, Tracked, newly_assigned, timeout_of, with_sight
+from agent.tracked import SANDBOX, Role, Tracked, newly_assigned, reminded, timeout_of, with_sight
 from manifests.allocations import AllocationStatus
 from manifests.session import Assigned
 
@@ -76,12 +76,23 @@ def with_member(group: Group, new: Tracked) -> Group:
 
 
 def with_assigned(group: Group, assigned: Assigned) -> Group:
-    """Return the group as it is desired now. Configs that came before and not again are kept: they never change."""
+    """Return the group as it is desired now; ended, if the server knows that it has and this agent has forgotten it.
+
+    Configs that came before and not again are kept: those of a version never change.
+    """
     if group.first.assigned.configs.keys() - assigned.configs.keys():
         configs = {**group.first.assigned.configs, **assigned.configs}
         assigned = assigned.model_copy(update={"configs": configs})
-    members = (replace(member, assigned=assigned, is_withdrawn=False) for member in group.members)
-    return with_members(group, tuple(members))
+    ended = assigned.ended
+    members = (reminded(replace(member, assigned=assigned, is_withdrawn=False)) for member in group.members)
+    is_news = ended is not None and not group.is_alone and not group.status.is_terminal
+    return with_members(group, tuple(members), Fate(ended.phase, ended.message) if ended and is_news else None)
+
+
+def not_before(group: Group, time_s: float) -> Group:
+    """Return the group with nothing of it being started before that time."""
+    waiting = (m if m.container else replace(m, retry_s=time_s) for m in group.members)
+    return with_members(group, tuple(waiting))
 
 
 def withdrawn(group: Group) -> Group:

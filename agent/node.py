@@ -10,12 +10,14 @@ from dataclasses import replace
 
 from agent.admission import admit
 from agent.driver import Container, ContainerId
+from agent.generations import SETTLE_S, Generations
 from agent.group import (
     Group,
     Listed,
     changed_members,
     listed_of,
     new_group,
+    not_before,
     strays,
     with_assigned,
     with_listed,
@@ -39,7 +41,7 @@ from agent.tracked import (
 )
 from foundation.clock import Clock
 from foundation.logs import Log
-from manifests.allocations import Health, Phase, advance
+from manifests.allocations import NEXT, Allocation, Health, Phase, advance
 from manifests.containers import Resources
 from manifests.session import Assignments
 
@@ -50,7 +52,8 @@ _log = Log(__name__)
 
 
 class Node:
-    """`perform` begins an action and returns at once; `on_change` hears of each new, changed and forgotten record."""
+    """`perform` begins an action and returns at once; `on_change` hears of each new, changed and forgotten record,
+    `on_kept` of what is kept from before a restore."""
 
     def __init__(
         self,
@@ -59,19 +62,23 @@ class Node:
         clock: Clock,
         perform: Perform,
         on_change: OnChange,
+        on_kept: Callable[[], None] = lambda: None,
         restored: Iterable[Group] = (),
         applied_revision: int = 0,
+        generations: Generations | None = None,
     ) -> None:
         self._allocatable = allocatable
         self._clock = clock
         self._perform = perform
         self._on_change = on_change
+        self._on_kept = on_kept
         self._groups = {group.id: group for group in restored}
         self._by_container: dict[ContainerId, str] = {}
         self._unclaimed: dict[str, Listed] | None = None  # of unknown allocations; None until the first full list
         self._has_full = False
         self._untold: frozenset[str] = frozenset()  # the server has them and can't read them
         self._wake = asyncio.Event()
+        self._generations = generations or Generations()
         self.applied_revision = applied_revision
         self.has_looked = asyncio.Event()  # the container manager has said once what there is
 
@@ -109,6 +116,23 @@ class Node:
         """Orphans are left alone until this session's server has said what is desired."""
         self._has_full = False
 
+    @property
+    def generation(self) -> int:
+        return self._generations.present
+
+    @property
+    def kept(self) -> tuple[Allocation, ...]:
+        """What is kept from before the present generation, as far as more of it is known than its containers."""
+        kept = (self._groups.get(allocation) for allocation in sorted(self._generations.kept))
+        return tuple(group.first.assigned.allocation for group in kept if group)
+
+    def begin_generation(self, generation: int) -> None:
+        """Obey a server of that generation of the store from now on."""
+        if self._generations.begin(generation):
+            _log.warning("a new generation of the store has begun: what runs is kept", generation=generation)
+            self.applied_revision = 0
+            self._on_kept()
+
     def assign(self, frame: Assignments) -> bool:
         """Obey what the server desires; False if the frame is older than what is obeyed already."""
         if frame.revision < self.applied_revision:
@@ -116,12 +140,23 @@ class Node:
             return False
         self.applied_revision = frame.revision
         touched = [assigned.allocation.id for assigned in frame.assigned]
+        adopted = self._generations.let_go((*touched, *frame.withdrawn))
+        is_first = frame.is_full and self._generations.is_fresh
         gone = set(frame.withdrawn)
         if frame.is_full:
-            gone |= self._groups.keys() - set(touched) - set(frame.untold)
+            absent = self._groups.keys() - set(touched) - set(frame.untold) - self._generations.kept
+            if is_first:
+                self._generations.keep(absent)
+            else:
+                gone |= absent
         for assigned in frame.assigned:
             old = self._groups.get(assigned.allocation.id)
-            self._put(self._claimed(new_group(assigned)) if old is None else with_assigned(old, assigned))
+            new = self._claimed(new_group(assigned)) if old is None else with_assigned(old, assigned)
+            if old is None and is_first:
+                new = not_before(new, self._clock.now_s() + SETTLE_S)
+            if new.id in adopted:  # the server doesn't know yet how it is
+                new = replace(new, status=new.status.model_copy())
+            self._put(new)
         for allocation in gone:
             if (old := self._groups.get(allocation)) is not None:
                 self._put(withdrawn(old))
@@ -130,6 +165,8 @@ class Node:
             self._has_full = True
             self._untold = frozenset(frame.untold)
             self._end_orphans()
+        if adopted or self._generations.kept:
+            self._on_kept()
         return True
 
     def _claimed(self, group: Group) -> Group:
@@ -175,22 +212,30 @@ class Node:
 
     def _end_orphans(self) -> None:
         """Stop and remove containers with our seal that nothing desires, once a server has said what is desired."""
-        if not self._has_full or not self._unclaimed:
+        if not self._has_full or self._unclaimed is None:
             return
+        if self._generations.is_fresh:
+            self._generations.keep(self._unclaimed)
+            self._generations.is_fresh = False
+            self._on_kept()
+        spared = self._untold | self._generations.kept
         for allocation, found in self._unclaimed.items():
-            if allocation in self._untold:
+            if allocation in spared:
                 continue
             _log.info("orphans removed", allocation=allocation, containers=len(found))
             for _, container in found:  # at once: each may take its time to end
                 self._perform(Discard((container.id,)))
-        self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in self._untold}
+        self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in spared}
 
     # What becomes of actions.
 
     def progress(self, container: str, phase: Phase, message: str = "") -> None:
-        """A start goes on: its image is being made ready, or its container."""
+        """A start goes on: its image is being made ready, or its container.
+
+        One that is begun again, by a new agent or after a failure of the manager, stays as far on as it was.
+        """
         tracked = self.known(container)
-        if tracked.work is Work.START and tracked.status.phase is not phase and not tracked.status.is_terminal:
+        if tracked.work is Work.START and phase in NEXT[tracked.status.phase]:
             self._keep(replace(tracked, status=advance(tracked.status, phase, message=message)))
 
     def finish(self, container: str, work: Work, seen: Container | None) -> None:

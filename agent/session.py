@@ -125,6 +125,8 @@ class Session:
             facts=parts.facts(),
             statuses=tuple(group.status for group in parts.node.groups.values()),
             applied_revision=parts.node.applied_revision,
+            generation=parts.node.generation,
+            kept=parts.node.kept,
             trouble=parts.news.trouble,
             servers=len(self._servers),
         )
@@ -144,7 +146,13 @@ class Session:
                 why=f"this agent belongs to {parts.cluster()}, the server to {answer.cluster}",
                 fix="Check the agent's servers; to move the node for good, give it an empty data folder.",
             )
+        if 0 < answer.generation < parts.node.generation:
+            raise UnavailableError(
+                f"server {answer.server} is of an older generation of the store",
+                why=f"it obeys generation {answer.generation}, and this agent {parts.node.generation}",
+            )
         await parts.pin(answer.cluster)
+        parts.node.begin_generation(answer.generation)
         return answer
 
     async def _receive(self, channel: Channel, streams: LogStreams) -> None:
@@ -196,7 +204,8 @@ class Session:
         while True:
             await news.has_changed.wait()
             news.has_changed.clear()
-            await channel.send(NodeReport(facts=self._parts.facts(), trouble=news.trouble))
+            kept = self._parts.node.kept
+            await channel.send(NodeReport(facts=self._parts.facts(), trouble=news.trouble, kept=kept))
 
 
 def _first(group: BaseExceptionGroup[WherryError]) -> BaseException:

@@ -61,6 +61,9 @@ class SavedState(Model):
     boot_id: str
     cluster: str = ""
     applied_revision: int = 0
+    generation: int = 0  # of the store, to which that revision belongs
+    is_fresh: bool = False  # nothing of that generation has been obeyed yet
+    kept: tuple[str, ...] = ()  # allocations from before that generation
     allocations: tuple[SavedAllocation, ...] = Field(default=())
 
 

@@ -224,6 +224,12 @@ def newly_assigned(assigned: Assigned) -> Tracked:
     return Tracked(assigned, status)
 
 
+def reminded(tracked: Tracked) -> Tracked:
+    """Return the record with the end that the server knows of, should this agent have forgotten that."""
+    ended = tracked.assigned.ended
+    return tracked if ended is None or tracked.status.is_terminal else replace(tracked, status=ended)
+
+
 def with_sight(
     tracked: Tracked, container: Container | None, *, attempt: int, earlier: tuple[ContainerId, ...] | None = None
 ) -> Tracked:

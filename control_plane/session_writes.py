@@ -37,6 +37,7 @@ class StatusWriter:
             try:
                 async with session.writing:
                     await self._store.commit(_txn(session, news))
+                session.told.update((s.id, s) for s in news)
                 return
             except ConflictError:
                 self._check_newest(session)
@@ -44,9 +45,19 @@ class StatusWriter:
         raise UnavailableError("statuses can't be stored", why="what they belong to keeps changing", fix="Try again.")
 
     def _is_news(self, session: LiveSession, status: AllocationStatus) -> bool:
+        """Say whether it is to be stored: it is ours, it differs from the last word, and that was not the last of all.
+
+        The cache may lag behind what this session has stored. What has ended stays so, whatever an agent says that has
+        lost its memory: it is reminded with its assignments.
+        """
         allocation = self._state.allocations.get(status.id)
-        is_ours = allocation is not None and allocation.node == session.node
-        return is_ours and status != self._state.statuses.get(status.id)
+        if allocation is None or allocation.node != session.node:
+            session.told.pop(status.id, None)
+            return False
+        known = session.told.get(status.id) or self._state.statuses.get(status.id)
+        if known is not None and known.is_terminal:
+            return status.phase is known.phase and status != known
+        return status != known
 
     def _check_newest(self, session: LiveSession) -> None:
         found = self._state.nodes.modified_at(session.node)

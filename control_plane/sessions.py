@@ -20,6 +20,7 @@ from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision, Stor
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
+from manifests.allocations import AllocationStatus
 from manifests.errors import ConflictError, UnavailableError
 from manifests.nodes import Liveness, NodeStatus
 from manifests.session import FromAgent, FromServer, Hello, NodeReport, Welcome
@@ -70,6 +71,7 @@ class LiveSession:
     broke_at_s: float = 0.0
     is_suspect: bool = False  # the store says so, or is about to
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # the record, and what compares where it stands
+    told: dict[str, AllocationStatus] = field(default_factory=dict)  # what it stored last of each allocation
 
 
 class SessionRegistry:

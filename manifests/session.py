@@ -114,6 +114,8 @@ class OpenLogs(Model):
     container: str = ""  # the one of a group
     follow: bool = False
     tail: int | None = None
+    timed: bool = False  # each line begins with when it was written, and a space
+    since: str = ""  # only lines from that time on, in the same form
 
 
 class MoreLogs(Model):

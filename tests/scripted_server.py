@@ -88,6 +88,7 @@ class ScriptedServer:
         self.heartbeat_s = heartbeat_s
         self.desired: dict[str, Assigned] = {}
         self.revision = 1
+        self.generation = 1
         self.statuses: dict[str, AllocationStatus] = {}
         self.history: list[AllocationStatus] = []
         self.forgotten: set[str] = set()
@@ -140,9 +141,16 @@ class ScriptedServer:
             old.model_copy(update={"allocation": old.allocation.model_copy(update={"desired": Desired.STOP})})
         )
 
+    async def restore(self, *wanted: Assigned) -> None:
+        """Begin a new generation, in which only that is known, and drop the session."""
+        self.generation += 1
+        self.revision = 1
+        self.desired = {one.allocation.id: one for one in wanted}
+        await self.drop()
+
     async def withdraw(self, *allocations: str) -> None:
         for allocation in allocations:
-            del self.desired[allocation]
+            self.desired.pop(allocation, None)
         await self._tell(withdrawn=allocations)
 
     async def send(self, frame: FromServer) -> None:
@@ -239,6 +247,7 @@ class ScriptedServer:
                 cluster=self.cluster,
                 server="s1",
                 session=len(self.hellos),
+                generation=self.generation,
                 heartbeat_s=self.heartbeat_s,
                 lost_after_s=5.0,
             )

@@ -1,7 +1,8 @@
 """Turns decisions and a plan into fenced transactions, none larger than the store takes.
 
 A placement also compares what it rests on: the workload's record, and the node's intent and status. So nothing is
-placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken.
+placed on a node that was cordoned, or on behalf of a workload that was changed, since the snapshot was taken; and no
+index of a job runs again that has succeeded meanwhile.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from control_plane.store.protocol import (
 from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.containers import Resources
 from manifests.status import WorkloadStatus
+from manifests.workloads import Kind
 from scheduler.model import Placement
 
 
@@ -86,8 +88,19 @@ def placement_unit(
         ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
         ModifiedAt(keys.NODE_INTENTS + placement.node, state.intents.modified_at(placement.node)),
         ModifiedAt(keys.NODES + placement.node, state.nodes.modified_at(placement.node)),
+        *_of_formers(state, placement),
     )
     return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), compares)
+
+
+def _of_formers(state: ClusterState, placement: Placement) -> Iterator[Compare]:
+    """Yield that nothing new is known of what had a job's index before: word may have come that it succeeded."""
+    if placement.workload.kind is not Kind.JOB:
+        return
+    for former in state.allocations_of(keys.id_of_ref(placement.workload)):
+        if former.index == placement.index:
+            key = keys.STATUSES + keys.placed_id(former.node, former.id)
+            yield ModifiedAt(key, state.statuses.modified_at(former.id))
 
 
 def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> Unit:

@@ -17,11 +17,11 @@ from tests.chaos.fault import Fault, Kind, Lab
 from tests.chaos.tell import fault_line, last_events
 from tests.chaos.user import User, Wish
 from tests.chaos.world import NODES, world
+from tests.invariants.history import breaches
 from tests.lab.chronicle import Chronicle
 from tests.lab.cluster import Cluster
 from tests.lab.commands import in_thread
 from tests.lab.faults import hold_untouched, look, opened_store, revision_now
-from tests.lab.invariants import breaches
 from tests.lab.truth import Truth
 from tests.lab.waiting import wait_until
 

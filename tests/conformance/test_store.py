@@ -1,4 +1,4 @@
-"""What every Store does, asked of each implementation: a real etcd and a real SQLite file."""
+"""What every Store does, asked of each implementation: a real etcd, a real SQLite file, and the simulator's etcd."""
 
 import asyncio
 import random
@@ -30,6 +30,8 @@ from control_plane.store.protocol import (
 from foundation.clock import SystemClock
 from manifests.errors import CompactedError, ConflictError, InvalidError, UnavailableError
 from tests.etcd import etcd_cluster
+from tests.simulation.etcd import Etcd, Link
+from tests.simulation.etcd import Store as SimulatedStore
 
 SHORT_TTL_S = 2.0  # etcd grants no less
 SOON_S = 15.0
@@ -37,10 +39,13 @@ SOON_S = 15.0
 Opener = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
+@pytest.fixture(params=["sqlite", "simulated", pytest.param("etcd", marks=pytest.mark.etcd)])
 async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     """Open one and the same store, again and again."""
     async with AsyncExitStack() as stack:
+        if request.param == "simulated":
+            yield _simulated(stack)
+            return
         if request.param == "etcd":
             url = f"etcd:{','.join((await stack.enter_async_context(etcd_cluster())).endpoints)}"
         else:
@@ -52,6 +57,18 @@ async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             return store
 
         yield opener
+
+
+def _simulated(stack: AsyncExitStack) -> Opener:
+    """Return the opener of the simulator's etcd, here on a real loop."""
+    etcd = Etcd()
+
+    async def opener() -> Store:
+        store = SimulatedStore(etcd, Link(etcd, random.Random(7)), random.Random(7))
+        stack.push_async_callback(store.close)
+        return store
+
+    return opener
 
 
 @pytest.fixture

@@ -339,6 +339,39 @@ async def test_an_agent_does_not_obey_another_cluster(
         assert await count_of(driver) == 1
 
 
+async def test_a_restore_stops_nothing_and_what_is_kept_goes_when_it_is_withdrawn(
+    driver: DockerDriver, server: ScriptedServer, options: AgentOptions
+) -> None:
+    async with running(options, server):
+        await server.run(assigned("web-0-a"), assigned("web-1-a"))
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        await server.until_phase("web-1-a", Phase.RUNNING)
+        before = await ids(driver)
+        await server.restore(assigned("web-0-a"))
+        await server.until(lambda: any([a.id for a in report.kept] == ["web-1-a"] for report in server.reports))
+        assert await ids(driver) == before
+    async with running(options, server):  # it is kept over a restart of the agent, too
+        assert [a.id for a in server.hellos[-1].kept] == ["web-1-a"]
+        assert await ids(driver) == before
+        await server.withdraw("web-1-a")
+        await until(lambda: count_of(driver), 1)
+
+
+async def test_an_agent_obeys_no_server_of_an_older_generation(
+    driver: DockerDriver, server: ScriptedServer, options: AgentOptions
+) -> None:
+    async with running(options, server):
+        await server.run(assigned("web-0-a"))
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        await server.restore(assigned("web-0-a"))
+        await server.until_hello(len(server.hellos) + 1)
+        server.generation = 1
+        server.desired.clear()
+        await server.drop()
+        await server.until_hello(len(server.hellos) + 2)
+        assert await count_of(driver) == 1
+
+
 async def test_logs_are_streamed_and_followed(server: ScriptedServer, options: AgentOptions) -> None:
     chatty = ["sh", "-c", "n=0; while true; do n=$((n+1)); echo line $n; sleep 0.05; done"]
     async with running(options, server):

@@ -16,11 +16,11 @@ from control_plane.store.etcd import EtcdStore
 from control_plane.store.protocol import Change, Revision
 from foundation.clock import SystemClock
 from manifests.allocations import TERMINAL
+from tests.invariants.history import breaches, history
 from tests.lab.cgroups import process_state
 from tests.lab.cluster import Cluster, Daemon
 from tests.lab.dockerd import RunContainer, running
 from tests.lab.host import Host
-from tests.lab.invariants import breaches, history
 from tests.lab.waiting import hold_for, wait_until
 
 SOON_S = 30.0

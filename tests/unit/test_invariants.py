@@ -12,9 +12,9 @@ from manifests.base import Model
 from manifests.containers import Resources
 from manifests.nodes import Liveness, NodeFacts, NodeStatus
 from manifests.reasons import Choice
-from manifests.workloads import WorkloadRecord
+from manifests.workloads import VersionRecord, WorkloadRecord
 from tests.builders import record, status
-from tests.lab.invariants import breaches
+from tests.invariants.history import breaches
 
 WEB = record(replicas=1, resources={"cpu": "1"})
 SIZE = Resources.of(cpu_m=1500, memory_bytes=2**30, pids=100)
@@ -62,11 +62,16 @@ def _key_of(record: Model) -> str:
             return keys.WORKLOADS + keys.id_of_ref(record.ref)
         case NodeStatus():
             return keys.NODES + record.facts.name
+        case VersionRecord():
+            return keys.VERSIONS + keys.version_id(
+                keys.id_of_metadata("Service", record.workload.metadata), record.version
+            )
         case _:
             return keys.LEADER
 
 
-BEGIN: Sequence[Model] = (LeaderRecord(server="s1"), node(), WEB)
+VERSION = VersionRecord(uid=WEB.uid, version=1, created_s=0.0, workload=WEB.workload)
+BEGIN: Sequence[Model] = (LeaderRecord(server="s1"), node(), WEB, VERSION)
 
 
 def test_a_replacement_after_an_end_breaks_nothing() -> None:
@@ -79,11 +84,11 @@ def test_a_replacement_after_an_end_breaks_nothing() -> None:
 @pytest.mark.parametrize(
     ("history", "breach"),
     [
-        ((allocation(1), allocation(2, 1)), "at revision 6: n1 has 2000 cpu_m reserved of 1500 (S1)"),
+        ((allocation(1), allocation(2, 1)), "at revision 7: n1 has 2000 cpu_m reserved of 1500 (S1)"),
         ((allocation(1, host_port=80), allocation(2, 1, host_port=80)), "2 allocations hold (80, 'tcp') of n1 (S1)"),
-        ((allocation(1), allocation(2)), "2 allocations are wanted in slot"),
+        ((allocation(1), allocation(2)), "2 allocations of service/web are wanted in slot 0 (S2)"),
         (tuple(allocation(n, n) for n in range(3)), "3 allocations of web are wanted, at most 2 may be (S2)"),
-        ((keys.LEADER, allocation(1)), "at revision 6: allocations were written while nobody led (S4)"),
+        ((keys.LEADER, allocation(1)), "at revision 7: allocations were written while nobody led (S4)"),
     ],
 )
 def test_each_breach_is_found(history: Sequence[Model | str], breach: str) -> None:

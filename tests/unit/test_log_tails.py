@@ -70,7 +70,9 @@ class Logs(DockerDriver):
         super().__init__("/nonexistent/docker.sock")
         self.chunks, self.hangs, self.fails, self.reads = chunks, hangs, fails, 0
 
-    async def logs(self, container: ContainerId, *, follow: bool, tail: int | None) -> AsyncIterator[LogChunk]:  # type: ignore[override]  # narrower
+    async def logs(  # type: ignore[override]  # narrower
+        self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
+    ) -> AsyncIterator[LogChunk]:
         self.reads += 1
         for chunk in self.chunks:
             yield LogChunk("stdout", chunk)

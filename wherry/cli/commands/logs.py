@@ -15,6 +15,7 @@ from wherry.cli.connection import Connection
 from wherry.cli.kinds import ALLOCATIONS, Workload, read_workload
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.text import say, style_of
+from wherry.cli.timed_lines import TimedLines
 from wherry.cli.transport import Query, Transport, segment
 from wherry.cli.waiting import TERMINAL
 
@@ -38,11 +39,12 @@ def run(arguments: Namespace) -> int:
     find = _finder(arguments.target, arguments.namespace)
     allocations = find(Transport(connection))
     if not allocations:
-        say(f"{arguments.target} has no allocations.")
+        say(f"{arguments.target} has no allocations." + _hint(arguments.target))
         return 0
     query: Query = {
         "follow": "true" if arguments.follow else None,
         "tail": arguments.tail,
+        "timestamps": "true",
         "container": arguments.container,
     }
     reader = _Reader(connection, query, has_prefix=len(allocations) > 1)
@@ -66,6 +68,13 @@ def _of_workload(transport: Transport, workload: Workload) -> list[Item]:
     if not allocations:
         lookup.get_workload(transport, workload)  # says that there is none of that name
     return allocations
+
+
+def _hint(target: str) -> str:
+    """Say where the logs of a CronJob are."""
+    kind, _, name = target.partition("/")
+    is_cron = kind.lower() in ("cronjob", "cronjobs", "cj")
+    return f" Its jobs have: `wherry describe cronjob {name}` names them." if is_cron else ""
 
 
 def _of_id(transport: Transport, allocation: str) -> Item:
@@ -95,6 +104,7 @@ class _Reader:
         self._lock = threading.Lock()
         self._style = style_of(sys.stdout)
         self._failures: dict[str, WherryError] = {}
+        self._newest: dict[str, str] = {}  # allocation: when the last line was written that was read
         self._read: dict[str, str] = {}  # allocation: the container whose stream was opened last
         self._threads: dict[str, threading.Thread] = {}
         self._is_closed = False  # standard output
@@ -153,16 +163,21 @@ class _Reader:
         thread.start()
 
     def _copy(self, allocation: str) -> None:
+        """Copy one stream; of an allocation that was read before, what came since."""
         transport = Transport(self._connection)
-        rest = b""
+        newest = self._newest.get(allocation, "")
+        lines, rest = TimedLines(newest), b""
+        query = {**self._query, "tail": None, "since": newest} if newest else self._query
         try:
-            with transport.open_stream(f"/v1/allocations/{segment(allocation)}/logs", self._query) as response:
+            with transport.open_stream(f"/v1/allocations/{segment(allocation)}/logs", query) as response:
                 while chunk := transport.read_chunk(response):
-                    rest = self._write(allocation, rest + chunk)
+                    rest = self._write(allocation, rest + lines.feed(chunk))
+                    self._newest[allocation] = lines.newest
         except WherryError as error:
             self._failures[allocation] = error
         except OSError:
             self._is_closed = True
+        rest += lines.end()
         if rest and not self._is_closed:
             self._write(allocation, rest + b"\n")
 

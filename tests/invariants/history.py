@@ -1,0 +1,52 @@
+"""Checks the whole history of a store: it is read once, from revision 1, or told step by step as it is made."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from control_plane import keys
+from control_plane.store.protocol import Change, Put, Revision, Store, Txn
+from tests.invariants.records import Records
+from tests.invariants.rules import RULES, Rule
+from tests.invariants.steps import Breach, Step
+
+READ_S = 20.0
+MARK = "/lab/mark"
+
+
+class HistoryChecker:
+    """Takes the steps in, one by one. S16: revisions strictly rise."""
+
+    def __init__(self, rules: Sequence[Rule] = RULES) -> None:
+        self.records = Records()
+        self._rules = rules
+
+    def take(self, step: Step) -> Iterator[Breach]:
+        """Yield what this step breaks."""
+        if step.revision <= self.records.revision:
+            yield Breach("S16", f"revision {step.revision} came after {self.records.revision}")
+        written = self.records.apply(step)
+        if written:
+            for rule in self._rules:
+                yield from rule(step, written, self.records)
+
+
+async def history(store: Store) -> list[Change]:
+    """Return every change of Wherry's keys since the store is there; it must not have been compacted."""
+    changes: list[Change] = []
+    async with asyncio.timeout(READ_S):
+        end = await store.commit(Txn((), (Put(MARK, b""),)))  # a watch says nothing of a revision without changes
+        async for item in store.watch("/", after=Revision(1)):
+            changes += (change for change in item.changes if change.key.startswith(keys.ROOT))
+            if item.revision >= end:
+                break
+    return changes
+
+
+def breaches(changes: Iterable[Change]) -> tuple[str, ...]:
+    """Return a sentence for each breach at each revision; the changes begin with the store's first and are in order."""
+    checker = HistoryChecker()
+    found: list[str] = []
+    for revision, group in groupby(changes, key=lambda change: change.revision):
+        found += [f"at revision {revision}: {breach}" for breach in checker.take(Step(revision, tuple(group)))]
+    return tuple(found)

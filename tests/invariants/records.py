@@ -1,0 +1,118 @@
+"""The store's records at one revision, kept up step by step, with what each step changed."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from control_plane import keys
+from control_plane.records import LeaderRecord, ServerRecord
+from control_plane.store.protocol import ABSENT, Revision
+from manifests.allocations import Allocation, AllocationStatus
+from manifests.base import Model
+from manifests.nodes import NodeIntent, NodeStatus
+from manifests.status import WorkloadStatus
+from manifests.workloads import VersionRecord, WorkloadRecord
+from tests.invariants.steps import Step
+
+TABLES: dict[str, type[Model]] = {
+    keys.WORKLOADS: WorkloadRecord,
+    keys.VERSIONS: VersionRecord,
+    keys.ALLOCATIONS: Allocation,
+    keys.NODE_INTENTS: NodeIntent,
+    keys.NODES: NodeStatus,
+    keys.STATUSES: AllocationStatus,
+    keys.WORKLOAD_STATUSES: WorkloadStatus,
+    keys.SERVERS: ServerRecord,
+    keys.LEADER: LeaderRecord,
+}
+BY_LAST_PART = (keys.ALLOCATIONS, keys.STATUSES)  # allocations' ids are unique without their node
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One key's record before and after a step."""
+
+    table: str  # its prefix, one of control_plane.keys
+    id: str
+    old: Model | None
+    new: Model | None
+    old_revision: Revision  # when `old` was last changed
+
+
+class Records:
+    """All that is known at `revision`."""
+
+    def __init__(self) -> None:
+        self.revision = Revision(0)
+        self.allocations: dict[str, Allocation] = {}
+        self.statuses: dict[str, AllocationStatus] = {}
+        self.nodes: dict[str, NodeStatus] = {}
+        self.intents: dict[str, NodeIntent] = {}
+        self.workloads: dict[str, WorkloadRecord] = {}
+        self.versions: dict[str, VersionRecord] = {}
+        self.workload_statuses: dict[str, WorkloadStatus] = {}
+        self.servers: dict[str, ServerRecord] = {}
+        self.leader: dict[str, LeaderRecord] = {}
+        self.leader_created_at = ABSENT
+        self.on_node: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
+        self.of_workload: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)  # by uid
+        self.ever: dict[str, Allocation] = {}  # each allocation that there ever was, as it was last
+        self.told_in: dict[str, tuple[int, int]] = {}  # by allocation: the node's session of its last two statuses
+        self._modified_at: dict[tuple[str, str], Revision] = {}
+        self._tables: dict[str, dict[str, Model]] = {
+            keys.WORKLOADS: self.workloads,  # type: ignore[dict-item]  # each holds the models of its prefix
+            keys.VERSIONS: self.versions,  # type: ignore[dict-item]
+            keys.ALLOCATIONS: self.allocations,  # type: ignore[dict-item]
+            keys.NODE_INTENTS: self.intents,  # type: ignore[dict-item]
+            keys.NODES: self.nodes,  # type: ignore[dict-item]
+            keys.STATUSES: self.statuses,  # type: ignore[dict-item]
+            keys.WORKLOAD_STATUSES: self.workload_statuses,  # type: ignore[dict-item]
+            keys.SERVERS: self.servers,  # type: ignore[dict-item]
+            keys.LEADER: self.leader,  # type: ignore[dict-item]
+        }
+
+    def apply(self, step: Step) -> list[Written]:
+        """Take the step in, and return what it changed."""
+        written = []
+        for change in step.changes:
+            table = next((prefix for prefix in TABLES if change.key.startswith(prefix)), None)
+            if table is None:
+                continue
+            rest = change.key.removeprefix(table)
+            id_ = rest.rpartition("/")[2] if table in BY_LAST_PART else rest
+            new = TABLES[table].read(change.entry.value) if change.entry else None
+            records = self._tables[table]
+            old = records.pop(id_, None)
+            if new is not None:
+                records[id_] = new
+            old_revision = self._modified_at.get((table, id_), ABSENT)
+            self._modified_at[table, id_] = change.revision if new is not None else ABSENT
+            self._index(old, new)
+            if table == keys.LEADER:
+                self.leader_created_at = change.entry.create_revision if change.entry else ABSENT
+            written.append(Written(table, id_, old, new, old_revision))
+        self.revision = step.revision
+        return written
+
+    def modified_at(self, table: str, id_: str) -> Revision:
+        return self._modified_at.get((table, id_), ABSENT)
+
+    def _index(self, old: Model | None, new: Model | None) -> None:
+        if isinstance(old, Allocation):
+            self.on_node[old.node].pop(old.id, None)
+            self.of_workload[old.workload.uid].pop(old.id, None)
+        if isinstance(new, Allocation):
+            self.on_node[new.node][new.id] = new
+            self.of_workload[new.workload.uid][new.id] = new
+            self.ever[new.id] = new
+        if isinstance(new, AllocationStatus):
+            node = self.nodes.get(new.node)
+            self.told_in[new.id] = (self.told_in.get(new.id, (0, 0))[1], node.session if node else 0)
+
+    def has_ended(self, allocation: str) -> bool:
+        status = self.statuses.get(allocation)
+        return status is not None and status.is_terminal
+
+    def holding(self, node: str) -> Iterator[Allocation]:
+        """Yield what holds its resources on the node: until the node has said that it ended."""
+        return (a for a in self.on_node[node].values() if not self.has_ended(a.id))

@@ -1,0 +1,121 @@
+"""What must hold of the containers that really run, compared with what the store says at that moment."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from agent.ownership import ALLOCATION, ATTEMPT
+from control_plane import keys
+from manifests.allocations import Desired
+from manifests.workloads import JobSpec, Kind
+from tests.invariants.records import Records
+from tests.invariants.steps import Breach
+
+MOST_STARTS = 10
+WINDOW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A container that runs, by its labels."""
+
+    node: str
+    container: str
+    allocation: str
+    attempt: int
+
+
+class RunningChecker:
+    """Hears of each start, end and order. `is_ours` says whether a node sealed these labels."""
+
+    def __init__(self, records: Records, is_ours: Callable[[str, Mapping[str, str]], bool]) -> None:
+        self._records, self._is_ours = records, is_ours
+        self.running: dict[tuple[str, str], Running] = {}
+        self._succeeded: set[str] = set()  # allocations of jobs of which a container has ended well
+        self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def started(self, node: str, container: str, labels: Mapping[str, str], now_s: float) -> Iterator[Breach]:
+        if not self._is_ours(node, labels):
+            return
+        new = Running(node, container, labels[ALLOCATION], int(labels[ATTEMPT]))
+        yield from self._twice(new)
+        yield from self._again(new)
+        yield from self._too_often(new, now_s)
+        self.running[node, container] = new
+
+    def forget_starts(self, node: str) -> None:
+        """The node's agent has lost what it knew, and so how often it has tried."""
+        for allocation, known in self._records.ever.items():
+            if known.node == node:
+                self._starts.pop(allocation, None)
+
+    def ended(self, node: str, container: str, exit_code: int | None, cause: str) -> None:
+        was = self.running.pop((node, container), None)
+        if was is not None and cause == "exit" and exit_code == 0:
+            self._succeeded.add(was.allocation)
+
+    def _twice(self, new: Running) -> Iterator[Breach]:
+        """S3: an allocation runs once, and two that are both wanted never run for the same index."""
+        slot = self._slot(new.allocation)
+        for other in self.running.values():
+            if other.allocation == new.allocation:
+                attempts = f"{other.attempt} and {new.attempt}"
+                yield Breach("S3", f"{new.allocation} runs twice on {new.node}, as attempts {attempts}")
+            elif slot is not None and self._slot(other.allocation) == slot and self._are_wanted(new, other):
+                yield Breach("S3", f"{new.allocation} and {other.allocation} run for one index")
+
+    def _again(self, new: Running) -> Iterator[Breach]:
+        """S11, S7: what has ended for good, as far as any server was told, never runs again."""
+        status = self._records.statuses.get(new.allocation)
+        if status is not None and status.is_terminal:
+            yield Breach("S11", f"{new.allocation} was started on {new.node}, and is {status.phase} for all to see")
+
+    def _too_often(self, new: Running, now_s: float) -> Iterator[Breach]:
+        """L10: what fails is tried again at most so often."""
+        starts = self._starts[new.allocation]
+        starts.append(now_s)
+        while starts[0] < now_s - WINDOW_S:
+            starts.popleft()
+        if len(starts) > MOST_STARTS:
+            yield Breach("L10", f"{new.allocation} was started {len(starts)} times within {WINDOW_S:g} s")
+
+    def ordered(
+        self, kind: str, node: str, labels: Mapping[str, str], *, is_running: bool, is_excused: bool
+    ) -> Iterator[Breach]:
+        """S9: an agent stops and removes only what it has sealed. S10: what runs and is wanted is not stopped.
+
+        `is_excused`: the spec itself orders it, as a failed liveness check or a job's timeout do.
+        """
+        if not self._is_ours(node, labels):
+            yield Breach("S9", f"the agent of {node} would {kind} a container that isn't its own: {dict(labels)}")
+        elif is_running and not is_excused and self._is_wanted(labels[ALLOCATION]):
+            yield Breach("S10", f"the agent of {node} would {kind} {labels[ALLOCATION]}, which nobody ordered")
+
+    def unwanted(self) -> Iterator[Breach]:
+        """L3: each container that runs has a desired allocation, on its node."""
+        for one in self.running.values():
+            allocation = self._records.allocations.get(one.allocation)
+            if allocation is None or allocation.desired is not Desired.RUN or allocation.node != one.node:
+                yield Breach("L3", f"{one.allocation} runs on {one.node}, and isn't wanted there")
+
+    def of(self, allocation: str) -> list[Running]:
+        return [one for one in self.running.values() if one.allocation == allocation]
+
+    def has_timeout(self, allocation: str) -> bool:
+        known = self._records.ever.get(allocation)
+        version = None
+        if known is not None and known.workload.kind is Kind.JOB:
+            version = self._records.versions.get(keys.version_id(keys.id_of_ref(known.workload), known.version))
+        spec = version.workload.spec if version else None
+        return isinstance(spec, JobSpec) and spec.timeout_s is not None
+
+    def _are_wanted(self, *both: Running) -> bool:
+        return all(self._is_wanted(one.allocation) for one in both)
+
+    def _is_wanted(self, allocation: str) -> bool:
+        known = self._records.allocations.get(allocation)
+        return known is not None and known.desired is Desired.RUN
+
+    def _slot(self, allocation: str) -> tuple[str, int] | None:
+        known = self._records.ever.get(allocation)
+        return (known.workload.uid, known.index) if known else None

@@ -1,0 +1,141 @@
+"""Watches a simulated cluster: every revision of the store, every container, every order, and the calm at the end."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from control_plane import keys
+from control_plane.store.protocol import Entry
+from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from tests.invariants.agreement import differences
+from tests.invariants.history import HistoryChecker
+from tests.invariants.running import RunningChecker
+from tests.invariants.steps import Breach, Step
+from tests.simulation.cluster import LOST_AFTER_S, Cluster
+from tests.simulation.etcd import entries_of
+from tests.simulation.runtime import Box
+from tests.simulation.users import Users
+
+MOST_BREACHES = 20
+
+
+class Judge:
+    """`breaches` fills as things happen."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._history = HistoryChecker()
+        self.records = self._history.records
+        self.running = RunningChecker(self.records, self._is_ours)
+        self.breaches: list[Breach] = []
+        self._seals = {name: node.folder.ownership() for name, node in cluster.nodes.items()}
+        self._applied: dict[str, int] = {}
+        cluster.etcd.observers.append(self._on_step)
+        cluster.on_order = self._on_order
+        for node in cluster.nodes.values():
+            node.runtime.observers.append(self)
+
+    def report(self, found: Iterable[Breach]) -> None:
+        for breach in found:
+            if len(self.breaches) < MOST_BREACHES:
+                self._cluster.note("BREACH", breach)
+                self.breaches.append(breach)
+
+    # What happens.
+
+    def _on_step(self, step: Step) -> None:
+        changed = " ".join(f"{'' if c.entry else '-'}{c.key.removeprefix('/wherry/')}" for c in step.changes)
+        self._cluster.note("revision", step.revision, step.writer or "-", changed)
+        self.report(Breach(b.rule, f"at revision {step.revision}: {b.what}") for b in self._history.take(step))
+        self.report(self._too_soon(step))
+
+    def started(self, node: str, box: Box) -> None:
+        self._cluster.note("started", node, box.spec.name)
+        if self._cluster.nodes[node].take_amnesia():
+            self.running.forget_starts(node)
+        found = self.running.started(node, box.id, box.labels, self._cluster.loop.time())
+        is_misled = self._cluster.nodes[node].is_misled  # then it may run again what has ended, until it is reminded
+        self.report(breach for breach in found if not (is_misled and breach.rule == "S11"))
+
+    def ended(self, node: str, box: Box, cause: str) -> None:
+        self._cluster.note("ended", node, box.spec.name, box.exit_code, cause)
+        self.running.ended(node, box.id, box.exit_code, cause)
+
+    def _on_order(self, kind: str, node: str, box: Box) -> None:
+        if box.is_running:
+            self._cluster.note("ordered", kind, node, box.spec.name)
+        self.report(
+            self.running.ordered(
+                kind, node, box.labels, is_running=box.is_running, is_excused=self._is_excused(node, box)
+            )
+        )
+
+    def _is_excused(self, node: str, box: Box) -> bool:
+        allocation = box.labels.get("wherry.allocation", "")
+        return box.was_sick or self._cluster.nodes[node].is_misled or self.running.has_timeout(allocation)
+
+    def _is_ours(self, node: str, labels: Mapping[str, str]) -> bool:
+        return self._seals[node].owned(labels) is not None
+
+    def _too_soon(self, step: Step) -> Iterator[Breach]:
+        """S20: no node is lost while a server that has the store acknowledged its heartbeat a moment ago."""
+        for change in step.changes:
+            if not change.key.startswith(keys.NODES) or change.entry is None or step.began_s is None:
+                continue
+            node = NodeStatus.read(change.entry.value)
+            if node.liveness is not Liveness.LOST:
+                continue
+            heard = [at for at in self._cluster.heard.get(node.facts.name, ()) if at < step.began_s]
+            if heard and step.began_s - heard[-1] < LOST_AFTER_S - 0.5:
+                ago = step.began_s - heard[-1]
+                yield Breach("S20", f"{node.facts.name} was called lost {ago:.2f} s after its last heartbeat was heard")
+
+    # The calm at the end.
+
+    def differences(self, users: Users) -> list[Breach]:
+        """Return what isn't as users want it. Empty: the cluster has converged."""
+        found = list(differences(self.records, self.running, users.wanted, frozenset(self._cluster.nodes)))
+        found += self._intents(users)
+        return found or list(self._caches())
+
+    def _intents(self, users: Users) -> Iterator[Breach]:
+        for node, changes in users.intents.items():
+            intent = self.records.intents.get(node, NodeIntent(name=node))
+            if any(getattr(intent, name) != value for name, value in changes.items()):
+                yield Breach("S14", f"what users want of {node} isn't what they were told is stored")
+
+    def _caches(self) -> Iterator[Breach]:
+        """S16: what each server has followed is what a list shows."""
+        truth = {entry.key: entry for entry in entries_of(self._cluster.etcd, keys.ROOT)}
+        for server in self._cluster.servers.values():
+            if server.core is None:
+                yield Breach("L8", f"server {server.name} isn't up")
+                continue
+            yield from self._cache(server.name, truth, server.core.state)
+
+    @staticmethod
+    def _cache(name: str, truth: Mapping[str, Entry], state: object) -> Iterator[Breach]:
+        for prefix, table in (
+            (keys.WORKLOADS, "workloads"),
+            (keys.ALLOCATIONS, "allocations"),
+            (keys.STATUSES, "statuses"),
+            (keys.NODES, "nodes"),
+            (keys.VERSIONS, "versions"),
+            (keys.NODE_INTENTS, "intents"),
+        ):
+            known = getattr(state, table)
+            expected = {key for key in truth if key.startswith(prefix)}
+            if set(known.stored_keys()) != expected or not all(known.has(truth[key]) for key in expected):
+                yield Breach("S16", f"server {name} knows other {table} than the store has")
+
+    def final(self, users: Users) -> Iterator[Breach]:
+        """S14: an answer's revision is above that of every answer that came before its question."""
+        newest = 0
+        answered = sorted(users.acknowledged, key=lambda one: one[1])
+        for began_s, _, revision in sorted(users.acknowledged):
+            before = [r for _, at, r in answered if at < began_s]
+            newest = max(before, default=0)
+            if revision < newest:
+                yield Breach("S14", f"an answer at revision {revision} came after one at {newest}")
+        for crash in self._cluster.crashes:
+            yield Breach("bug", crash)
+        for problem in self._cluster.loop.problems:
+            yield Breach("bug", f"{problem.get('message')}: {problem.get('exception')!r}")

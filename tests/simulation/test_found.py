@@ -1,0 +1,131 @@
+"""Faults of Wherry that the simulator has found, each as a scenario of its own."""
+
+import asyncio
+
+from control_plane import keys
+from control_plane.store.protocol import LeaseId, Put, Txn
+from manifests.nodes import Liveness
+from manifests.workloads import Workload
+from tests.builders import workload
+from tests.simulation.cluster import Cluster, NodeHost, ServerHost
+from tests.simulation.etcd import Store
+from tests.simulation.judge import Judge
+from tests.simulation.run import simulate
+from tests.simulation.users import FOREVER
+
+
+def leader_of(cluster: Cluster) -> ServerHost:
+    return next(s for s in cluster.servers.values() if s.core is not None and s.core.membership.is_leading)
+
+
+def server_of(cluster: Cluster, judge: Judge, node: str) -> ServerHost:
+    return cluster.servers[judge.records.nodes[node].server.partition("-")[0]]
+
+
+async def apply(cluster: Cluster, one: Workload) -> None:
+    server = leader_of(cluster)
+    assert server.core is not None
+    assert server.process is not None
+    await server.process.spawn(server.core.workload_writer.apply([one]), name="apply")
+
+
+async def settle(cluster: Cluster) -> None:
+    """Return once nothing was written for a while."""
+    revision = 0
+    while cluster.etcd.revision != revision:
+        revision = cluster.etcd.revision
+        await asyncio.sleep(3.0)
+
+
+async def kill(cluster: Cluster, node: NodeHost, *, for_s: float = 0.5) -> None:
+    assert node.process is not None
+    node.process.kill()
+    await asyncio.sleep(for_s)
+    cluster.start_agent(node)
+
+
+def test_a_leader_that_lags_calls_no_node_lost_whose_server_has_come_back() -> None:
+    """It had missed the server, and not seen yet that it was there again."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        leader = leader_of(cluster)
+        other = next(s for s in (server_of(cluster, judge, n) for n in cluster.nodes) if s is not leader)
+        (lease,) = [lease for lease in cluster.etcd.leases() if _carries(cluster, lease, other)]
+        cluster.etcd.revoke(lease)
+        await asyncio.sleep(0.1)
+        leader.link.lag_s = 12.0
+        await asyncio.sleep(15.0)
+        assert [n.liveness for n in judge.records.nodes.values()] == [Liveness.READY] * 5
+
+    simulate(scenario)
+
+
+def _carries(cluster: Cluster, lease: LeaseId, server: ServerHost) -> bool:
+    assert server.core is not None
+    return keys.SERVERS + server.core.server.id in cluster.etcd.keys_of(lease)
+
+
+def test_a_node_that_is_called_lost_while_it_is_connected_comes_back() -> None:
+    """Nothing happened on it, so that its server wrote nothing, and did not find out."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        key = keys.NODES + "n1"
+        lost = judge.records.nodes["n1"].model_copy(update={"liveness": Liveness.LOST})
+        hand = Store(cluster.etcd, leader_of(cluster).link, cluster.network.rng, name="s0")
+        await hand.commit(Txn((), (Put(key, lost.to_bytes()),)))
+        await asyncio.sleep(3.0)
+        assert judge.records.nodes["n1"].liveness is Liveness.READY
+
+    simulate(scenario, but=frozenset({"S20"}))
+
+
+def test_the_last_word_counts_although_the_cache_lags_behind_the_one_before() -> None:
+    """A server took a report for no news, as it was what its cache held, from before the last report."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        node = cluster.nodes["n2"]
+        server_of(cluster, judge, "n2").link.lag_s = 4.0
+        node.runtime.is_hung = True
+        while not judge.records.nodes["n2"].trouble:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        node.runtime.come_back()
+        await asyncio.sleep(20.0)
+        assert judge.records.nodes["n2"].trouble == ""
+
+    simulate(scenario)
+
+
+def test_an_agent_that_dies_in_the_middle_of_a_start_begins_it_again() -> None:
+    """Its successor could not say that it pulls an image, for what was known as starting already, and ended by that."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        for node in cluster.nodes.values():
+            node.runtime.most_delay_s = 4.0
+        await apply(cluster, workload(name="web", replicas=5, command=FOREVER))
+        await asyncio.sleep(6.0)
+        for node in cluster.nodes.values():
+            node.runtime.most_delay_s = 0.01
+            await kill(cluster, node)
+        await settle(cluster)
+        assert {status.phase for status in judge.records.statuses.values()} == {"running"}
+
+    simulate(scenario)
+
+
+def test_what_has_ended_stays_so_when_its_node_forgets_it() -> None:
+    """The disk was full when a job ended, the agent died, and its successor told that the job was running."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        await apply(cluster, workload("Job", name="once", command=("sh", "-c", "sleep 3; exit 0")))
+        await asyncio.sleep(2.0)
+        (allocation,) = judge.records.allocations.values()
+        node = cluster.nodes[allocation.node]
+        node.folder.is_full = True
+        await settle(cluster)
+        node.runtime.boxes.clear()
+        node.misled_life = node.lives + 1
+        await kill(cluster, node)
+        await settle(cluster)
+        assert {status.phase for status in judge.records.statuses.values()} == {"succeeded"}
+
+    simulate(scenario)
