@@ -11,6 +11,7 @@ from typing import assert_never
 from agent.config_files import ConfigFiles
 from agent.container_spec import Surroundings, container_spec
 from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, Mount, StartError
+from agent.leash import Leash
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
@@ -35,6 +36,7 @@ class Actions:
         self,
         driver: Driver,
         ownership: Ownership,
+        leash: Leash,
         *,
         clock: Clock,
         rng: random.Random,
@@ -45,6 +47,7 @@ class Actions:
         self._configs = configs
         self._driver = driver
         self._ownership = ownership
+        self._leash = leash
         self._clock = clock
         self._rng = rng
         self._tasks = tasks
@@ -119,6 +122,7 @@ class Actions:
     async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster
         if tracked.container is not None and tracked.container.state is ContainerState.CREATED:
+            await self._leash.hold(tracked, tracked.container.id)
             await self._driver.start(tracked.container.id)
             return tracked.container.id
         mounts: tuple[Mount, ...] = ()
@@ -132,6 +136,7 @@ class Actions:
                 raise
             await self._make_image_ready(tracked)  # it was removed since
             container = await self._driver.create(spec)
+        await self._leash.hold(tracked, container)
         await self._driver.start(container)
         return container
 

@@ -76,6 +76,7 @@ def _own_env(tracked: Tracked, around: Surroundings) -> dict[str, str]:
     ports = {f"WHERRY_PORT_{p.name.upper().replace('-', '_')}": str(p.host) for p in allocation.ports}
     return {
         "WHERRY_ALLOCATION": allocation.id,
+        "WHERRY_FENCE": str(tracked.assigned.fence),
         "WHERRY_ATTEMPT": str(tracked.status.attempt),
         "WHERRY_CONTAINER": tracked.name,
         "WHERRY_INDEX": str(allocation.index),

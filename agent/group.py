@@ -78,7 +78,7 @@ def with_member(group: Group, new: Tracked) -> Group:
 def with_assigned(group: Group, assigned: Assigned) -> Group:
     """Return the group as it is desired now; ended, if the server knows that it has and this agent has forgotten it.
 
-    Configs that came before and not again are kept: those of a version never change.
+    Configs that came before and not again are kept: they never change.
     """
     if group.first.assigned.configs.keys() - assigned.configs.keys():
         configs = {**group.first.assigned.configs, **assigned.configs}

@@ -23,7 +23,7 @@ from manifests.allocations import Allocation, AllocationStatus, Desired, Health,
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
-from manifests.workloads import ServiceSpec, WorkloadRecord
+from manifests.workloads import CronState, ServiceSpec, WorkloadRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _workload_told(change, record)
         case WorkloadStatus() as status:
             yield from _workload_status_told(change, status)
+        case CronState() as cron:
+            yield from _cron_told(change, cron)
         case Allocation() as allocation:
             yield from _allocation_told(change, allocation)
         case AllocationStatus() as status:
@@ -127,6 +129,12 @@ def _rollout_told(place: str, old: Rollout | None, new: Rollout) -> Iterator[Tol
     yield Told(place, f"rollout-{new.state}", message, f"{new.version}/{new.target}")
 
 
+def _cron_told(change: ObjectChange, cron: CronState) -> Iterator[Told]:
+    old_job = change.old.last_job if isinstance(change.old, CronState) else ""
+    if change.new is not None and cron.last_job not in ("", old_job):
+        yield Told(change.id, "started", f"its time had come: job {cron.last_job} was made")
+
+
 def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[Told]:
     old, a = change.old, allocation
     place = keys.id_of_ref(a.workload)
@@ -139,6 +147,9 @@ def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[T
     elif isinstance(old, Allocation) and old.desired is not a.desired and a.desired is Desired.STOP:
         why = a.stop_reason.partition(":")[0]
         yield Told(place, "stop", f"{a.id} on node {a.node} is to stop: {a.stop_reason}", why, allocation=a.id)
+    elif isinstance(old, Allocation) and old.desired is not a.desired:
+        became = "kept" if a.desired is Desired.RUN else "spare"
+        yield Told(place, became, f"{a.id}: {a.note}", allocation=a.id)
 
 
 def _status_told(change: ObjectChange, status: AllocationStatus) -> Iterator[Told]:

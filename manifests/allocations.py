@@ -16,6 +16,7 @@ from manifests.workloads import WorkloadRef
 class Desired(StrEnum):
     RUN = "run"
     STOP = "stop"
+    SPARE = "spare"  # go on as before: its node was lost and its slot is another's, until one of the two is chosen
 
 
 class HostPort(Model):
@@ -40,6 +41,8 @@ class Allocation(Model):
     ports: tuple[HostPort, ...] = ()
     why: Choice  # why this node
     stop_reason: str = ""  # why it must end, for people
+    note: str = ""  # what became of it while its node was lost, for people
+    spared_attempt: int = 0  # the attempt that ran and was ready when it became a spare; 0: none
     created_s: Timestamp = Field(alias="createdAt")
     replaces: str | None = None  # the allocation whose slot it took over
     reschedules: int = 0  # how many allocations of this slot failed in a row before this one
@@ -99,7 +102,8 @@ class Ending(Model):
 
     attempt: int
     exit_code: int | None = None  # None: it never ran
-    # One word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, sandboxLost, refused
+    # One word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, sandboxLost, refused,
+    # disconnected
     reason: str
     message: str = ""  # a sentence that says what to do
     container: str = ""  # the container of a group that ended it

@@ -161,10 +161,10 @@ class Client:
         on where a stream broke off, beginning with the line of that time.
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
-        if container:
-            query["container"] = container
         if since:
             query["since"] = since
+        if container:
+            query["container"] = container
         if tail is not None:
             query["tail"] = str(tail)
         idle_s = None if follow else CALL_TIMEOUT_S

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane import views
+from control_plane import node_views, views
 from control_plane.api.bodies import json_object
 from control_plane.api.context import context_of
 from manifests.base import checked_text
@@ -30,8 +30,8 @@ async def show(request: web.Request) -> web.Response:
             "isLeading": context.membership.is_leading,
             "hasStore": context.membership.has_lease,
             "revision": state.revision,
+            "brake": node_views.brake(state),
             "frozen": views.frozen(state),
-            "brake": views.brake(state),
         }
     )
 

@@ -69,7 +69,10 @@ def _slot_unit(state: ClusterState, workload: str, decision: Decision, wall_s: f
         compares.append(ModifiedAt(keys.CRON_STATES + workload, state.crons.modified_at(workload)))
     if slot := decision.new_slot:
         number = 1 + max(state.versions_of(job_id(cron, slot.name)), default=0)
-        job = new_job(cron, slot.name, slot_uid(cron, slot.slot_s), number=number, created_s=wall_s)
+        version = state.versions.get(keys.version_id(workload, cron.version))
+        configs = version.configs if version else {}
+        uid = slot_uid(cron, slot.slot_s)
+        job = new_job(cron, slot.name, uid, number=number, created_s=wall_s, configs=configs)
         compares.append(ModifiedAt(keys.WORKLOADS + job.id, ABSENT))
         writes.append(Put(keys.WORKLOADS + job.id, job.record.to_bytes()))
         writes.append(Put(keys.VERSIONS + keys.version_id(job.id, number), job.version.to_bytes()))

@@ -176,6 +176,7 @@ function draw() {
   requestAnimationFrame(() => {
     drawing = false;
     drawLink();
+    drawBrake();
     drawNodes();
     drawWorkloads();
     drawEvents();
@@ -193,9 +194,11 @@ function summary() {
   const workloads = [...cluster.workload.values()];
   const blocked = workloads.filter((w) => w.state === 'blocked').length;
   const lost = nodes.filter((n) => n.state === 'lost').length;
+  const suspect = nodes.filter((n) => n.state === 'suspect').length;
+  const ailing = [lost && `${lost} lost`, suspect && `${suspect} suspect`].filter(Boolean).join(', ');
   const running = [...cluster.allocation.values()].filter((a) => a.phase === 'running').length;
   const parts = [
-    counted(nodes.length, 'node') + (lost ? ` (${lost} lost)` : ''),
+    counted(nodes.length, 'node') + (ailing ? ` (${ailing})` : ''),
     counted(workloads.length, 'workload') + (blocked ? ` (${blocked} blocked)` : ''),
     `${counted(running, 'allocation')} running`,
   ];
@@ -211,6 +214,17 @@ function drawLink() {
   const again = liveState === 'off' && againS ? `trying again in ${againS} s` : 'connecting';
   if (isStale) say($('link'), `stale: last heard ${silentS} s ago${liveState === 'live' ? '' : `, ${again}`}`);
   else say($('link'), liveState === 'live' ? `live, revision ${cluster.revision}` : again);
+}
+
+/** Say that most nodes fell silent at once, and that none of them is called lost for a while. */
+function drawBrake() {
+  const held = sorted(cluster.node).filter((n) => n.brake);
+  $('brake').hidden = held.length === 0;
+  if (!held.length) return;
+  const until = new Date(held[0].brake.until).toLocaleTimeString([], { hour12: false });
+  const since = new Date(held[0].brake.since).toLocaleTimeString([], { hour12: false });
+  say($('brake'), `The brake on mass loss is on since ${since}: ${held.map((n) => n.name).join(', ')} fell silent at once, so ` +
+    `none of them is called lost and nothing is replaced until ${until}. Gone for good? wherry node confirm-lost --all`);
 }
 
 // ---- nodes, each a boat with its cargo -----------------------------------------------------------------------
@@ -313,7 +327,7 @@ function toneOfAllocation(a) {
 }
 
 function toneOfNode(state) {
-  return { ready: 'good', lost: 'bad', degraded: 'warn' }[state] ?? 'quiet';
+  return { ready: 'good', lost: 'bad', suspect: 'warn', troubled: 'warn' }[state] ?? 'quiet';
 }
 
 /** Return millicores or bytes, for comparing two amounts of one kind. */
@@ -446,6 +460,7 @@ function aboutNode(n) {
   return [n.name, `${n.state}${n.message ? `: ${n.message}` : ''}`, [
     ['Room', ['cpu', 'memory', 'pids'].map((what) => [what,
       `${n.reserved[what]} reserved of ${n.allocatable[what]} (the machine has ${n.capacity[what]})`])],
+    ['Wanted of it', [['Taints', n.taints.join('\n')], ['Drain within', n.drainDeadline], ['Metadata', pair(n.metadata)]]],
     ['Node', [['Address', n.address], ['Allocations', String(n.allocations)], ['Labels', pair(n.labels)],
       ['Attributes', pair(n.attributes)], ['Agent', n.agentVersion], ['Session with', n.server],
       ['Since', when(n.changedAt)]]],

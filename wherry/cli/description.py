@@ -5,7 +5,7 @@ from typing import Any
 
 from wherry.cli.schedule_text import job_lines, lines_of
 from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
-from wherry.cli.text import Style, Table, age, clean, until
+from wherry.cli.text import Style, Table, age, clean, span, until
 
 Item = Mapping[str, Any]
 _LABEL_WIDTH = 14
@@ -30,6 +30,7 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
         "",
         style.paint("Schedule" if item.get("cron") else "Counts", "bold"),
         *(lines_of(item, now_s) if item.get("cron") else [f"  {_counts(counts)}"]),
+        *_rollout_lines(item, style),
         "",
         style.paint("Spec", "bold"),
         *_spec_lines(spec),
@@ -47,6 +48,51 @@ def _counts(counts: Item) -> str:
     return ", ".join(f"{value} {clean(name)}" for name, value in counts.items())
 
 
+def _rollout_lines(item: Item, style: Style) -> list[str]:
+    """Return where the rollout stands; nothing for what has none."""
+    rollout = item.get("rollout")
+    if not rollout:
+        return []
+    target, version = rollout.get("target"), rollout.get("version")
+    words = [
+        "paused by its user" if rollout.get("paused") else "",
+        "stops an old one before it starts a new one" if rollout.get("stopFirst") else "",
+    ]
+    return [
+        "",
+        style.paint("Rollout", "bold"),
+        *_fields(
+            style,
+            state=rollout.get("state"),
+            version=f"{version}" if target == version else f"{version}, but version {target} is what it works towards",
+            allocations=f"{rollout.get('updated', 0)} of version {target}, {rollout.get('ready', 0)} of them ready; "
+            f"{rollout.get('old', 0)} of other versions",
+            last_healthy=f"version {rollout['healthyVersion']}" if rollout.get("healthyVersion") else "none yet",
+            message=rollout.get("message"),
+            also="; ".join(word for word in words if word),
+        ),
+    ]
+
+
+def config_page(item: Item, now_s: float, style: Style) -> list[str]:
+    """Return the page of a config, with its content."""
+    content = str(((item.get("manifest") or {}).get("spec") or {}).get("data", ""))
+    return [
+        style.paint(f"config/{clean(item.get('name'))}", "bold"),
+        *_fields(
+            style,
+            namespace=item.get("namespace"),
+            version=item.get("version"),
+            kept="versions " + ", ".join(map(str, item.get("keptVersions") or [])),
+            age=age(item.get("createdAt"), now_s),
+            used_by=", ".join(map(str, item.get("users") or [])) or "nothing",
+        ),
+        "",
+        style.paint(f"Content ({item.get('bytes')} bytes)", "bold"),
+        *(f"  {clean(line)}" for line in content.split("\n")),
+    ]
+
+
 def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -> list[str]:
     """Return the page of an allocation, with the whole reason why it is on this node."""
     owner = f"{clean(item.get('kind')).lower()}/{clean(item.get('name'))}"
@@ -58,6 +104,9 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             of=f"{owner} in {clean(item.get('namespace'))}, version {item.get('version')}, slot {item.get('index')}",
             node=f"{clean(item.get('node'))} ({clean(item.get('nodeState'))})",
             desired=f"{clean(item.get('desired'))}" + (f": {clean(item.get('stopReason'))}" if is_stopping else ""),
+            note=item.get("note"),
+            replaced=_replaced(item, now_s),
+            fence=item.get("fence"),
             phase=item.get("phase"),
             health=item.get("health"),
             message=item.get("message"),
@@ -94,10 +143,14 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
             state=item.get("state"),
             since=f"{age(item.get('changedAt'), now_s)} ago",
             message=item.get("message"),
+            brake=_brake(item, now_s),
+            drain_deadline=item.get("drainDeadline"),
+            taints=", ".join(item.get("taints") or []),
             address=item.get("address"),
             agent=item.get("agentVersion"),
             server=item.get("server"),
             labels=_pairs(item.get("labels")),
+            metadata=_pairs(item.get("metadata")),
         ),
         "",
         style.paint("Resources", "bold"),
@@ -109,6 +162,21 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
         style.paint("Allocations", "bold"),
     ]
     return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
+
+
+def _brake(item: Item, now_s: float) -> str:
+    """Return that the brake on mass loss keeps the node from being called lost, if it does."""
+    brake = item.get("brake")
+    if not brake:
+        return ""
+    end = f"`wherry node confirm-lost {item.get('name')}` ends that for this node"
+    return f"on for {age(brake.get('since'), now_s)}: it isn't called lost for {_left(brake, now_s)} more; {end}"
+
+
+def _left(brake: Item, now_s: float) -> str:
+    from datetime import datetime
+
+    return span(datetime.fromisoformat(str(brake.get("until"))).timestamp() - now_s)
 
 
 def _fields(style: Style = _PLAIN, **fields: object) -> list[str]:
@@ -131,6 +199,14 @@ def _pairs(pairs: Mapping[str, object] | None) -> str:
 def _amounts(amounts: Item | None) -> str:
     known = amounts or {}
     return f"{known.get('cpu', '?')} cpu, {memory(known.get('memory', '?'))} memory, {known.get('pids', '?')} pids"
+
+
+def _replaced(item: Item, now_s: float) -> str:
+    """Return what becomes of an allocation whose node is lost, unless it is back in time."""
+    when = until(item.get("replacedAt"), now_s)
+    if when in ("", "in 0s"):
+        return ""
+    return f"its node {clean(item.get('node'))} is lost; replaced {when} unless it is back"
 
 
 def _spec_lines(spec: Item) -> list[str]:
@@ -166,6 +242,13 @@ def _spec_lines(spec: Item) -> list[str]:
         update=_pairs(spec.get("update")),
         init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
         containers="; ".join(map(_member, spec.get("containers") or [])),
+        on_disconnect=_pairs(spec.get("onDisconnect")),
+    )
+
+
+def _dependency(dependency: Item) -> str:
+    return ", ".join(
+        f"{kind} {clean(dependency[kind])}" for kind in ("job", "service", "daemon") if dependency.get(kind)
     )
 
 
@@ -173,12 +256,6 @@ def _member(spec: Item) -> str:
     """Return one container of a group in short."""
     sidecar = ", a sidecar" if spec.get("sidecar") else ""
     return f"{clean(spec.get('name'))} ({clean(spec.get('image'))}, {_amounts(spec.get('resources'))}{sidecar})"
-
-
-def _dependency(dependency: Item) -> str:
-    return ", ".join(
-        f"{kind} {clean(dependency[kind])}" for kind in ("job", "service", "daemon") if dependency.get(kind)
-    )
 
 
 def _check(check: Item | None) -> str:
@@ -225,6 +302,10 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
         yield f"    must stop: {clean(item.get('stopReason'))}"
     if item.get("message"):
         yield f"    {clean(item['message'])}"
+    if item.get("note") and item.get("desired") != "stop":
+        yield f"    {clean(item['note'])}"
+    if item.get("replacedAt"):
+        yield f"    {_replaced(item, now_s)}"
     if item.get("ports"):
         yield f"    ports {clean(ports_of(item))}"
     for container in item.get("containers") or []:

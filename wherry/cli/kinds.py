@@ -11,6 +11,7 @@ from manifests.errors import UsageError
 NODES, SERVICES, DAEMONS, JOBS, CRON_JOBS = "nodes", "services", "daemons", "jobs", "cronjobs"
 WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
 CLUSTER = "cluster"
+CONFIGS = "configs"
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
@@ -23,6 +24,7 @@ _NAMES = {
     EVENTS: ("events", "event", "ev"),
     SERVERS: ("servers", "server"),
     CLUSTER: ("cluster",),
+    CONFIGS: ("configs", "config", "cfg"),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job", CRON_JOBS: "cronjob"}  # as in the API's paths

@@ -40,9 +40,15 @@ COMMANDS = {
     "wait": Command(
         "wherry.cli.commands.wait", "wait until something is as it should be", "wherry wait service/web --for healthy"
     ),
+    "rollout": Command(
+        "wherry.cli.commands.rollout", "follow, undo, pause or promote a change", "wherry rollout status service/web"
+    ),
+    "restart": Command(
+        "wherry.cli.commands.restart", "replace every allocation, by and by", "wherry restart service/web --wait"
+    ),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
     "node": Command(
-        "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
+        "wherry.cli.commands.node", "drain, cordon, label, taint or forget a node", "wherry node drain n1 --wait"
     ),
     "freeze": Command(
         "wherry.cli.commands.freeze", "leave everything as it is for a while", 'wherry freeze --reason "new switch"'

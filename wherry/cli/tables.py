@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from wherry.cli.kinds import ALLOCATIONS, CRON_JOBS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
+from wherry.cli.kinds import ALLOCATIONS, CONFIGS, CRON_JOBS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
 from wherry.cli.schedule_text import cells_of
 from wherry.cli.text import age, clean, until
 
@@ -176,7 +176,21 @@ def _event(item: Item, view: View) -> list[object]:
     return [*cells, said_of(item)]
 
 
+def _config(item: Item, view: View) -> list[object]:
+    users = item.get("users") or []
+    cells: list[object] = [
+        item.get("name"),
+        item.get("version"),
+        item.get("bytes"),
+        age(item.get("createdAt"), view.now_s),
+    ]
+    if view.is_wide:
+        cells.append(",".join(map(str, item.get("keptVersions") or [])) or "-")
+    return [*cells, f"used by {', '.join(map(str, users))}" if users else "used by nothing"]
+
+
 _ROWS = {
+    CONFIGS: _config,
     NODES: _node,
     SERVICES: _workload,
     DAEMONS: _workload,
@@ -195,6 +209,7 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     WORKLOADS: ("NAME", "DONE", "STATE", "AGE"),
     ALLOCATIONS: ("ID", "NODE", "PHASE", "HEALTH", "RESTARTS", "AGE"),
     EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
+    CONFIGS: ("NAME", "VERSION", "BYTES", "AGE"),
 }
 _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("ADDRESS", "AGENT", "LABELS"),
@@ -205,4 +220,5 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     WORKLOADS: ("VERSION", "IMAGE"),
     ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING"),
     EVENTS: ("FIRST", "REVISION"),
+    CONFIGS: ("KEPT-VERSIONS",),
 }

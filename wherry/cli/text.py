@@ -18,7 +18,8 @@ _GAP = "  "
 _COLOUR_OF_WORD = (
     dict.fromkeys(("ready", "healthy", "running", "scheduled", "complete", "succeeded"), "green")
     | dict.fromkeys(("progressing", "pending", "pulling", "starting", "stopping", "cordoned", "draining"), "yellow")
-    | dict.fromkeys(("blocked", "degraded", "backoff", "crashLoop", "waiting", "suspended"), "yellow")
+    | dict.fromkeys(("paused", "reverted", "troubled"), "yellow")
+    | dict.fromkeys(("blocked", "degraded", "backoff", "waiting", "suspended", "crashLoop", "suspect"), "yellow")
     | dict.fromkeys(("lost", "failed", "unhealthy", "unknown"), "red")
     | dict.fromkeys(("drained", "stopped", "deleted"), "dim")
 )

@@ -66,6 +66,9 @@ class Transport:
     def post(self, path: str, body: object = None, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         return self._call("POST", _target(path, None), body, timeout_s)
 
+    def patch(self, path: str, body: object, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
+        return self._call("PATCH", _target(path, None), body, timeout_s)
+
     def delete(self, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         return self._call("DELETE", _target(path, None), None, timeout_s)
 

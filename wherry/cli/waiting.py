@@ -47,10 +47,18 @@ class Target(Protocol):
 Looks = Mapping[Target, Callable[[], Seen]]  # how to find out how each stands
 
 
-def wait_until_well(transport: Transport, workloads: Sequence[Workload], revision: int, timeout_s: float) -> None:
+def wait_until_well(
+    transport: Transport,
+    workloads: Sequence[Workload],
+    revision: int,
+    timeout_s: float,
+    *,
+    fails_with_rollout: bool = True,
+) -> None:
     """Return when all are healthy or complete, at that revision or later.
 
-    Raises TimedOutError with what it hangs on, WherryError when a job has failed, NotFoundError when one is deleted.
+    Raises TimedOutError with what it hangs on, NotFoundError when one is deleted, and WherryError when a job has failed
+    or, if asked for, a rollout has failed or goes back.
     """
 
     def look(workload: Workload) -> Seen:
@@ -61,14 +69,50 @@ def wait_until_well(transport: Transport, workloads: Sequence[Workload], revisio
         item = next((i for i in answer["items"] if i.get("name") == workload.name), None)
         if item is None:
             raise NotFoundError(f"{workload} was deleted meanwhile")
-        return see(item, workload, lambda: allocations_of(transport, workload))
+        allocations = partial(allocations_of, transport, workload)
+        return see(item, workload, allocations, fails_with_rollout=fails_with_rollout)
 
     wait(transport, {w: partial(look, w) for w in workloads}, timeout_s)
 
 
+def wait_until_rolled_out(transport: Transport, workload: Workload, revision: int, timeout_s: float) -> str:
+    """Return how it ended once the rollout is complete, at that revision or later.
+
+    Raises WherryError, with the reason, when it fails or is reverted, TimedOutError when it isn't over in time.
+    """
+    ends: list[str] = []
+
+    def look() -> Seen:
+        item = transport.get(workload.path)
+        if int(item.get("revision") or 0) < revision:
+            return Seen(False, (f"{workload}: waiting for the server to catch up",))
+        seen = see_rollout(item, workload, lambda: allocations_of(transport, workload))
+        if seen.is_done:
+            ends.append(seen.lines[0])
+        return seen
+
+    wait(transport, {workload: look}, timeout_s)
+    return ends[-1]
+
+
+def see_rollout(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]]) -> Seen:
+    """Return how the workload's rollout stands."""
+    rollout, desired = item.get("rollout") or {}, (item.get("counts") or {}).get("desired", 0)
+    state, target = clean(rollout.get("state")), rollout.get("target")
+    back = f", back from version {rollout.get('version')}" if target != rollout.get("version") else ""
+    ready = f"{rollout.get('ready', 0)}/{desired} of version {target} ready{back}"
+    old = f", {rollout['old']} of other versions" if rollout.get("old") else ""
+    first = f"{workload}: rollout {state}, {ready}{old}"
+    if state == "complete":
+        return Seen(True, (first,))
+    lines = [first, *(f"  {clean(line)}" for line in _said_of(item))]
+    unwell = [a for a in allocations() if is_unwell(a)]
+    lines += [f"  {line_of(a)}" for a in unwell[:MOST_SHOWN]]
+    return Seen(False, tuple(lines), is_failed=state in ("failed", "reverted"))
+
+
 def wait_until_gone(transport: Transport, workloads: Sequence[Workload], timeout_s: float) -> None:
     """Return when nothing of the workloads runs any more. Raises TimedOutError with what is left."""
-
     wait(transport, {w: partial(see_gone, transport, w) for w in workloads}, timeout_s)
 
 
@@ -94,7 +138,9 @@ def _jobs_left(transport: Transport, cron: Workload) -> int:
     return sum(item.get("owner") == str(cron) for item in items)
 
 
-def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]]) -> Seen:
+def see(
+    item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]], *, fails_with_rollout: bool = True
+) -> Seen:
     """Return how the workload stands. Its allocations are asked for only when something isn't well."""
     counts, state = item.get("counts") or {}, clean(item.get("state"))
     desired = counts.get("desired", 0)
@@ -104,7 +150,13 @@ def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]
         progress = f"{counts.get('succeeded', 0)}/{desired} succeeded, {counts.get('running', 0)} running"
     else:
         progress = f"{counts.get('ready', 0)}/{desired} ready, {counts.get('updated', 0)}/{desired} up to date"
+    rollout = item.get("rollout") or {}
+    has_failed = fails_with_rollout and (
+        rollout.get("state") == "failed" or rollout.get("target") != rollout.get("version")
+    )
     first = f"{workload}: {state}, {progress}"
+    if has_failed:
+        return Seen(False, (first, *(f"  {clean(line)}" for line in _said_of(item))), is_failed=True)
     if state in ("healthy", "complete"):
         return Seen(True, (first,))
     lines = [first, *(f"  {clean(line)}" for line in _said_of(item))]

@@ -12,14 +12,14 @@ from wherry.cli.arguments import add_connection, add_namespace, transport_of
 from wherry.cli.kinds import ALLOCATIONS, CLUSTER, EVENTS, NODES, SERVERS, read_targets
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.tables import View, kind_and_name
-from wherry.cli.text import Table, say, style_of
+from wherry.cli.text import Table, clean, say, style_of
 from wherry.cli.transport import Transport
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), allocations, events,
+kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), configs, allocations, events,
   servers (and their store), cluster
--o yaml prints workloads as manifests, which can be edited and applied again."""
+-o yaml prints workloads and configs as manifests, which can be edited and applied again."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -75,6 +75,15 @@ def _print_once(transport: Transport, scope: Scope, output: str) -> None:
         view = view_of(scope, output)
         table = Table(view.headings(), style_of(sys.stdout), is_cut=not view.is_wide)
         print("\n".join(table.render([view.row(item) for item in items])))
+        if any(item.get("brake") for item in items):
+            _tell_brake(transport)
+
+
+def _tell_brake(transport: Transport) -> None:
+    """Say that the brake on mass loss holds nodes, and how to end that."""
+    brake = transport.get("/v1/cluster").get("brake")
+    if brake:
+        say(f"The brake on mass loss is on: {clean(brake.get('sentence'))}.")
 
 
 def _print_whole(transport: Transport, scopes: Sequence[Scope], arguments: Namespace) -> int:
