@@ -53,12 +53,12 @@ async def test_the_example_of_a_group_runs_and_answers_through_its_sidecar(tmp_p
 
 async def run_example(client: Client) -> None:
     async def workload() -> dict[str, Any]:
-        return await client.workload("default", "service", "desk")
+        return await client.workload("default", "service", "kiosk")
 
     (example,) = load_files([str(EXAMPLES / "group.yaml")])
     await client.apply([example.workload.to_json()])
     await wait_until(workload, 60, "it is healthy", lambda w: w["state"] == "healthy")
-    (allocation,) = (await client.list("allocations", name="desk"))["items"]
+    (allocation,) = (await client.list("allocations", name="kiosk"))["items"]
     phases = {c["name"]: (c["phase"], c["health"]) for c in allocation["containers"]}
     assert phases["migrate"][0] == "succeeded"
     assert phases["proxy"] == phases["app"] == ("running", "healthy")
@@ -72,7 +72,7 @@ async def run_example(client: Client) -> None:
     assert migrated == f"Nothing to migrate for {allocation['id']}.\n".encode()
     with pytest.raises(WherryError, match="3 containers: name one of proxy, migrate, app"):
         [chunk async for chunk in client.logs(allocation["id"])]
-    await client.delete("default", "service", "desk")
+    await client.delete("default", "service", "kiosk")
 
 
 async def run_through(
