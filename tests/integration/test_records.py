@@ -17,9 +17,10 @@ from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.allocations import AllocationStatus, Ending, Health, Phase
+from manifests.errors import StoreFullError
 from manifests.session import Assigned
 from tests.etcd import etcd_cluster
-from tests.lab.waiting import wait_still, wait_until
+from tests.lab.waiting import hold_for, wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 WEB = "/v1/workloads/default/service/web"
@@ -285,3 +286,38 @@ async def test_a_watch_tells_events_and_goes_on_where_it_was(store: Store, tmp_p
         async with server.http.get(url, headers=server.admin) as answer, asyncio.timeout(SOON_S):
             change = json.loads(await answer.content.readline())
         assert (change["type"], change["action"], change["object"]) == ("event", "put", created)
+
+
+@pytest.mark.etcd
+async def test_a_full_etcd_refuses_changes_with_the_way_out_and_answers_reads(tmp_path: Path) -> None:
+    async with etcd_cluster(options=("--quota-backend-bytes", "6000000")) as cluster:
+        url = f"etcd:{','.join(cluster.endpoints)}"
+        async with (
+            served(tmp_path / "s1", store=url) as server,
+            connected(server, ScriptedAgent(server, facts("n1"))),
+        ):
+            await server.apply(manifest(replicas=1))
+            await server.until_state(WEB, "healthy")
+            with pytest.raises(StoreFullError):
+                await fill(server.store)
+            status, body = await server.call("POST", WEB + "/scale", {"replicas": 2})
+            assert status == 507
+            assert "NOSPACE" in body["detail"]
+            assert "etcdctl alarm disarm" in body["fix"]
+            assert (await server.get(WEB))["counts"]["ready"] == 1
+
+
+async def fill(store: Store) -> None:
+    for _ in range(100):
+        await store.commit(Txn((), (Put("/other/large", bytes(200_000)),)))
+
+
+async def test_many_idle_agents_make_no_revision(store: Store, tmp_path: Path) -> None:
+    async with served(tmp_path / "s1", on=store) as server:
+        count = 90  # their HTTP client has 100 connections
+        agents = [ScriptedAgent(server, facts(f"n{number:02}")) for number in range(count)]
+        async with connected(server, *agents):
+            await server.apply(manifest(replicas=count))
+            await server.until_state(WEB, "healthy", deadline_s=60)
+            before = await settled(server)
+            await hold_for(lambda: revision(server), 12.0, "the revision stands still", lambda now: now == before)
