@@ -40,5 +40,5 @@ def test_all_examples_together_fit_three_small_nodes() -> None:
                 copies = 3
         needs += [one.workload.spec.reservation()] * copies
     assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job", "CronJob"}
-    assert sum(r.cpu_m for r in needs) <= 1500
+    assert sum(r.cpu_m for r in needs) <= 1200
     assert sum(r.memory_bytes for r in needs) <= 512 * 2**20

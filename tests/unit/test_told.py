@@ -175,9 +175,10 @@ def test_a_rollout_is_told_once_for_each_state() -> None:
 def test_a_freeze_is_told_with_who_and_why() -> None:
     freeze = FreezeRecord(by="me", reason="new switches", since_s=0.0)
     [frozen] = told(None, freeze)
-    unfrozen = told_of_deletion(DeletionRecord(place=frozen.place, changed_by="you", at_s=0.0))
     assert (frozen.reason, frozen.by, "new switches" in frozen.message) == ("frozen", "me", True)
-    assert (unfrozen.place, unfrozen.reason, unfrozen.by) == (frozen.place, "unfrozen", "you")
+    assert told(freeze, None) == []
+    ended = told_of_deletion(DeletionRecord(place=frozen.place, changed_by="you", at_s=0.0))
+    assert (ended.place, ended.reason, ended.by) == (frozen.place, "unfrozen", "you")
 
 
 def test_each_start_of_a_cron_job_is_told_and_counts_as_the_same() -> None:
