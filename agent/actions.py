@@ -8,8 +8,10 @@ import asyncio
 import random
 from typing import assert_never
 
+from agent.config_files import ConfigFiles
 from agent.container_spec import Surroundings, container_spec
-from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, StartError
+from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, Mount, StartError
+from agent.leash import Leash
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
@@ -34,14 +36,18 @@ class Actions:
         self,
         driver: Driver,
         ownership: Ownership,
+        leash: Leash,
         *,
         clock: Clock,
         rng: random.Random,
         tasks: TaskGroup,
         start_concurrency: int,
+        configs: ConfigFiles,
     ) -> None:
+        self._configs = configs
         self._driver = driver
         self._ownership = ownership
+        self._leash = leash
         self._clock = clock
         self._rng = rng
         self._tasks = tasks
@@ -76,7 +82,7 @@ class Actions:
             case Discard(containers):
                 self._tasks.create_task(self._discard(containers), name="discard")
             case Forget():
-                pass  # the node has done it
+                self._tasks.create_task(self._tidy(), name="tidy")
             case _:
                 assert_never(action)
 
@@ -116,9 +122,13 @@ class Actions:
     async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster
         if tracked.container is not None and tracked.container.state is ContainerState.CREATED:
+            await self._leash.hold(tracked, tracked.container.id)
             await self._driver.start(tracked.container.id)
             return tracked.container.id
-        spec = container_spec(tracked, self.surroundings, self._ownership)
+        mounts: tuple[Mount, ...] = ()
+        if self._configs.is_needed(tracked):
+            mounts = await asyncio.to_thread(self._configs.write, tracked)
+        spec = container_spec(tracked, self.surroundings, self._ownership, mounts)
         try:
             container = await self._driver.create(spec)
         except ImageError:
@@ -126,6 +136,7 @@ class Actions:
                 raise
             await self._make_image_ready(tracked)  # it was removed since
             container = await self._driver.create(spec)
+        await self._leash.hold(tracked, container)
         await self._driver.start(container)
         return container
 
@@ -186,6 +197,13 @@ class Actions:
             _log.warning("container could not be removed yet", why=error.what)
         finally:
             self._discarding.difference_update(todo)
+
+    async def _tidy(self) -> None:
+        """Remove the configs of what isn't here any more, once a server has said what is."""
+        there = await asyncio.to_thread(self._configs.allocations)
+        gone = [allocation for allocation in there if allocation not in self.node.groups]
+        if gone and self.node.has_full:
+            await asyncio.to_thread(self._configs.remove, gone)
 
     async def _containers_of(self, tracked: Tracked) -> list[Container]:
         """Return what there is of one container with our seal, the newest attempt last."""

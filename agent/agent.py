@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from agent.actions import Actions
+from agent.config_files import FOLDER, ConfigFiles
 from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts
@@ -17,6 +18,8 @@ from agent.folder import Folder
 from agent.generations import Generations
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.leash import Guard, Leash
+from agent.log_tails import LogTails
 from agent.machine import Machine
 from agent.node import Node
 from agent.node_news import NodeNews
@@ -55,6 +58,7 @@ class Agent:
         machine: Machine,
         clock: Clock,
         rng: random.Random,
+        guard: Guard | None = None,
     ) -> None:
         self._options = options
         self._driver = driver
@@ -63,6 +67,7 @@ class Agent:
         self._transport = transport
         self._clock = clock
         self._rng = rng
+        self._leash = Leash(clock, guard)
         self._outbox = Outbox()
         self._news = NodeNews()
         self._ownership = folder.ownership()
@@ -77,7 +82,7 @@ class Agent:
         self._allocatable = allocatable_of(options, machine.resources())
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._health: HealthChecks | None = None
+        self._followers: tuple[HealthChecks | LogTails, ...] = ()
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -104,23 +109,29 @@ class Agent:
         self._actions = Actions(
             self._driver,
             self._ownership,
+            self._leash,
             clock=self._clock,
             rng=self._rng,
             tasks=tasks,
             start_concurrency=concurrency,
+            configs=ConfigFiles(self._options.data_dir / FOLDER),
         )
         self._node = Node(
             allocatable=self._allocatable,
             clock=self._clock,
             perform=self._actions.perform,
             on_change=self._on_change,
+            silent_s=self._leash.silent_s,
             restored=[to_group(saved) for saved in self._restored.allocations],
             applied_revision=self._restored.applied_revision,
             generations=self._generations,
             on_kept=self._on_kept,
         )
         self._actions.bind(self._node)
-        self._health = HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks)
+        self._followers = (
+            HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
+            LogTails(self._node, self._driver, tasks=tasks),
+        )
         self._set_surroundings()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -145,6 +156,7 @@ class Agent:
             cluster=lambda: self._cluster,
             pin=self._pin,
             save=self._save,
+            heard=self._heard,
         )
         return {
             "watch-runtime": watch.run(),
@@ -152,6 +164,7 @@ class Agent:
             "timers": self._node.run_timers(),
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
+            "leash": self._leash.run(self._node.look_for_severed),
         }
 
     # The node's records.
@@ -165,9 +178,17 @@ class Agent:
             if old is None or old.status is not new.status:
                 self._outbox.put(new.status)
             self._must_save |= old is None or _lasting(old) != _lasting(new)
-        if self._health is not None:
-            for before, after in changed_members(old, new):
-                self._health.follow(before, after)
+        for before, after in changed_members(old, new):
+            self._leash.follow(before, after)
+            for follower in self._followers:
+                follower.follow(before, after)
+
+    def _heard(self, sent_s: float) -> None:
+        """A server was heard. What had been without word for too long until now ends all the same."""
+        assert self._node is not None
+        self._node.look_for_severed()
+        self._leash.heard(sent_s)
+        self._node.release_severed()
 
     def _on_kept(self) -> None:
         self._must_save = True
@@ -265,6 +286,6 @@ def _lasting_of(tracked: Tracked) -> tuple[object, ...]:
     status = tracked.status
     return (
         *(tracked.assigned, tracked.is_withdrawn, tracked.is_admitted, tracked.failures, tracked.due_s),
-        *(tracked.first_start_s, tracked.doom, tracked.has_begun, tracked.round),
+        *(tracked.first_start_s, tracked.doom, tracked.awaits_word, tracked.has_begun, tracked.round),
         *(status.attempt, status.phase, status.health, status.last_ending),
     )

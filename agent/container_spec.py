@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from agent.driver import ContainerSpec, Limits, PublishedPort
+from agent.config_files import config_env
+from agent.driver import ContainerSpec, Limits, Mount, PublishedPort
 from agent.ownership import Identity, Ownership
 from agent.tracked import Role, Tracked
 from manifests.containers import Resources
@@ -28,7 +29,10 @@ def container_name(cluster: str, node: str, allocation: str, attempt: int, conta
     return f"wherry-{cluster[:8]}-{node}-{allocation}{of_a_group}-{attempt}"
 
 
-def container_spec(tracked: Tracked, around: Surroundings, ownership: Ownership) -> ContainerSpec:
+def container_spec(
+    tracked: Tracked, around: Surroundings, ownership: Ownership, mounts: tuple[Mount, ...] = ()
+) -> ContainerSpec:
+    """Raises InvalidError when a config that it needs was not sent."""
     spec, allocation, attempt = tracked.spec, tracked.assigned.allocation, tracked.status.attempt
     identity = Identity(around.cluster, around.node, allocation.id, allocation.version, attempt, tracked.name)
     is_host = tracked.has_host_network
@@ -39,7 +43,13 @@ def container_spec(tracked: Tracked, around: Surroundings, ownership: Ownership)
         image=spec.image,
         command=spec.command,
         args=spec.args,
-        env={} if tracked.role is Role.SANDBOX else {**spec.env, **_own_env(tracked, around)},
+        env={}
+        if tracked.role is Role.SANDBOX
+        else {
+            **spec.env,
+            **config_env(tracked),
+            **_own_env(tracked, around),
+        },
         labels=ownership.labels(identity),
         # The kernel refuses a quota above that of the parent cgroup, which is the node's allocatable.
         limits=Limits(min(limit.cpu_m, around.allocatable.cpu_m), limit.memory_bytes, limit.pids),
@@ -52,6 +62,7 @@ def container_spec(tracked: Tracked, around: Surroundings, ownership: Ownership)
         cgroup_parent=around.cgroup_parent,
         hostname="" if is_host else allocation.id[-_MOST_HOSTNAME:].lstrip("-"),
         network_of=tracked.network_of,
+        mounts=mounts,
     )
 
 
@@ -65,6 +76,7 @@ def _own_env(tracked: Tracked, around: Surroundings) -> dict[str, str]:
     ports = {f"WHERRY_PORT_{p.name.upper().replace('-', '_')}": str(p.host) for p in allocation.ports}
     return {
         "WHERRY_ALLOCATION": allocation.id,
+        "WHERRY_FENCE": str(tracked.assigned.fence),
         "WHERRY_ATTEMPT": str(tracked.status.attempt),
         "WHERRY_CONTAINER": tracked.name,
         "WHERRY_INDEX": str(allocation.index),

@@ -165,8 +165,14 @@ class Driver(Protocol):
         """
         ...
 
-    def logs(self, container: ContainerId, *, follow: bool, tail: int | None) -> AsyncIterator[LogChunk]:
-        """Yield what it wrote: the last `tail` lines (None: all), then what follows until it ends, if asked to."""
+    def logs(
+        self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
+    ) -> AsyncIterator[LogChunk]:
+        """Yield what it wrote: the last `tail` lines (None: all), then what follows until it ends, if asked to.
+
+        `timed`: each line begins with when it was written (RFC 3339, nine digits, UTC) and a space. `since`: only lines
+        from that time on, in the same form.
+        """
         ...
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:

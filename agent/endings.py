@@ -15,6 +15,8 @@ from manifests.workloads import Kind
 
 _LOST_EXIT_CODE = 255  # what managers give when they don't know the real one
 _SIGKILL_EXIT_CODE = 137
+DISCONNECTED = "disconnected"
+_NOT_ITS_FAULT = frozenset({"lostByRuntime", DISCONNECTED})
 _NEVER_RAN = frozenset({"imageFailed", "startFailed"})
 _SIGNALS = {
     129: "SIGHUP",
@@ -36,7 +38,8 @@ def end_attempt(tracked: Tracked, moment: Moment) -> Tracked:
         return finish(tracked, Phase.STOPPED, ending)
     if ending.reason == "timeout":
         return finish(tracked, Phase.FAILED, ending)
-    if tracked.restart_policy is RestartPolicy.NEVER and ending.reason not in _NEVER_RAN:
+    is_own = ending.reason not in (*_NEVER_RAN, DISCONNECTED)
+    if is_own and tracked.restart_policy is RestartPolicy.NEVER:
         return finish(tracked, Phase.FAILED, ending, "it isn't restarted, since restart.policy is never")
     return _restart_later(tracked, ending, moment)
 
@@ -45,7 +48,7 @@ def _restart_later(tracked: Tracked, ending: Ending, moment: Moment) -> Tracked:
     restart = tracked.spec.restart
     failures = tuple(at for at in tracked.failures if at > moment.now_s - restart.window_s)
     strikes = 0 if _was_steady(tracked, moment) else tracked.strikes
-    is_counted = ending.reason != "lostByRuntime"
+    is_counted = ending.reason not in _NOT_ITS_FAULT
     if is_counted:
         failures, strikes = (*failures, moment.now_s), strikes + 1
     tracked = replace(tracked, failures=failures, strikes=strikes, failure=None, doom="", doom_message="")
@@ -104,10 +107,10 @@ def ending_of(tracked: Tracked, moment: Moment) -> Ending:
 def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
     if tracked.failure is not None:
         return tracked.failure.reason, tracked.failure.message
-    if tracked.doom:
+    if tracked.doom and not _ended_before_it_was_severed(tracked, exited):
         return tracked.doom, tracked.doom_message
     is_lost = exited is not None and exited.exit_code == _LOST_EXIT_CODE and tracked.has_lost_sight
-    if tracked.role is Role.SANDBOX and not is_lost:
+    if tracked.role is Role.SANDBOX and not is_lost and not tracked.must_end:
         return "sandboxLost", "its sandbox, which holds its network, ended: all its containers are started anew"
     if exited is None:
         return "exited", "its container is gone: something other than Wherry removed it"
@@ -125,6 +128,11 @@ def _reason(tracked: Tracked, exited: Container | None) -> tuple[str, str]:
     is_riddle = code == _SIGKILL_EXIT_CODE and not tracked.must_end
     hint = f"; if nobody killed it, its memory limit of {limit} (limits.memory) may be too small" if is_riddle else ""
     return "exited", f"exited with code {code}{signal}{hint}"
+
+
+def _ended_before_it_was_severed(tracked: Tracked, exited: Container | None) -> bool:
+    """Say whether it ended by itself while an agent that was frozen didn't look. Both times are of the node's clock."""
+    return tracked.doom == DISCONNECTED and exited is not None and 0 < exited.finished_s < tracked.severed_s
 
 
 def _has_succeeded(tracked: Tracked, ending: Ending) -> bool:

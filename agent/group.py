@@ -76,7 +76,13 @@ def with_member(group: Group, new: Tracked) -> Group:
 
 
 def with_assigned(group: Group, assigned: Assigned) -> Group:
-    """Return the group as it is desired now; ended, if the server knows that it has and this agent has forgotten it."""
+    """Return the group as it is desired now; ended, if the server knows that it has and this agent has forgotten it.
+
+    Configs that came before and not again are kept: they never change.
+    """
+    if group.first.assigned.configs.keys() - assigned.configs.keys():
+        configs = {**group.first.assigned.configs, **assigned.configs}
+        assigned = assigned.model_copy(update={"configs": configs})
     ended = assigned.ended
     members = (reminded(replace(member, assigned=assigned, is_withdrawn=False)) for member in group.members)
     is_news = ended is not None and not group.is_alone and not group.status.is_terminal
@@ -95,6 +101,10 @@ def withdrawn(group: Group) -> Group:
 
 def changed_members(old: Group | None, new: Group | None) -> Iterator[tuple[Tracked | None, Tracked | None]]:
     """Yield each container's record before and after, where it isn't the same one."""
+    if old is not None and new is not None and old.is_alone:
+        if old.first is not new.first:
+            yield old.first, new.first
+        return
     before = {member.id: member for member in old.members} if old else {}
     for member in new.members if new else ():
         if (known := before.pop(member.id, None)) is not member:

@@ -83,7 +83,8 @@ class LogStreams:
 
     async def _pass_on(self, ask: OpenLogs, container: ContainerId) -> None:
         window = self._windows[ask.stream]
-        async for chunk in self._driver.logs(container, follow=ask.follow, tail=ask.tail):
+        log = self._driver.logs(container, follow=ask.follow, tail=ask.tail, timed=ask.timed, since=ask.since)
+        async for chunk in log:
             for frame in _frames(ask.stream, chunk):
                 await window.take(len(frame) - _HEADER.size)
                 await self._channel.send_bytes(frame)

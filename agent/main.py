@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
 from agent.folder import LocalFolder
+from agent.guard_process import GuardProcess
 from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
@@ -42,6 +43,7 @@ async def run_agent(options: AgentOptions) -> None:
                     machine=LocalMachine(),
                     clock=SystemClock(),
                     rng=random.Random(),
+                    guard=GuardProcess(options.data_dir),
                 )
                 await _until_signal(agent)
         finally:

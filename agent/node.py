@@ -25,6 +25,7 @@ from agent.group import (
     withdrawn,
 )
 from agent.reconcile import Action, Discard, Forget
+from agent.severed import is_severed, released
 from agent.steering import next_look_at_group_s, settle
 from agent.tracked import (
     Failure,
@@ -62,12 +63,14 @@ class Node:
         clock: Clock,
         perform: Perform,
         on_change: OnChange,
+        silent_s: Callable[[], float] = lambda: 0.0,
         on_kept: Callable[[], None] = lambda: None,
         restored: Iterable[Group] = (),
         applied_revision: int = 0,
         generations: Generations | None = None,
     ) -> None:
         self._allocatable = allocatable
+        self._silent_s = silent_s
         self._clock = clock
         self._perform = perform
         self._on_change = on_change
@@ -91,6 +94,11 @@ class Node:
     def tracked(self) -> Mapping[str, Tracked]:
         """All of their containers, by id."""
         return {member.id: member for group in self._groups.values() for member in group.members}
+
+    @property
+    def has_full(self) -> bool:
+        """Whether this session's server has said all that is desired."""
+        return self._has_full
 
     def find(self, container: str) -> Tracked | None:
         group = self._groups.get(container.partition("/")[0])
@@ -160,9 +168,31 @@ class Node:
             self._has_full = True
             self._untold = frozenset(frame.untold)
             self._end_orphans()
+            self.release_severed()
         if adopted or self._generations.kept:
             self._on_kept()
         return True
+
+    def look_for_severed(self) -> None:
+        """End what has had no word for too long, also if the word comes right now."""
+        moment = self._moment()
+        self._settle([t.allocation for t in self._members() if is_severed(t, moment) and not t.awaits_word])
+
+    def release_severed(self) -> None:
+        """Let go on what waits for a server's word, once this session's server has said all that is desired.
+
+        It has said nothing of what it can't read, or what is kept from before a restore.
+        """
+        moment, unsaid = self._moment(), self._generations.kept | self._untold
+        waiting = [t for t in self._members() if t.awaits_word and not is_severed(t, moment)]
+        waiting = [t for t in waiting if t.allocation not in unsaid]
+        if self._has_full and waiting:
+            for tracked in waiting:
+                self._keep(released(tracked))
+            self._settle([t.allocation for t in waiting])
+
+    def _members(self) -> list[Tracked]:
+        return [member for group in self._groups.values() for member in group.members]
 
     def _claimed(self, group: Group) -> Group:
         """Return a new record with what the last full list showed of it."""
@@ -218,7 +248,8 @@ class Node:
             if allocation in spared:
                 continue
             _log.info("orphans removed", allocation=allocation, containers=len(found))
-            self._perform(Discard(tuple(container.id for _, container in found)))
+            for _, container in found:  # at once: each may take its time to end
+                self._perform(Discard((container.id,)))
         self._unclaimed = {a: found for a, found in self._unclaimed.items() if a in spared}
 
     # What becomes of actions.
@@ -310,7 +341,7 @@ class Node:
 
     def _settle(self, allocations: Iterable[str]) -> None:
         """Decide on these, and on those who wait for room, and begin what that asks for."""
-        moment = Moment(self._clock.now_s(), self._clock.wall_s())
+        moment = self._moment()
         wanted = set(allocations)
         if self._someone_waits():
             wanted |= self._admit(moment)
@@ -320,6 +351,9 @@ class Node:
             for allocation in sorted(self._admit(moment)):  # room may just have been made
                 self._decide(allocation, moment)
         self._wake.set()
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now_s(), self._clock.wall_s(), self._silent_s())
 
     def _someone_waits(self) -> bool:
         return any(not g.first.is_admitted and not g.status.is_terminal for g in self._groups.values())

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from agent.driver import ContainerId, ContainerState
-from agent.endings import end_attempt, ending_of, finish
+from agent.endings import DISCONNECTED, end_attempt, ending_of, finish
 from agent.pacing import recent
+from agent.severed import is_severed, sever
 from agent.tracked import Moment, Tracked, Work, forgiven, timeout_of
 from manifests.allocations import Health, Phase, advance, next_attempt
 from manifests.quantities import render_duration
@@ -102,8 +103,10 @@ def _steady_again_s(tracked: Tracked) -> float:
 
 
 def _step(tracked: Tracked, moment: Moment) -> _Step:
+    if is_severed(tracked, moment) and not tracked.must_end and not tracked.awaits_word:
+        return sever(tracked, moment), None
     if tracked.work is not Work.NONE:
-        is_over = tracked.must_end or _is_late(tracked, moment)
+        is_over = tracked.must_end or _is_late(tracked, moment) or is_severed(tracked, moment)
         return begin_stop(tracked) if tracked.work is Work.START and is_over else None
     if not tracked.is_seen or moment.now_s < tracked.retry_s:
         return None
@@ -134,10 +137,12 @@ def _step_starting(tracked: Tracked, moment: Moment) -> _Step:
         return _arrive(tracked, moment) if tracked.has_running_container else (end_attempt(tracked, moment), None)
     if tracked.must_end:
         return finish(tracked, Phase.STOPPED, None, tracked.end_reason), None
+    if tracked.doom == DISCONNECTED:
+        return end_attempt(tracked, moment), None
     if tracked.doom:
         return finish(tracked, Phase.FAILED, ending_of(tracked, moment)), None
     now_s = moment.now_s
-    if not tracked.is_admitted or tracked.is_held or now_s < tracked.may_start_s(now_s):
+    if not tracked.is_admitted or tracked.is_held or tracked.awaits_word or now_s < tracked.may_start_s(now_s):
         return None
     starts = (*recent(tracked.starts, now_s), now_s)
     return replace(tracked, work=Work.START, starts=starts), Start(tracked.id, is_restart=status.attempt > 1)
@@ -194,7 +199,7 @@ def _step_backoff(tracked: Tracked, moment: Moment) -> _Step:
     if tracked.has_running_container:
         return begin_stop(tracked)  # its start was given up, and then it came up after all
     now_s = moment.now_s
-    if now_s < tracked.due_s or tracked.is_held or now_s < tracked.may_start_s(now_s):
+    if now_s < tracked.due_s or tracked.is_held or tracked.awaits_word or now_s < tracked.may_start_s(now_s):
         return None
     gone = () if tracked.container is None else (tracked.container.id,)
     old = tracked.earlier if gone else ()  # the last one's logs are worth most: only that is kept

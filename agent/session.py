@@ -59,6 +59,7 @@ class SessionParts:
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
     pin: Callable[[str], Awaitable[None]]  # writes it down before any order is obeyed
     save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
+    heard: Callable[[float], None]  # a server has answered what was sent then, on the clock of the boot
 
 
 class Session:
@@ -68,6 +69,7 @@ class Session:
         self._parts = parts
         self._sequence = 0
         self._acked = 0
+        self._sent_s: dict[int, float] = {}  # when each heartbeat was sent that isn't answered yet
         self._is_welcome = False
 
     async def run(self) -> None:
@@ -107,6 +109,7 @@ class Session:
             self._is_welcome = True
             _log.info("session opened", server=welcome.server, session=welcome.session)
             self._sequence = self._acked = 0
+            self._sent_s.clear()
             async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
                 tasks.create_task(self._receive(channel, streams), name="session-receive")
@@ -130,6 +133,7 @@ class Session:
             trouble=parts.news.trouble,
             servers=len(self._servers),
         )
+        sent_s = parts.clock.boot_s()
         await channel.send(hello)
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
@@ -153,6 +157,7 @@ class Session:
             )
         await parts.pin(answer.cluster)
         parts.node.begin_generation(answer.generation)
+        parts.heard(sent_s)
         return answer
 
     async def _receive(self, channel: Channel, streams: LogStreams) -> None:
@@ -163,6 +168,7 @@ class Session:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
+                self._note_answered(sequence)
             case StatusesAck(sequence=sequence):
                 self._parts.outbox.acknowledge(sequence)
             case Assignments():
@@ -178,6 +184,12 @@ class Session:
             case _:
                 assert_never(frame)
 
+    def _note_answered(self, sequence: int) -> None:
+        """A heartbeat counts from when it was sent: that was before any server heard it."""
+        if (sent_s := self._sent_s.get(sequence)) is not None:
+            self._parts.heard(sent_s)
+        self._sent_s = {number: at for number, at in self._sent_s.items() if number > sequence}
+
     async def _beat(self, channel: Channel, welcome: Welcome) -> None:
         """Send heartbeats; give the session up when their answers stay away, as when one direction is cut."""
         while True:
@@ -186,6 +198,7 @@ class Session:
             if missed >= 2 and silent_s > welcome.lost_after_s * SILENCE_SHARE:
                 raise UnavailableError(f"the server answered none of the last {missed} heartbeats")
             self._sequence += 1
+            self._sent_s[self._sequence] = self._parts.clock.boot_s()
             await channel.send(Heartbeat(sequence=self._sequence))
             await self._parts.clock.sleep(welcome.heartbeat_s)
 

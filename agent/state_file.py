@@ -24,7 +24,7 @@ STATE_FILE = "state.json"
 ID_FILE = "agent-id"
 _OF_A_CONTAINER = (
     *("status", "name", "has_begun", "round", "failures", "strikes", "healthy_since_s", "due_s", "starts"),
-    *("first_start_s", "doom", "doom_message"),
+    *("first_start_s", "doom", "doom_message", "awaits_word", "severed_s"),
 )
 _log = Log(__name__)
 
@@ -44,6 +44,8 @@ class SavedContainer(Model):
     first_start_s: float | None = None
     doom: str = ""
     doom_message: str = ""
+    awaits_word: bool = False
+    severed_s: float = 0.0
 
 
 class SavedAllocation(SavedContainer):

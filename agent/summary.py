@@ -114,9 +114,13 @@ def _waits_for(member: Tracked) -> str:
 
 
 def _last_ending(members: Sequence[Tracked], fate: Fate | None) -> Ending | None:
-    if fate is not None and fate.ending is not None:
+    """Return how the last of them ended that matters: what decided the end, or what went wrong while all goes on."""
+    if fate is None:
+        wanted = [m for m in members if m.status.phase is not Phase.SUCCEEDED]
+    elif fate.ending is not None:
         return fate.ending
-    wanted = [m for m in members if fate is None or not fate.container or m.name == fate.container]
+    else:
+        wanted = [m for m in members if (m.name == fate.container if fate.container else m.role is Role.MEMBER)]
     ends = [_named(m, m.status.last_ending) for m in wanted if m.status.last_ending is not None]
     return max(ends, key=lambda ending: ending.finished_s, default=None)
 

@@ -29,6 +29,7 @@ class Moment:
 
     now_s: float
     wall_s: float
+    silent_s: float = 0.0  # for how long no server was heard
 
 
 class Work(StrEnum):
@@ -102,8 +103,10 @@ class Tracked:
     starts: tuple[float, ...] = ()  # within the last minute
     paced_s: float = 0.0  # no start before that, for what its group has started
     first_start_s: float | None = None  # from which a job's timeout counts
-    doom: str = ""  # why it must end although it is desired: unhealthy | timeout
+    doom: str = ""  # why it must end although it is desired: unhealthy | timeout | disconnected
     doom_message: str = ""
+    awaits_word: bool = False  # its stopAfter was over: no attempt begins until a server has said that it is desired
+    severed_s: float = 0.0  # when that was, by the wall clock, if its attempt ends for it
 
     @property
     def allocation(self) -> str:
@@ -181,6 +184,11 @@ class Tracked:
     def is_held(self) -> bool:
         """It must not start now."""
         return self.turn in (Turn.WAIT, Turn.LAST)
+
+    @property
+    def stop_after_s(self) -> float | None:
+        """How long it may run without word from a server; None: for ever, as a sandbox, in which nothing runs."""
+        return None if self.role is Role.SANDBOX else self.assigned.workload.spec.on_disconnect.stop_after_s
 
     @property
     def has_running_container(self) -> bool:

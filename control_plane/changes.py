@@ -102,6 +102,8 @@ class ChangeFeed:
                 known = (change.old, change.new, self._state.workloads.get(change.id))
                 for owner in {keys.id_of_ref(r.owner) for r in known if isinstance(r, WorkloadRecord) and r.owner}:
                     yield "workload", owner
+            case "config":
+                yield "config", change.id
             case "event" if change.new is not None:
                 yield "event", change.id
             case "allocation" | "status":

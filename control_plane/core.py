@@ -13,9 +13,11 @@ from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.desired.committer import Committer
+from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.event_log import EventLog
 from control_plane.membership import Membership
@@ -42,6 +44,8 @@ class Core:
     sessions: SessionHandler
     spreading: Spreading
     workload_writer: WorkloadWriter
+    config_writer: ConfigWriter
+    rollout_writer: RolloutWriter
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
@@ -87,6 +91,7 @@ def assemble(
     state = ClusterState(store, clock)
     events = EventLog(state, clock)
     committer = Committer(store, state, clock)
+    configs = ConfigWriter(committer, clock, rng)
     membership = Membership(store, state, server, clock, rng)
     registry = SessionRegistry(
         store,
@@ -105,7 +110,9 @@ def assemble(
         registry=registry,
         sessions=sessions,
         spreading=Spreading(state, sessions, clock, server_id=server.id),
-        workload_writer=WorkloadWriter(committer, clock, rng),
+        workload_writer=WorkloadWriter(committer, configs, clock, rng),
+        config_writer=configs,
+        rollout_writer=RolloutWriter(committer, clock),
         cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
         freeze_writer=FreezeWriter(committer, clock),

@@ -1,8 +1,10 @@
 """Makes the Job of a CronJob's slot, or one asked for by hand: an ordinary Job with an owner, and its version. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
+from types import MappingProxyType
 
 from control_plane import keys
 from manifests.base import Metadata
@@ -37,8 +39,17 @@ def slot_uid(cron: WorkloadRecord, slot_s: float) -> str:
     return blake2b(f"{cron.uid}/{slot_s:.0f}".encode(), digest_size=8).hexdigest()
 
 
-def new_job(cron: WorkloadRecord, name: str, uid: str, *, number: int, created_s: float) -> NewJob:
-    """Return the job as the CronJob describes it now. `number` is that of its version."""
+def new_job(
+    cron: WorkloadRecord,
+    name: str,
+    uid: str,
+    *,
+    number: int,
+    created_s: float,
+    changed_by: str = "",
+    configs: Mapping[str, int] = MappingProxyType({}),
+) -> NewJob:
+    """Return the job as the CronJob describes it now, with its configs. `number` is that of its version."""
     assert isinstance(cron.workload, CronJob)
     meta = cron.workload.metadata
     spec = cron.workload.spec.model_dump(mode="json", exclude=_OF_THE_CRON_ALONE, exclude_none=True)
@@ -48,8 +59,19 @@ def new_job(cron: WorkloadRecord, name: str, uid: str, *, number: int, created_s
         metadata=Metadata(name=name, namespace=meta.namespace, labels=meta.labels),
         spec=JobSpec.model_validate(spec),
     )
-    record = WorkloadRecord(uid=uid, version=number, generation=1, created_s=created_s, workload=job, owner=cron.ref)
-    return NewJob(record, VersionRecord(uid=uid, version=number, created_s=created_s, workload=job))
+    record = WorkloadRecord(
+        uid=uid,
+        version=number,
+        generation=1,
+        created_s=created_s,
+        workload=job,
+        owner=cron.ref,
+        changed_by=changed_by,
+    )
+    version = VersionRecord(
+        uid=uid, version=number, created_s=created_s, workload=job, configs=dict(configs), changed_by=changed_by
+    )
+    return NewJob(record, version)
 
 
 def job_id(cron: WorkloadRecord, name: str) -> str:

@@ -45,6 +45,15 @@ def version_id(workload: str, version: int) -> str:
     return f"{workload}/{version:08d}"
 
 
+def config_id(namespace: str, name: str) -> str:
+    """Return what config keys end with: `default/site`."""
+    return f"{namespace}/{name}"
+
+
+def config_version_id(config: str, version: int) -> str:
+    return f"{config}/{version:08d}"
+
+
 def placed_id(node: str, allocation: str) -> str:
     """Return what the keys of an allocation end with, desired and observed."""
     return f"{node}/{allocation}"

@@ -29,6 +29,7 @@ from manifests.session import (
     Statuses,
     StatusesAck,
 )
+from manifests.workloads import VersionRecord
 
 log = Log(__name__)
 
@@ -248,9 +249,26 @@ class ServedSession:
         if version is None:
             log.error("an allocation's version is missing", allocation=allocation.id, version=allocation.version)
             return None
+        configs = self._configs_of(version)
+        if missing := [name for name, data in configs.items() if data is None]:
+            log.error("the content of configs is missing", allocation=allocation.id, configs=missing)
+            return None
+        known = {name: data for name, data in configs.items() if data is not None}
         status = self._state.statuses.get(allocation.id)
         ended = status if status and status.is_terminal else None
-        return Assigned(allocation=allocation, workload=version.workload, ended=ended)
+        stored = self._state.allocations.stored(allocation.id)
+        fence = stored.created_at if stored else 0
+        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended, fence=fence)
+
+    def _configs_of(self, version: VersionRecord) -> dict[str, str | None]:
+        """Return the contents that the version of a workload is to have of its configs; None for what isn't there."""
+        namespace = version.workload.metadata.namespace
+        contents: dict[str, str | None] = {}
+        for name in sorted(version.workload.spec.all_configs()):
+            id_ = keys.config_version_id(keys.config_id(namespace, name), version.configs.get(name, 0))
+            content = self._state.config_versions.get(id_)
+            contents[name] = content.data if content else None
+        return contents
 
 
 def _node_of(change: ObjectChange) -> str:

@@ -23,7 +23,7 @@ from manifests.allocations import Allocation, AllocationStatus, Desired, Health,
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
-from manifests.workloads import ServiceSpec, WorkloadRecord
+from manifests.workloads import CronState, ServiceSpec, WorkloadRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _workload_told(change, record)
         case WorkloadStatus() as status:
             yield from _workload_status_told(change, status)
+        case CronState() as cron:
+            yield from _cron_told(change, cron)
         case Allocation() as allocation:
             yield from _allocation_told(change, allocation)
         case AllocationStatus() as status:
@@ -67,6 +69,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
 
 def told_of_deletion(deletion: DeletionRecord) -> Told:
     """Return what a user's deletion means: what was deleted can't tell it any more."""
+    if deletion.place == keys.cluster_place("freeze"):
+        return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
     is_node = deletion.place.startswith(keys.node_place(""))
     what = "deleted: what ran there counts as gone" if is_node else "deleted: its allocations are being stopped"
     return Told(deletion.place, "deleted", what, by=deletion.changed_by)
@@ -95,6 +99,8 @@ def _change_sentence(old: WorkloadRecord, new: WorkloadRecord) -> str:
         said.append("its rollout was paused" if new.paused else "its rollout was resumed")
     if old.promoted != new.promoted:
         said.append(f"version {new.promoted} was promoted")
+    if old.cancelled != new.cancelled:
+        said.append(f"cancelled: {new.cancelled}")
     return "; ".join(said) or "changed, at the same version"
 
 
@@ -123,6 +129,12 @@ def _rollout_told(place: str, old: Rollout | None, new: Rollout) -> Iterator[Tol
     yield Told(place, f"rollout-{new.state}", message, f"{new.version}/{new.target}")
 
 
+def _cron_told(change: ObjectChange, cron: CronState) -> Iterator[Told]:
+    old_job = change.old.last_job if isinstance(change.old, CronState) else ""
+    if change.new is not None and cron.last_job not in ("", old_job):
+        yield Told(change.id, "started", f"its time had come: job {cron.last_job} was made")
+
+
 def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[Told]:
     old, a = change.old, allocation
     place = keys.id_of_ref(a.workload)
@@ -135,6 +147,9 @@ def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[T
     elif isinstance(old, Allocation) and old.desired is not a.desired and a.desired is Desired.STOP:
         why = a.stop_reason.partition(":")[0]
         yield Told(place, "stop", f"{a.id} on node {a.node} is to stop: {a.stop_reason}", why, allocation=a.id)
+    elif isinstance(old, Allocation) and old.desired is not a.desired:
+        became = "kept" if a.desired is Desired.RUN else "spare"
+        yield Told(place, became, f"{a.id}: {a.note}", allocation=a.id)
 
 
 def _status_told(change: ObjectChange, status: AllocationStatus) -> Iterator[Told]:
@@ -219,13 +234,11 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
 
 
 def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:
-    place, once = keys.cluster_place("freeze"), str(change.revision)
-    if change.new is None:
-        yield Told(place, "unfrozen", "the leader acts again", once)
-    elif change.old is None:
+    """Yield when a freeze begins; its end is told by the note of who ended it."""
+    if change.old is None:
         why = f": {freeze.reason}" if freeze.reason else ""
         said = f"frozen{why}; what is changed has its effect once it is unfrozen"
-        yield Told(place, "frozen", said, once, by=freeze.by)
+        yield Told(keys.cluster_place("freeze"), "frozen", said, str(change.revision), by=freeze.by)
 
 
 def _server_told(change: ObjectChange, server: ServerRecord) -> Iterator[Told]:

@@ -3,18 +3,18 @@
 from collections import Counter
 from typing import Any, TypeAlias
 
-from control_plane import cron_views, keys
-from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
-from control_plane.records import BrakeRecord, EndedAllocation, brake_sentence
+from control_plane import cron_views, keys, rollout_views
+from control_plane.controllers.disconnected import replaced_after_s
+from control_plane.controllers.snapshot import eligibility_of
+from control_plane.records import EndedAllocation
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.base import render_timestamp
-from manifests.nodes import Liveness, NodeStatus
 from manifests.quantities import render_bytes, render_cpu
 from manifests.reasons import Blocked
 from manifests.status import WorkloadStatus
-from manifests.workloads import CronJob, DaemonSpec, JobSpec, ServiceSpec, WorkloadRecord
-from scheduler.model import NOTHING, Eligibility, Vector, vector_of
+from manifests.workloads import CronJob, DaemonSpec, JobSpec, Kind, ServiceSpec, WorkloadRecord
+from scheduler.model import Eligibility, Vector
 
 View: TypeAlias = dict[str, Any]
 
@@ -26,82 +26,6 @@ def frozen(state: ClusterState) -> View | None:
         return {"by": record.by, "reason": record.reason, "since": render_timestamp(record.since_s)}
     unread = {"by": "", "reason": "the record of it can't be read", "since": ""}
     return unread if state.is_unreadable(keys.FREEZE) else None
-
-
-def node(state: ClusterState, name: str) -> View | None:
-    status = state.nodes.get(name)
-    if status is None:
-        return None
-    intent = state.intents.get(name)
-    holding = [a for a in state.allocations_on(name) if holds_resources(state, a)]
-    reserved = sum((vector_of(a.reserved) for a in holding), NOTHING)
-    facts, brake = status.facts, _brake_on(state, status)
-    return {
-        "name": name,
-        "state": _node_state(status, eligibility_of(status, intent), is_empty=not holding),
-        "liveness": status.liveness,
-        "cordoned": bool(intent and (intent.is_cordoned or intent.is_draining)),
-        "draining": bool(intent and intent.is_draining),
-        "labels": dict(labels_of(status, intent)),
-        "attributes": facts.attributes,
-        "address": facts.address,
-        "capacity": facts.capacity.to_json(),
-        "allocatable": facts.allocatable.to_json(),
-        "reserved": amounts(reserved),
-        "allocations": len(holding),
-        "agentVersion": facts.agent_version,
-        "server": status.server,
-        "message": _node_message(status, brake) or _kept_sentence(state, status),
-        "kept": [a.id for a in status.kept if a.id not in state.allocations],
-        "brake": _brake(brake) if brake else None,
-        "changedAt": render_timestamp(status.changed_s),
-    }
-
-
-def _brake_on(state: ClusterState, status: NodeStatus) -> BrakeRecord | None:
-    """Return the brake, if it keeps this node from being called lost."""
-    brake = state.brake.get("")
-    return brake if brake and status.liveness is Liveness.SUSPECT else None
-
-
-def _node_message(status: NodeStatus, brake: BrakeRecord | None) -> str:
-    if status.liveness is Liveness.READY:
-        return status.trouble
-    held = f"; too many are, so it isn't called lost until {render_timestamp(brake.until_s)}" if brake else ""
-    return f"{status.silence()}{held}"
-
-
-def brake(state: ClusterState) -> View | None:
-    """Return the brake on mass loss if it is on, with the nodes that it holds."""
-    record = state.brake.get("")
-    if record is None:
-        return None
-    held = [n.facts.name for n in state.nodes.values() if n.liveness is Liveness.SUSPECT]
-    return {
-        **_brake(record),
-        "nodes": list(record.nodes),
-        "there": record.there,
-        "held": sorted(held),
-        "sentence": brake_sentence(record),
-    }
-
-
-def _brake(record: BrakeRecord) -> View:
-    return {"since": render_timestamp(record.since_s), "until": render_timestamp(record.until_s)}
-
-
-def _kept_sentence(state: ClusterState, status: NodeStatus) -> str:
-    kept = [a.id for a in status.kept if a.id not in state.allocations]
-    named = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
-    return f"keeps {named} from before a restore, until `wherry node release {status.facts.name}`" if kept else ""
-
-
-def _node_state(status: NodeStatus, eligibility: Eligibility, *, is_empty: bool) -> str:
-    if status.liveness is Liveness.SUSPECT:
-        return "suspect"
-    if eligibility is Eligibility.DRAINING and is_empty:
-        return "drained"
-    return eligibility.value
 
 
 def amounts(vector: Vector) -> View:
@@ -134,8 +58,13 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
         "state": _workload_state(state, record, said, counts),
         "owner": str(record.owner) if record.owner else None,
         "counts": counts,
-        "blocked": [_blocked(b) for b in said.blocked] if said else [],
-        "messages": [*(said.messages if said else ()), *_ailing(state, workload_id, record)],
+        "blocked": [blocked(b) for b in said.blocked] if said else [],
+        "messages": [
+            *(said.messages if said else ()),
+            *rollout_views.messages(rollout_views.rollout_of(record, said)),
+            *_ailing(state, workload_id, record),
+        ],
+        "rollout": rollout_views.rollout(state, workload_id, record, said),
         **schedule,
     }
 
@@ -154,7 +83,7 @@ def _said(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Work
     return said if said and said.ref.uid == record.uid else None
 
 
-def _blocked(blocked: Blocked) -> View:
+def blocked(blocked: Blocked) -> View:
     rejections = [{"node": r.node, "code": r.code, "needed": r.needed, "found": r.found} for r in blocked.rejections]
     return {
         "version": blocked.version,
@@ -169,7 +98,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
     counted: Counter[str] = Counter()
     wanted = 0
     for allocation in state.allocations_of(workload_id):
-        if allocation.desired is Desired.STOP or allocation.workload.uid != record.uid:
+        if allocation.desired is not Desired.RUN or allocation.workload.uid != record.uid:
             continue
         wanted += 1
         status = state.statuses.get(allocation.id)
@@ -181,6 +110,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
         counted["succeeded"] += phase is Phase.SUCCEEDED
         counted["failed"] += phase is Phase.FAILED
         counted["restarting"] += phase is Phase.BACKOFF
+        counted["crashLooping"] += bool(reach and status and status.is_crash_looping)
     spec = record.workload.spec
     match spec:
         case ServiceSpec():
@@ -190,7 +120,7 @@ def _counts(state: ClusterState, workload_id: str, record: WorkloadRecord) -> Vi
         case DaemonSpec():
             said = state.workload_statuses.get(workload_id)
             desired = wanted + sum(b.count for b in said.blocked) if said else wanted
-    names = ("running", "ready", "updated", "succeeded", "failed", "restarting")
+    names = ("running", "ready", "updated", "succeeded", "failed", "restarting", "crashLooping")
     return {"desired": desired, **{name: counted[name] for name in names}}
 
 
@@ -201,11 +131,14 @@ def _ailing(state: ClusterState, workload_id: str, record: WorkloadRecord) -> li
         for a in state.allocations_of(workload_id)
         if a.workload.uid == record.uid and a.desired is Desired.RUN and (status := state.statuses.get(a.id))
     ]
-    ends = [(s.last_ending, s.id) for s in statuses if s.phase in (Phase.BACKOFF, Phase.FAILED) and s.last_ending]
+    ailing = (Phase.BACKOFF, Phase.FAILED)
+    ends = [(s.last_ending, s) for s in statuses if s.last_ending and (s.phase in ailing or s.is_crash_looping)]
     if not ends:
         return []
-    ending, id_ = max(ends, key=lambda end: (end[0].finished_s, end[1]))
-    return [f"{id_}: {ending.message or ending.reason}"]
+    ending, status = max(ends, key=lambda end: (end[0].finished_s, end[1].id))
+    who = f"{status.id}, container {ending.container}" if ending.container else status.id
+    row = f" ({status.failures} failures in a row)" if status.is_crash_looping else ""
+    return [f"{who}: {ending.message or ending.reason}{row}"]
 
 
 def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadStatus | None, counts: View) -> str:
@@ -221,10 +154,16 @@ def _workload_state(state: ClusterState, record: WorkloadRecord, said: WorkloadS
         return "waiting"
     if said.blocked:
         return "blocked"
+    rollout = rollout_views.rollout_of(record, said)
+    if word := rollout_views.state_word(rollout):
+        return word
+    if counts["crashLooping"]:
+        return "crashLoop"
     if counts["failed"] or counts["restarting"]:
         return "degraded"
     serving = counts["ready"] + counts["succeeded"]
-    is_whole = serving >= counts["desired"] and counts["updated"] >= counts["desired"] and not said.messages
+    is_of_target = counts["updated"] >= counts["desired"] or (rollout is not None and rollout.is_reverting)
+    is_whole = serving >= counts["desired"] and is_of_target and not said.messages
     if isinstance(record.workload.spec, JobSpec):
         return "progressing"
     return "healthy" if is_whole else "progressing"
@@ -247,6 +186,9 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "nodeState": eligibility_of(known, state.intents.get(a.node)) if known else "deleted",
         "desired": a.desired,
         "stopReason": a.stop_reason,
+        "note": a.note,
+        "fence": stored.created_at,
+        "replacedAt": _replaced_at(state, a, status),
         "createdAt": render_timestamp(a.created_s),
         "reserved": a.reserved.to_json(),
         "ports": [p.to_json() for p in a.ports],
@@ -257,6 +199,19 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "revision": stored.modified_at,
         **_observed(state, a, status),
     }
+
+
+def _replaced_at(state: ClusterState, a: Allocation, status: AllocationStatus | None) -> str | None:
+    """Return when an allocation of a lost node is replaced, as far as a bystander can tell; None if it won't be."""
+    workload = keys.id_of_ref(a.workload)
+    record, node = state.workloads.get(workload), state.nodes.get(a.node)
+    is_waited_for = a.desired is Desired.RUN and node is not None and _is_out_of_reach(state, a, status)
+    if record is None or record.uid != a.workload.uid or not is_waited_for or a.workload.kind is Kind.DAEMON:
+        return None
+    assert node is not None
+    version = state.versions.get(keys.version_id(workload, a.version))
+    spec = record.workload.spec
+    return render_timestamp(node.changed_s + replaced_after_s(spec, version.workload.spec if version else spec))
 
 
 def ended(state: ClusterState, allocation_id: str) -> View | None:
@@ -305,15 +260,18 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
             "phase",
             "health",
             "attempt",
+            "failures",
             "message",
             "last_ending",
             "started_s",
             "next_attempt_s",
             "container_id",
             "address",
+            "containers",
         },
     )
     shown["restarts"] = status.attempt - 1
+    shown["crashLooping"] = status.is_crash_looping
     if _is_out_of_reach(state, a, status):
         shown["message"] = f"node {a.node} is lost: it was last seen {status.phase}"
         shown["phase"] = shown["health"] = "unknown"

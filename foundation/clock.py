@@ -14,6 +14,10 @@ class Clock(Protocol):
         """Seconds since the Unix epoch, which may jump: only for people to read, never to decide."""
         ...
 
+    def boot_s(self) -> float:
+        """Seconds since the machine's boot, on one clock for all its processes, which goes on while it is suspended."""
+        ...
+
     async def sleep(self, seconds: float) -> None: ...
 
 
@@ -25,6 +29,9 @@ class SystemClock:
 
     def wall_s(self) -> float:
         return time.time()
+
+    def boot_s(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -16,6 +16,7 @@ from manifests.workloads import WorkloadRef
 class Desired(StrEnum):
     RUN = "run"
     STOP = "stop"
+    SPARE = "spare"  # go on as before: its node was lost and its slot is another's, until one of the two is chosen
 
 
 class HostPort(Model):
@@ -40,6 +41,8 @@ class Allocation(Model):
     ports: tuple[HostPort, ...] = ()
     why: Choice  # why this node
     stop_reason: str = ""  # why it must end, for people
+    note: str = ""  # what became of it while its node was lost, for people
+    spared_attempt: int = 0  # the attempt that ran and was ready when it became a spare; 0: none
     created_s: Timestamp = Field(alias="createdAt")
     replaces: str | None = None  # the allocation whose slot it took over
     reschedules: int = 0  # how many allocations of this slot failed in a row before this one
@@ -90,15 +93,21 @@ class Health(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+MOST_LOG_TAIL_BYTES = 2048
+CRASH_LOOP_FAILURES = 2  # in a row: from then on restarts wait
+
+
 class Ending(Model):
     """How an attempt ended."""
 
     attempt: int
     exit_code: int | None = None  # None: it never ran
-    reason: str  # one word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, refused
+    # One word: exited, oomKilled, startFailed, imageFailed, unhealthy, timeout, lostByRuntime, sandboxLost, refused,
+    # disconnected
+    reason: str
     message: str = ""  # a sentence that says what to do
     container: str = ""  # the container of a group that ended it
-    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, at most 2 KiB in all
+    log_tail: tuple[str, ...] = ()  # the last lines that it wrote, plain text, at most MOST_LOG_TAIL_BYTES in all
     finished_s: Timestamp = Field(alias="finishedAt")
 
 
@@ -141,6 +150,12 @@ class AllocationStatus(Model):
     @property
     def is_ready(self) -> bool:
         return self.phase is Phase.RUNNING and self.health is Health.HEALTHY
+
+    @property
+    def is_crash_looping(self) -> bool:
+        """It has failed again and again, and is on its way to the next attempt."""
+        is_between = self.phase in (Phase.BACKOFF, Phase.PENDING, Phase.PULLING, Phase.STARTING)
+        return is_between and self.failures >= CRASH_LOOP_FAILURES
 
 
 def advance(status: AllocationStatus, phase: Phase, **changes: object) -> AllocationStatus:

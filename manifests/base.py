@@ -63,7 +63,7 @@ def _checked_label_key(key: str) -> str:
     return key
 
 
-def _checked_label_value(value: object) -> str:
+def checked_label_value(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         shown = str(value).lower() if isinstance(value, bool) else str(value)[:80]
         raise ValueError(f"a label's value is text: put {shown} in quotes")
@@ -98,7 +98,7 @@ def render_timestamp(seconds: float) -> str:
 Text = Annotated[str, AfterValidator(checked_text)]
 Name = Annotated[str, AfterValidator(_checked_name)]
 LabelKey = Annotated[str, AfterValidator(_checked_label_key)]
-LabelValue = Annotated[str, BeforeValidator(_checked_label_value)]
+LabelValue = Annotated[str, BeforeValidator(checked_label_value)]
 Labels = dict[LabelKey, LabelValue]
 Cpu = Annotated[int, BeforeValidator(parse_cpu), PlainSerializer(render_cpu, return_type=str)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(render_bytes, return_type=str)]

@@ -135,7 +135,9 @@ class RestartPolicy(StrEnum):
 class RestartSpec(Model):
     """Restarts in place: at once after the first exit, then after a doubling backoff.
 
-    More than `attempts` exits within `window` end the allocation as failed; the leader then reschedules it.
+    The backoff begins anew once an attempt has been healthy for twice `maxBackoff`, or for `window` if that is shorter.
+    More than `attempts` exits within `window` end the allocation as failed; the leader then reschedules it. Without a
+    policy of their own, sidecars are always restarted, and init containers until they have succeeded.
     """
 
     policy: RestartPolicy | None = None  # None: always for services and daemons, onFailure for jobs
@@ -251,6 +253,16 @@ class ContainerSpec(Model):
                     ("ports", at, "publish"),
                     "has no meaning with network: host, where each container port is a host port; leave it out",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _configs_have_places_of_their_own(self) -> Self:
+        places = set(self.env)
+        for at, mount in enumerate(self.configs):
+            field, place = ("path", mount.path) if mount.path is not None else ("env", mount.env or "")
+            if place in places:
+                raise FieldError(("configs", at, field), f"'{place}' is there twice: give each its own")
+            places.add(place)
         return self
 
     @model_validator(mode="after")

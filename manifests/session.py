@@ -83,6 +83,7 @@ class Assigned(Model):
     allocation: Allocation
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, str] = Field(default_factory=dict)  # the content of each config that it uses, by name
+    fence: int = 0  # the revision that created the allocation: greater than that of whatever it replaced
     ended: AllocationStatus | None = None  # how the node said it had ended: should it have forgotten, it doesn't rerun
 
 
@@ -114,6 +115,8 @@ class OpenLogs(Model):
     container: str = ""  # the one of a group
     follow: bool = False
     tail: int | None = None
+    timed: bool = False  # each line begins with when it was written, and a space
+    since: str = ""  # only lines from that time on, in the same form
 
 
 class MoreLogs(Model):

@@ -59,6 +59,19 @@ def parse_taint(text: str) -> Taint:
     return Taint(match[1], match[2] or "", effect)
 
 
+def parse_taint_name(text: str) -> tuple[str, Effect | None]:
+    """Return the key, and the effect if one is named, of taints to be removed.
+
+    >>> parse_taint_name("gpu"), parse_taint_name("gpu:noExecute")
+    (('gpu', None), ('gpu', <Effect.NO_EXECUTE: 'noExecute'>))
+    """
+    key, _, effect = text.partition(":")
+    known = next((e for e in Effect if e.lower() == effect.lower()), None)
+    if not re.fullmatch(_KEY, key) or (effect and known is None):
+        raise ValueError(f"'{text[:80]}' names no taint: write KEY, or KEY:noSchedule or KEY:noExecute for one effect")
+    return key, known
+
+
 def parse_toleration(text: str) -> Toleration:
     """Return the toleration.
 

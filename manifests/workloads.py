@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import reduce
 from operator import add
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
@@ -57,6 +57,13 @@ class WorkloadSpec(ContainerSpec):
     def members(self) -> Mapping[str, ContainerSpec]:
         """Return the containers that run beside each other, by name; a single one is called `main`."""
         return {member.name: member for member in self.containers} or {MAIN: self}
+
+    @property
+    def dead_after_s(self) -> float | None:
+        """Return how long its node may be without word before nothing of it may run any more; None: for ever."""
+        stop_after_s = self.on_disconnect.stop_after_s
+        grace_s = max(member.stop.grace_s for member in self.members.values())
+        return None if stop_after_s is None else stop_after_s + grace_s
 
     @property
     def is_group(self) -> bool:
@@ -289,7 +296,8 @@ def makes_new_version(old: Workload, new: Workload) -> bool:
 
 def template_of(spec: WorkloadSpec) -> dict[str, object]:
     """Return how a container of the workload runs, without how many there are, where and in which order."""
-    return spec.model_dump(by_alias=False, exclude=_NOT_OF_THE_TEMPLATE)
+    exclude: dict[str, Any] = dict.fromkeys(_NOT_OF_THE_TEMPLATE, True)
+    return spec.model_dump(by_alias=False, exclude=exclude | {"on_disconnect": {"replace_after_s", "keep"}})
 
 
 def with_template_of(workload: Workload, spec: WorkloadSpec) -> Workload:

@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.agent import Agent
 from agent.drivers.docker import DockerDriver
 from agent.folder import LocalFolder
+from agent.guard_process import GuardProcess
 from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
@@ -64,6 +65,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
                 machine=LocalMachine(),
                 clock=SystemClock(),
                 rng=random.Random(1),
+                guard=GuardProcess(options.data_dir),
             )
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(agent.run(), name="agent under test")

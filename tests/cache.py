@@ -1,6 +1,6 @@
 """A watch cache without a store, filled by hand: what the pure parts look at, one revision after the other."""
 
-import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from control_plane.state import ClusterState
@@ -20,7 +20,9 @@ class Cache:
         """Apply the writes as one revision."""
         self.revision = Revision(self.revision + 1)
         changes = [self._change(write) for write in writes]
-        asyncio.run(self.state._apply(changes, self.revision, is_first=False))
+        applying = self.state._apply(changes, self.revision, is_first=False)
+        with contextlib.suppress(StopIteration):  # it waits for nothing: a loop for each revision would be slow
+            applying.send(None)
         return self.revision
 
     def _change(self, write: Put | Delete) -> Change:

@@ -44,6 +44,7 @@ def assigned(
     ports: tuple[HostPort, ...] = (),
     node: str = "n1",
     created_s: float = 0.0,
+    content: dict[str, str] | None = None,
     **spec: Any,
 ) -> Assigned:
     """Return a desired allocation of a workload with that spec; by default busybox, asleep."""
@@ -68,6 +69,7 @@ def assigned(
             created_s=created_s,
         ),
         workload=workload,
+        configs=content or {},
     )
 
 
@@ -96,6 +98,7 @@ class ScriptedServer:
         self.logs: dict[int, bytes] = {}
         self.logs_ended: dict[int, str] = {}
         self.is_deaf = False  # answers nothing, as when one direction is cut
+        self.is_unwelcoming = False  # turns every agent away, as if the server were gone
         self.holds_assignments = False
         self._socket: web.WebSocketResponse | None = None
         self._changed = asyncio.Condition()
@@ -155,6 +158,15 @@ class ScriptedServer:
         if self._socket is not None:
             with suppress(ConnectionError):  # the agent is dead; its next one hears all of it anew
                 await self._socket.send_str(frame.to_bytes().decode())
+
+    async def send_all(self) -> None:
+        """Say everything that is desired."""
+        await self.send(Assignments(revision=self.revision, is_full=True, assigned=tuple(self.desired.values())))
+
+    async def cut_off(self) -> None:
+        """Break the session and take no new one until `is_unwelcoming` is False again."""
+        self.is_unwelcoming = True
+        await self.drop()
 
     async def _tell(self, *, assigned: tuple[Assigned, ...] = (), withdrawn: tuple[str, ...] = ()) -> None:
         self.revision += 1
@@ -222,6 +234,8 @@ class ScriptedServer:
     async def _handle(self, text: str, socket: web.WebSocketResponse) -> None:
         self.frames += 1
         match FROM_AGENT.validate_json(text):
+            case Hello() if self.is_unwelcoming:
+                await socket.close()
             case Hello() as hello:
                 self._socket = socket
                 await self._welcome(hello)
@@ -251,7 +265,7 @@ class ScriptedServer:
             )
         )
         if not self.holds_assignments:
-            await self.send(Assignments(revision=self.revision, is_full=True, assigned=tuple(self.desired.values())))
+            await self.send_all()
 
     def _take(self, statuses: tuple[AllocationStatus, ...]) -> None:
         self.statuses |= {status.id: status for status in statuses}

@@ -16,6 +16,9 @@ class StepClock:
     def wall_s(self) -> float:
         return self._now_s
 
+    def boot_s(self) -> float:
+        return self._now_s
+
     async def sleep(self, seconds: float) -> None:
         until_s = self._now_s + seconds
         async with self._moved:

@@ -145,9 +145,26 @@ class Client:
                     if line:
                         yield json.loads(line)
 
-    async def logs(self, allocation: str, *, follow: bool = False, tail: int | None = None) -> AsyncIterator[bytes]:
-        """Yield what an allocation wrote, as it comes."""
-        query = {"follow": str(follow).lower()}
+    async def logs(
+        self,
+        allocation: str,
+        *,
+        container: str = "",
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since: str = "",
+    ) -> AsyncIterator[bytes]:
+        """Yield what an allocation wrote, as it comes; of a group, what the named container wrote.
+
+        `timestamps`: each line begins with when it was written, and a space. The last of these, given as `since`, goes
+        on where a stream broke off, beginning with the line of that time.
+        """
+        query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
+        if since:
+            query["since"] = since
+        if container:
+            query["container"] = container
         if tail is not None:
             query["tail"] = str(tail)
         idle_s = None if follow else CALL_TIMEOUT_S

@@ -196,8 +196,10 @@ class DockerDriver:
             async for event in events:
                 yield ContainerId(event["Actor"]["ID"])
 
-    def logs(self, container: ContainerId, *, follow: bool, tail: int | None) -> AsyncGenerator[LogChunk, None]:
-        return self._api.logs(container, follow=follow, tail=tail)
+    def logs(
+        self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
+    ) -> AsyncGenerator[LogChunk, None]:
+        return self._api.logs(container, follow=follow, tail=tail, timed=timed, since=since)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""

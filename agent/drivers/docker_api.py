@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from agent.driver import ImageError, LogChunk
-from agent.drivers.docker_codec import Frames, Json, with_tag
+from agent.drivers.docker_codec import Frames, Json, to_unix_time, with_tag
 from agent.drivers.docker_http import Call, DockerHttp, StalledError
 from agent.drivers.docker_words import pull_failure
 from manifests.errors import DriverError, NotFoundError
@@ -130,12 +130,17 @@ class DockerApi:
             async for line in lines:
                 yield line
 
-    async def logs(self, container: str, *, follow: bool, tail: int | None) -> AsyncGenerator[LogChunk, None]:
+    async def logs(
+        self, container: str, *, follow: bool, tail: int | None, timed: bool, since: str
+    ) -> AsyncGenerator[LogChunk, None]:
         """Yield what it wrote. When following, silence has no limit: it may have nothing to say for days."""
         tail_text = "all" if tail is None else str(tail)
         params = {"stdout": "true", "stderr": "true", "tail": tail_text, "follow": str(follow).lower()}
+        params |= {"timestamps": "true"} if timed else {}
+        params |= {"since": to_unix_time(since)} if since else {}
         call = Call(f"read the logs of container {container}", "GET", f"/containers/{container}/logs", params)
-        async with aclosing(self._framed(call, idle_s=None if follow else self._http.timeout_s)) as chunks:
+        frames = Frames(is_timed=timed)
+        async with aclosing(self._framed(call, frames, idle_s=None if follow else self._http.timeout_s)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -148,15 +153,14 @@ class DockerApi:
         """Start the prepared command and yield what it writes until it ends; the caller bounds the time."""
         body: Json = {"Detach": False, "Tty": False}
         call = Call("run a command in a container", "POST", f"/exec/{execution}/start", body=body)
-        async with aclosing(self._framed(call, idle_s=None)) as chunks:
+        async with aclosing(self._framed(call, Frames(), idle_s=None)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def exec_inspect(self, execution: str) -> Json:
         return await self._http.object(Call("ask how a command ended", "GET", f"/exec/{execution}/json"))
 
-    async def _framed(self, call: Call, *, idle_s: float | None) -> AsyncGenerator[LogChunk, None]:
-        frames = Frames()
+    async def _framed(self, call: Call, frames: Frames, *, idle_s: float | None) -> AsyncGenerator[LogChunk, None]:
         async with aclosing(self._http.chunks(call, idle_s=idle_s)) as chunks:
             async for data in chunks:
                 for chunk in frames.feed(data):

@@ -1,9 +1,11 @@
 """Between the driver's words and the Docker Engine's JSON: pure, no I/O. Used by agent.drivers.docker alone."""
 
+import calendar
 import re
 import struct
 from collections.abc import Mapping
 from datetime import datetime
+from time import strptime
 from typing import Any, TypeAlias
 
 from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
@@ -163,6 +165,7 @@ def with_tag(image: str) -> str:
 
 
 _HEADER = struct.Struct(">BxxxI")
+TIME_BYTES = len("2026-11-24T22:15:00.123456789Z ")
 _STREAMS = {0: "stdout", 1: "stdout", 2: "stderr", 3: "stderr"}  # 3 is dockerd's own complaint
 
 
@@ -170,13 +173,17 @@ class Frames:
     """Takes apart Docker's multiplexed output: 8 bytes of header (stream, length), then that many bytes.
 
     Chunks may be cut anywhere. Payload is passed on as it comes, so that a huge frame is never held whole; what comes
-    together of one stream, a frame for each line, is passed on together.
+    together of one stream, a frame for each line, is passed on together. Docker splits long lines into several frames;
+    `is_timed` says that each begins with a time, which is left out where a line only goes on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_timed: bool = False) -> None:
+        self._is_timed = is_timed
         self._header = b""
         self._stream = ""
         self._left = 0
+        self._skip = 0  # bytes of the frame that are left out
+        self._is_within_line: dict[str, bool] = {}  # by stream: its last frame didn't end one
 
     def feed(self, data: bytes) -> list[LogChunk]:
         """Return what the bytes complete, in order."""
@@ -188,6 +195,10 @@ class Frames:
                 piece = data[at : at + self._left]
                 self._left -= len(piece)
                 at += len(piece)
+                piece, self._skip = piece[self._skip :], max(0, self._skip - len(piece))
+                if not piece:
+                    continue
+                self._is_within_line[self._stream] = not piece.endswith(b"\n")
                 if not runs or runs[-1][0] != self._stream:
                     runs.append((self._stream, []))
                 runs[-1][1].append(piece)
@@ -207,3 +218,14 @@ class Frames:
                 fix="Was the container created with a terminal by someone else? Read it with `docker logs`.",
             )
         self._stream, self._left = _STREAMS[kind], length
+        self._skip = TIME_BYTES if self._is_timed and self._is_within_line.get(self._stream) else 0
+
+
+def to_unix_time(time: str) -> str:
+    """Return the time as Docker takes it in queries: seconds since the epoch, exact to the nanosecond.
+
+    >>> to_unix_time("1970-01-01T00:01:00.000000007Z")
+    '60.000000007'
+    """
+    whole, _, fraction = time.rstrip("Z").partition(".")
+    return f"{calendar.timegm(strptime(whole, '%Y-%m-%dT%H:%M:%S'))}.{fraction:0<9}"

@@ -1,5 +1,7 @@
 """Allocations: where they are and how, and what their containers write."""
 
+import re
+
 from aiohttp import ClientError, web
 
 from control_plane import views
@@ -13,6 +15,7 @@ from manifests.session import CloseStream, MoreLogs, OpenLogs
 
 FORWARDED = "X-Wherry-Forwarded"  # set by a server that asks on: the next one must answer by itself
 MOST_TAIL = 1_000_000
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 
 
 async def list_allocations(request: web.Request) -> web.Response:
@@ -57,12 +60,30 @@ async def logs(request: web.Request) -> web.StreamResponse:
     if served is None:
         return await _ask_on(request, context, allocation)
     number = served.logs.open()
-    ask = OpenLogs(stream=number, allocation=allocation.id, follow=flag(request, "follow"), tail=tail)
+    ask = OpenLogs(
+        stream=number,
+        allocation=allocation.id,
+        container=request.query.get("container", ""),
+        follow=flag(request, "follow"),
+        tail=tail,
+        timed=flag(request, "timestamps"),
+        since=_since_of(request),
+    )
     try:
         await served.connection.send(ask)
         return await _pass_on(request, served, number)
     finally:
         served.logs.close(number)
+
+
+def _since_of(request: web.Request) -> str:
+    """Return the time from which on lines are asked for, as the log writes times; nothing if all are."""
+    text = request.query.get("since", "")
+    if not text:
+        return ""
+    if not _TIME.fullmatch(text):
+        raise UsageError(f"since={text[:40]} is not a time", fix="Write for example 2026-11-24T22:15:00.123456789Z.")
+    return text
 
 
 async def _pass_on(request: web.Request, served: ServedSession, number: int) -> web.StreamResponse:

@@ -1,17 +1,20 @@
 """Reads what callers send: JSON bodies, manifests within them, and parameters of the query. All bounded and checked."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from control_plane import keys
 from control_plane.store.protocol import Revision
-from manifests.configs import Config
+from manifests.base import Model
 from manifests.documents import invalid, read_document
 from manifests.errors import UsageError
-from manifests.problems import Problem
-from manifests.workloads import Workload
+from manifests.problems import Problem, problems_of
+from manifests.workloads import Document
+
+M = TypeVar("M", bound=Model)
 
 MOST_BODY_BYTES = 3 * 2**20
 
@@ -27,27 +30,32 @@ async def json_object(request: web.Request) -> dict[str, Any]:
     return body
 
 
-def workloads_of(documents: object) -> list[Workload]:
+def model_of(body: dict[str, Any], model: type[M]) -> M:
+    """Return the body as that model. Raises InvalidError, which names each wrong field."""
+    try:
+        return model.model_validate(body, by_name=False, by_alias=True)
+    except ValidationError as error:
+        raise invalid(problems_of(error, model), "the request") from error
+
+
+def documents_of(documents: object) -> list[Document]:
     """Return the manifests as models. Raises InvalidError with every problem of every document."""
     if not isinstance(documents, list) or not documents:
         raise UsageError("there is nothing to apply", fix='Send {"documents": [MANIFEST, ...]}.')
-    workloads: dict[str, Workload] = {}
+    found: dict[str, Document] = {}
     problems: list[Problem] = []
     for number, document in enumerate(documents):
         read = read_document(document)
         if isinstance(read, list):
             problems += [fault.problem(number) for fault in read]
             continue
-        if isinstance(read, Config):
-            problems.append(Problem(number, "kind", "a Config can't be applied yet"))
-            continue
         key = keys.id_of_metadata(read.kind, read.metadata)
-        if key in workloads:
+        if key in found:
             problems.append(Problem(number, "metadata.name", f"{key} is there twice"))
-        workloads[key] = read
+        found[key] = read
     if problems:
         raise invalid(problems, f"document {problems[0].document + 1}" if len(documents) > 1 else "")
-    return list(workloads.values())
+    return list(found.values())
 
 
 def expected_revision(request: web.Request) -> Revision | None:

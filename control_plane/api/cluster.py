@@ -2,10 +2,9 @@
 
 from aiohttp import web
 
-from control_plane import views
+from control_plane import node_views, views
 from control_plane.api.bodies import json_object
 from control_plane.api.context import context_of
-from control_plane.api.guard import ROLE
 from manifests.base import checked_text
 from manifests.errors import UsageError
 
@@ -31,8 +30,8 @@ async def show(request: web.Request) -> web.Response:
             "isLeading": context.membership.is_leading,
             "hasStore": context.membership.has_lease,
             "revision": state.revision,
+            "brake": node_views.brake(state),
             "frozen": views.frozen(state),
-            "brake": views.brake(state),
         }
     )
 
@@ -47,7 +46,7 @@ async def freeze(request: web.Request) -> web.Response:
         checked_text(reason)
     except ValueError as error:
         raise UsageError("the reason can't be used", why=str(error)) from error
-    await context_of(request).freeze_writer.freeze(by=request[ROLE].value, reason=reason)
+    await context_of(request).freeze_writer.freeze(reason)
     return await show(request)
 
 

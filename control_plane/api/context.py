@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
+from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
+from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
@@ -22,6 +24,8 @@ class Context:
     store: Store
     state: ClusterState
     workload_writer: WorkloadWriter
+    config_writer: ConfigWriter
+    rollout_writer: RolloutWriter
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter

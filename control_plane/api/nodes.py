@@ -2,24 +2,31 @@
 
 from aiohttp import web
 
-from control_plane import views
+from control_plane import node_views
+from control_plane.api.bodies import flag, json_object, model_of
 from control_plane.api.context import context_of
+from control_plane.controllers.drain_plan import plan_drain
+from control_plane.state import ClusterState
 from manifests.errors import NotFoundError
+from manifests.node_changes import DrainRequest, NodePatch
 
 
 async def list_nodes(request: web.Request) -> web.Response:
     state = context_of(request).state
-    items = [views.node(state, name) for name in sorted(state.nodes.ids())]
+    items = [node_views.node(state, name) for name in sorted(state.nodes.ids())]
     return web.json_response({"revision": state.revision, "items": items})
 
 
 async def show(request: web.Request) -> web.Response:
     state, name = context_of(request).state, request.match_info["name"]
-    view = views.node(state, name)
-    if view is None:
+    _known_node(state, name)
+    return web.json_response(node_views.node(state, name))
+
+
+def _known_node(state: ClusterState, name: str) -> None:
+    if name not in state.nodes:
         known = ", ".join(sorted(state.nodes.ids())) or "none"
         raise NotFoundError(f"there is no node {name}", why=f"the nodes are: {known}")
-    return web.json_response(view)
 
 
 async def cordon(request: web.Request) -> web.Response:
@@ -27,11 +34,24 @@ async def cordon(request: web.Request) -> web.Response:
 
 
 async def uncordon(request: web.Request) -> web.Response:
-    return await _intend(request, is_cordoned=False, is_draining=False)
+    return await _intend(request, is_cordoned=False, is_draining=False, drain_deadline_s=None)
 
 
 async def drain(request: web.Request) -> web.Response:
-    return await _intend(request, is_cordoned=True, is_draining=True)
+    """Begin a drain, or say what it would do."""
+    asked = model_of(await json_object(request) if request.can_read_body else {}, DrainRequest)
+    if flag(request, "dryRun"):
+        state, name = context_of(request).state, request.match_info["name"]
+        _known_node(state, name)
+        return web.json_response(node_views.drain_plan(plan_drain(state, name)))
+    return await _intend(request, is_cordoned=True, is_draining=True, drain_deadline_s=asked.deadline_s)
+
+
+async def change(request: web.Request) -> web.Response:
+    """Change its labels, taints and metadata."""
+    patch = model_of(await json_object(request), NodePatch)
+    await context_of(request).node_writer.change(request.match_info["name"], patch)
+    return await show(request)
 
 
 async def confirm_lost(request: web.Request) -> web.Response:
@@ -45,7 +65,7 @@ async def release(request: web.Request) -> web.Response:
     return await show(request)
 
 
-async def _intend(request: web.Request, **changes: bool) -> web.Response:
+async def _intend(request: web.Request, **changes: object) -> web.Response:
     await context_of(request).node_writer.set_intent(request.match_info["name"], **changes)
     return await show(request)
 

@@ -2,7 +2,19 @@
 
 from aiohttp import web
 
-from control_plane.api import allocations, cluster, events, nodes, pages, servers, session, watch, workloads
+from control_plane.api import (
+    allocations,
+    cluster,
+    configs,
+    events,
+    nodes,
+    pages,
+    rollouts,
+    servers,
+    session,
+    watch,
+    workloads,
+)
 from control_plane.api.bodies import MOST_BODY_BYTES
 from control_plane.api.context import CONTEXT, Context
 from control_plane.api.guard import ROLES, Handler, add_headers, guard
@@ -23,6 +35,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/snapshot", servers.snapshot, ADMIN),
     ("GET", "/v1/nodes", nodes.list_nodes, ADMIN),
     ("GET", "/v1/nodes/{name}", nodes.show, ADMIN),
+    ("PATCH", "/v1/nodes/{name}", nodes.change, ADMIN),
     ("POST", "/v1/nodes/{name}/cordon", nodes.cordon, ADMIN),
     ("POST", "/v1/nodes/{name}/uncordon", nodes.uncordon, ADMIN),
     ("POST", "/v1/nodes/{name}/drain", nodes.drain, ADMIN),
@@ -34,6 +47,11 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("PUT", _WORKLOAD, workloads.put, ADMIN),
     ("DELETE", _WORKLOAD, workloads.delete, ADMIN),
     ("POST", _WORKLOAD + "/scale", workloads.scale, ADMIN),
+    ("POST", _WORKLOAD + "/rollout/{action}", rollouts.act, ADMIN),
+    ("GET", _WORKLOAD + "/versions", rollouts.list_versions, ADMIN),
+    ("GET", "/v1/configs", configs.list_configs, ADMIN),
+    ("GET", "/v1/configs/{namespace}/{name}", configs.show, ADMIN),
+    ("DELETE", "/v1/configs/{namespace}/{name}", configs.delete, ADMIN),
     ("POST", _WORKLOAD + "/run", workloads.run, ADMIN),
     ("POST", "/v1/apply", workloads.apply, ADMIN),
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),

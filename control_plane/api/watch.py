@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from aiohttp import web
 
-from control_plane import event_views, keys, views
+from control_plane import event_views, keys, node_views, rollout_views, views
 from control_plane.api.bodies import whole_number
 from control_plane.api.context import Context, context_of
 from control_plane.api.guard import GENERATION
@@ -14,7 +14,7 @@ from control_plane.changes import Subscription, View, ViewKey
 from manifests.errors import CompactedError, UsageError
 
 PROGRESS_EVERY_S = 10.0
-TYPES = frozenset({"node", "workload", "allocation", "event"})
+TYPES = frozenset({"node", "workload", "allocation", "event", "config"})
 
 
 async def watch(request: web.Request) -> web.StreamResponse:
@@ -66,6 +66,7 @@ def _all_keys(context: Context) -> Iterator[ViewKey]:
     yield from (("node", i) for i in sorted(state.nodes.ids()))
     yield from (("workload", i) for i in sorted(state.workloads.ids()))
     yield from (("allocation", i) for i in sorted(state.allocations.ids()))
+    yield from (("config", i) for i in sorted(state.configs.ids()))
 
 
 async def _changes(
@@ -91,10 +92,11 @@ async def _changes(
 
 
 _SHOW = {
-    "node": views.node,
+    "node": node_views.node,
     "workload": views.workload,
     "allocation": views.allocation,
     "event": event_views.stored,
+    "config": rollout_views.config,
 }
 
 
@@ -116,6 +118,9 @@ def _name(type_: str, object_id: str) -> View:
     if type_ == "workload":
         namespace, kind, name = object_id.split("/")
         return {"namespace": namespace, "kind": keys.KINDS[kind], "name": name}
+    if type_ == "config":
+        namespace, _, name = object_id.partition("/")
+        return {"namespace": namespace, "kind": "Config", "name": name}
     return {"id" if type_ == "allocation" else "name": object_id}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from aiohttp import web
 
 from control_plane import keys, views
-from control_plane.api.bodies import expected_revision, json_object, workloads_of
+from control_plane.api.bodies import documents_of, expected_revision, json_object
 from control_plane.api.context import context_of
-from control_plane.desired.workloads import Result
+from control_plane.desired.versions import Result
 from manifests.errors import NotFoundError, UsageError
 
 MOST_REPLICAS = 10_000
@@ -31,7 +31,7 @@ def _matches(workload: str, namespace: str | None, kind: str | None) -> bool:
 
 
 async def show(request: web.Request) -> web.Response:
-    workload = _id_of(request)
+    workload = id_of(request)
     view = views.workload(context_of(request).state, workload)
     if view is None:
         namespace, kind, name = workload.split("/")
@@ -46,23 +46,23 @@ async def apply(request: web.Request) -> web.Response:
     if unknown or not isinstance(dry_run, bool):
         wrong = ", ".join(sorted(unknown)) or "dryRun"
         raise UsageError(f"the body's {wrong} can't be used", fix='Send {"documents": [...], "dryRun": false}.')
-    workloads = workloads_of(body.get("documents"))
-    revision, results = await context_of(request).workload_writer.apply(workloads, dry_run=dry_run)
-    return web.json_response({"revision": revision, "results": [_shown(r) for r in results]})
+    documents = documents_of(body.get("documents"))
+    revision, results = await context_of(request).workload_writer.apply(documents, dry_run=dry_run)
+    return web.json_response({"revision": revision, "results": [shown(r) for r in results]})
 
 
 async def put(request: web.Request) -> web.Response:
-    workloads = workloads_of([await json_object(request)])
-    workload = workloads[0]
-    if keys.id_of_metadata(workload.kind, workload.metadata) != _id_of(request):
+    documents = documents_of([await json_object(request)])
+    workload = documents[0]
+    if keys.id_of_metadata(workload.kind, workload.metadata) != id_of(request):
         raise UsageError("the manifest is of another workload than the path", fix="Make them agree.")
     expected = expected_revision(request)
-    _, results = await context_of(request).workload_writer.apply(workloads, expected=expected)
-    return web.json_response(_shown(results[0]))
+    _, results = await context_of(request).workload_writer.apply(documents, expected=expected)
+    return web.json_response(shown(results[0]))
 
 
 async def delete(request: web.Request) -> web.Response:
-    revision = await context_of(request).workload_writer.delete(_id_of(request), expected=expected_revision(request))
+    revision = await context_of(request).workload_writer.delete(id_of(request), expected=expected_revision(request))
     return web.json_response({"revision": revision}, status=202)
 
 
@@ -72,18 +72,18 @@ async def scale(request: web.Request) -> web.Response:
     if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= MOST_REPLICAS:
         why = f"it is {json.dumps(replicas)}"
         raise UsageError(f"replicas must be a whole number from 0 to {MOST_REPLICAS}", why=why)
-    _, result = await context_of(request).workload_writer.scale(_id_of(request), replicas)
-    return web.json_response(_shown(result))
+    _, result = await context_of(request).workload_writer.scale(id_of(request), replicas)
+    return web.json_response(shown(result))
 
 
 async def run(request: web.Request) -> web.Response:
-    revision, job = await context_of(request).cron_runner.run(_id_of(request))
+    revision, job = await context_of(request).cron_runner.run(id_of(request))
     ref = job.record.ref
     answer = {"namespace": ref.namespace, "kind": ref.kind, "name": ref.name, "revision": revision}
     return web.json_response(answer, status=201)
 
 
-def _id_of(request: web.Request) -> str:
+def id_of(request: web.Request) -> str:
     info = request.match_info
     return keys.workload_id(info["namespace"], _known_kind(info["kind"]), info["name"])
 
@@ -94,7 +94,7 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
-def _shown(result: Result) -> dict[str, Any]:
+def shown(result: Result) -> dict[str, Any]:
     return {
         "namespace": result.namespace,
         "kind": result.kind,

@@ -29,6 +29,7 @@ class Ages:
                     self._note("ready", change.id, is_so=status.is_ready)
                 case NodeStatus() as node:
                     self._note("lost", change.id, is_so=node.liveness is Liveness.LOST)
+                    self._note("back", change.id, is_so=node.liveness is Liveness.READY)
                 case NodeIntent() as intent:
                     self._note_drain(change.old, intent)
                 case None if change.table == "intent":
@@ -38,6 +39,7 @@ class Ages:
                     self._note("ready", change.id, is_so=False)
                 case None if change.table == "node":
                     self._note("lost", change.id, is_so=False)
+                    self._note("back", change.id, is_so=False)
                 case _:
                     pass
 
@@ -51,8 +53,13 @@ class Ages:
         return self._age("ready", allocation, is_so=status is not None and status.is_ready)
 
     def lost_for_s(self, node: str) -> float:
+        """Return for how long the node has been known to be lost, or gone altogether."""
         status = self._state.nodes.get(node)
-        return self._age("lost", node, is_so=status is not None and status.liveness is Liveness.LOST)
+        return self._age("lost", node, is_so=status is None or status.liveness is Liveness.LOST)
+
+    def back_for_s(self, node: str) -> float:
+        status = self._state.nodes.get(node)
+        return self._age("back", node, is_so=status is not None and status.liveness is Liveness.READY)
 
     def draining_for_s(self, node: str) -> float:
         """Return for how long it has been known that the node is to be drained by its present deadline."""

@@ -52,6 +52,7 @@ class _Posts:
     lost: tuple[Seen, ...]  # on lost nodes, of any version: they wait there
     leaving: int  # are on their way out, for their node's next one: it is asked for when they are last seen
     vacant: tuple[NodeView, ...]
+    homes: frozenset[str]  # the nodes that have one, or take work and should
 
     @property
     def waiting_nodes(self) -> list[NodeView]:
@@ -121,6 +122,8 @@ def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _
         fresh=tuple(s for s in held if s.allocation.version == course.target.version),
         old=tuple(s for s in held if s.allocation.version != course.target.version),
         lost=tuple(lost),
+        homes=frozenset(s.allocation.node for s in held)
+        | {n.name for n in matching.values() if n.eligibility is Eligibility.READY},
         leaving=sum(not s.is_wanted and s.node not in _NONE_TO_COME for s in seen),
         vacant=tuple(n for n in matching.values() if n.name not in occupied and n.eligibility is not Eligibility.LOST),
     )
@@ -143,7 +146,7 @@ def _backoff(course: Course, s: Seen) -> float:
 
 def _tally(course: Course, posts: _Posts, blocked: Sequence[Blocked]) -> Tally:
     return Tally(
-        wanted=len(posts.fresh) + len(posts.old) + len(posts.waiting_nodes),
+        wanted=len(posts.homes),
         held=len(posts.fresh),
         available=sum(is_available(s, course.update) for s in posts.fresh),
         old=len(posts.old),

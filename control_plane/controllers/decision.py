@@ -34,6 +34,8 @@ class Seen:
     ended_for_s: float = 0.0  # how long this leader has known its end
     ready_for_s: float = 0.0  # how long this leader has known it to be ready
     lost_for_s: float = 0.0  # how long this leader has known its node to be lost
+    back_for_s: float = 0.0  # how long this leader has known its node to be there
+    is_awaited: bool = False  # its node is lost, and it isn't given up yet
     leaving: Leaving | None = None  # then its node counts as being drained
 
     @property
@@ -58,7 +60,7 @@ class Seen:
 
     @property
     def is_out_of_reach(self) -> bool:
-        return not self.has_ended and self.node in (None, Eligibility.LOST)
+        return not self.has_ended and self.node in (None, Eligibility.LOST) and not self.is_awaited
 
     @property
     def is_ready(self) -> bool:
@@ -112,6 +114,7 @@ class Decision:
     cron: CronState | None = None  # to be recorded, together with the new slot's job; None: leave it as it is
     cancels: tuple[Cancel, ...] = ()
     deletes: tuple[WorkloadRecord, ...] = ()  # jobs of a CronJob
+    turns: tuple[Allocation, ...] = ()  # with what is desired of them from now on: to be spares, or to run again
     rollout: Rollout | None = None  # to be recorded; None: leave what is recorded as it is
     again_after_s: float | None = None  # look again then, even if nothing changes
 
@@ -123,7 +126,7 @@ def removals_of(seen: Iterable[Seen]) -> tuple[Allocation, ...]:
 
 def retire(seen: Sequence[Seen], reason: str) -> Decision:
     """Decide for allocations whose workload is gone: stop them all, and remove what has ended."""
-    stops = tuple(Stop(s.allocation, reason) for s in seen if s.is_wanted)
+    stops = tuple(Stop(s.allocation, reason) for s in seen if s.allocation.desired is not Desired.STOP)
     return Decision(stops=stops, removals=removals_of(seen))
 
 

@@ -15,6 +15,7 @@ from control_plane.controllers.writes import Unit
 from control_plane.records import EndedAllocation, EventRecord
 from control_plane.state import ClusterState, Stored, Table
 from control_plane.store.protocol import Compare, Delete, ModifiedAt
+from manifests.workloads import VersionRecord, WorkloadRecord
 
 KEPT_VERSIONS = 10  # of each workload, the newest; those that are in use stay besides
 KEPT_EVENTS = 50  # of each workload, node and server, the newest
@@ -25,6 +26,7 @@ KEPT_EVENTS_IN_ALL = 5000
 def garbage_of(state: ClusterState) -> Iterator[Unit]:
     """Yield the deletions of all that is left over, each on its own."""
     yield from _versions(state)
+    yield from _config_versions(state)
     yield from _workload_statuses(state)
     yield from _cron_states(state)
     yield from _statuses(state)
@@ -42,13 +44,14 @@ def _versions(state: ClusterState) -> Iterator[Unit]:
         record = state.workloads.get(workload)
         if state.is_unreadable(keys.WORKLOADS + workload) or _has_unreadable_allocations(state):
             continue
+        old = [v for v, of in state.versions_of(workload).items() if _is_old(v, of, record)]
+        if not old:
+            continue
         used = {a.version for a in state.allocations_of(workload)} | kept_versions[workload]
         if record is None:
-            old = [] if used else list(state.versions_of(workload))
+            old = [] if used else old
         else:
             used |= _named_by(state, workload, record.version, record.promoted)
-            versions = state.versions_of(workload).items()
-            old = [v for v, kept in versions if kept.uid != record.uid or v <= record.version - KEPT_VERSIONS]
         needed = (
             ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
             ModifiedAt(keys.WORKLOAD_STATUSES + workload, state.workload_statuses.modified_at(workload)),
@@ -59,10 +62,32 @@ def _versions(state: ClusterState) -> Iterator[Unit]:
                 yield _deletion(stored, *needed)
 
 
+def _is_old(version: int, of: VersionRecord, record: WorkloadRecord | None) -> bool:
+    return record is None or of.uid != record.uid or version <= record.version - KEPT_VERSIONS
+
+
 def _named_by(state: ClusterState, workload: str, version: int, promoted: int) -> set[int]:
     status = state.workload_statuses.get(workload)
     rollout = status.rollout if status else None
     return {version, promoted, *((rollout.version, rollout.target, rollout.last_healthy) if rollout else ())}
+
+
+def _config_versions(state: ClusterState) -> Iterator[Unit]:
+    """Yield contents that no kept version of a workload names, and that aren't a config's present one.
+
+    Whoever names one anew, as an undo does, writes it once more: so the compare fails, and it stays.
+    """
+    if any(key.startswith((keys.VERSIONS, keys.CONFIGS)) for key in state.quarantined):
+        return
+    needed = {keys.config_version_id(id_, c.version) for id_ in state.configs.ids() if (c := state.configs.get(id_))}
+    for version in state.versions.values():
+        namespace = version.workload.metadata.namespace
+        needed |= {keys.config_version_id(keys.config_id(namespace, n), v) for n, v in version.configs.items()}
+    for id_ in sorted(set(state.config_versions.ids()) - needed):
+        stored = state.config_versions.stored(id_)
+        name = keys.place_of(id_)
+        if stored:
+            yield _deletion(stored, ModifiedAt(keys.CONFIGS + name, state.configs.modified_at(name)))
 
 
 def _has_unreadable_allocations(state: ClusterState) -> bool:
@@ -131,6 +156,8 @@ def _is_there(state: ClusterState, place: str) -> bool:
     if place.startswith(keys.node_place("")):
         name = place.removeprefix(keys.node_place(""))
         return name in state.nodes or state.is_unreadable(keys.NODES + name)
+    if place.startswith(keys.cluster_place("")):
+        return True
     if place.startswith(keys.server_place("")):
         return any(server.name == place.removeprefix(keys.server_place("")) for server in state.servers.values())
     return place in state.workloads or state.is_unreadable(keys.WORKLOADS + place)

@@ -28,6 +28,7 @@ from control_plane.controllers.writes import (
     status_unit,
     stop_unit,
     transactions,
+    turn_unit,
 )
 from control_plane.dependencies import dependencies_of, unmet
 from control_plane.state import ClusterState
@@ -35,6 +36,7 @@ from control_plane.store.protocol import Compare, CreatedAt, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
+from manifests.allocations import Desired
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
 from scheduler.model import Placement, Plan, Snapshot
@@ -152,12 +154,13 @@ class Leader:
 
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
-        units = [stop_unit(stop) for d in decisions.values() for stop in d.stops]
+        units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
+        units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
             units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
-        units += cron_units(self._state, decisions, self._clock.wall_s())
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
+        units += cron_units(self._state, decisions, self._clock.wall_s())
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
@@ -213,6 +216,7 @@ class _DeposedError(Exception):
 def _without_stopped(snapshot: Snapshot, decisions: Iterable[Decision]) -> Snapshot:
     """Return the snapshot in which what is being stopped still holds its resources, but is no longer wanted."""
     stopped = {stop.allocation.id for d in decisions for stop in d.stops}
+    stopped |= {a.id for d in decisions for a in d.turns if a.desired is not Desired.RUN}
     if not stopped:
         return snapshot
     allocations = tuple(replace(a, is_wanted=False) if a.id in stopped else a for a in snapshot.allocations)

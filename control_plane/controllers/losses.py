@@ -97,6 +97,8 @@ class LossWatch:
         if record and (heard - self._heard) & set(record.nodes):
             self._silences.give_time()  # some come back: the others may be about to
         self._heard = heard
+        if record is None and len(heard) == len(self._state.nodes):
+            return Verdict((), ())  # as nearly always
         if record is None:
             self._braked_since = None
         elif self._braked_since is None:

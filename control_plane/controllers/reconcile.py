@@ -7,6 +7,7 @@ from control_plane.controllers.adoption import adopt
 from control_plane.controllers.crons import CronSight, delete_jobs, reconcile_cron
 from control_plane.controllers.daemons import progress_of_daemon, reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen, Stop, retire, soonest
+from control_plane.controllers.disconnected import reconcile_around
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.rollouts import Course, Progress, course_of
 from control_plane.controllers.services import progress_of_service, reconcile_service
@@ -55,7 +56,7 @@ def reconcile(sight: Sight) -> Decision:
     former = [s for s in sight.seen if s.allocation.workload.uid != record.uid]
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
     instead = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present)
-    decision = _by_deadlines(instead or _by_kind(record, present), present.seen)
+    decision = _by_deadlines(instead or _around(record, present), present.seen)
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
@@ -98,7 +99,7 @@ def _daemon_nodes(record: WorkloadRecord, sight: Sight) -> list[NodeView]:
 
 def progress_of(sight: Sight) -> Progress | None:
     """Return how far the workload's rollout is; None where none is under way, or time doesn't count against it."""
-    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon):
+    if sight.record is None or not isinstance(sight.record.workload, Service | Daemon) or _waiting(sight):
         return None
     course = sight.course
     if course.rollout.state is not RolloutState.PROGRESSING or course.record.paused:
@@ -108,6 +109,15 @@ def progress_of(sight: Sight) -> Progress | None:
         return None
     measure = progress_of_service if isinstance(sight.record.workload, Service) else progress_of_daemon
     return measure(course, mine)
+
+
+def _around(record: WorkloadRecord, sight: Sight) -> Decision:
+    """Services and jobs follow what onDisconnect says; a daemon's allocation waits on its node."""
+    if isinstance(record.workload, Daemon | CronJob):
+        return _by_kind(record, sight)
+    return reconcile_around(
+        record, sight.seen, sight.versions, lambda seen: _by_kind(record, replace(sight, seen=seen))
+    )
 
 
 def _by_kind(record: WorkloadRecord, sight: Sight) -> Decision:

@@ -111,9 +111,7 @@ def course_of(record: WorkloadRecord, said: Rollout | None, versions: Mapping[in
     if target is None:  # what it went back to can't be read any more: the user's own version is all there is
         rollout = rollout.model_copy(update={"target": record.version, "state": RolloutState.FAILED})
         target = record
-    others = [v for v in reversed(rollout.healthy) if v != rollout.target] if not rollout.is_over else []
-    if rollout.target in rollout.healthy:
-        others = []
+    others = [] if rollout.target in rollout.healthy else reversed(rollout.healthy)
     known = (_at_version(record, v, versions) for v in others)
     return Course(record, rollout, target, next((r for r in known if r), None))
 
@@ -174,7 +172,9 @@ def advanced(course: Course, tally: Tally, mode: Mode, stalled_for_s: float) -> 
     """Return the course after what has come about by now: done, promoted, paused, failed or turned back."""
     rollout, record = course.rollout, course.record
     if rollout.is_over:
-        return course
+        is_untried = rollout.target not in rollout.healthy  # it ended where there was nothing to run
+        state = RolloutState.PROGRESSING
+        return _with(course, rollout.model_copy(update={"state": state})) if is_untried and tally.wanted else course
     if tally.available >= tally.wanted and tally.held >= tally.wanted and not tally.old:
         return _with(course, _done(rollout, has_run=tally.wanted > 0))
     if rollout.state in _OPEN and record.paused != (rollout.state is RolloutState.PAUSED):
@@ -201,7 +201,9 @@ def _at_canaries(course: Course, tally: Tally, stalled_for_s: float) -> Course:
         if course.promotes_itself:
             state = RolloutState.PROGRESSING
             return _with(course, rollout.model_copy(update={"state": state, "message": "", "promoted": True}))
-        message = f"{_counted(tally.available, 'canary', 'canaries')} of version {rollout.target} wait to be promoted"
+        who = "1 canary" if tally.available == 1 else f"{tally.available} canaries"
+        verb = "waits" if tally.available == 1 else "wait"
+        message = f"{who} of version {rollout.target} {verb} to be promoted"
         return _with(course, rollout.model_copy(update={"state": RolloutState.WAITING, "message": message}))
     if rollout.state is RolloutState.WAITING:
         return _with(course, rollout.model_copy(update={"state": RolloutState.PROGRESSING, "message": ""}))
@@ -248,9 +250,5 @@ def _turned_back(course: Course, tally: Tally, message: str) -> Course | None:
 
 
 def _with(course: Course, rollout: Rollout) -> Course:
-    fallback = None if rollout.is_over else course.fallback
+    fallback = None if rollout.target in rollout.healthy else course.fallback
     return Course(course.record, rollout, course.target, fallback)
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"1 {one}" if count == 1 else f"{count} {many}"

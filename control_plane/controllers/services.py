@@ -80,8 +80,8 @@ def reconcile_service(
     mode = _mode(course, slots)
     course, note = _with_stop_first(course, slots, mode, seen, blocked)
     bounds = _bounds(course, mode)
-    surplus = _surplus(course, slots, mode, bounds)
     outgoing = _outgoing(course, slots, mode, bounds)
+    surplus = _surplus(course, slots, mode, bounds, outgoing)
     asks, successions = _asks(course, slots, mode, bounds)
     backoffs = [
         left for s in (*slots.fresh, *slots.old) if s.phase is Phase.FAILED and (left := _backoff(course, s)) > 0
@@ -219,15 +219,16 @@ def _by_worth(course: Course, allocations: Iterable[Seen]) -> list[Seen]:
     return sorted(allocations, key=worth)
 
 
-def _surplus(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds) -> list[Seen]:
-    """Return what to stop because there are too many: after scaling down, or of a target that gives way."""
+def _surplus(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds, outgoing: Sequence[Seen]) -> list[Seen]:
+    """Return what else to stop because there are too many: after scaling down, or of a target that gives way."""
     fresh, old = _by_worth(course, slots.fresh), _by_worth(course, slots.old)
     surplus = fresh[: max(0, len(fresh) - bounds.replicas)] if mode is not Mode.CANARY else []
     if mode is not Mode.ROLLING:
         surplus += old[: max(0, len(old) - bounds.replicas)]
     kept = [s for s in fresh if s not in surplus]
     idle = [s for s in kept if not serves(s)]
-    excess = slots.total - len(surplus) - bounds.most if slots.old else 0
+    going = {s.id for s in (*surplus, *outgoing)}
+    excess = slots.total - len(going) - bounds.most if slots.old else 0
     if mode is Mode.FROZEN:  # what is to be kept up comes before what doesn't work
         excess = max(excess, _gap(course, slots, mode, bounds) - (bounds.most - slots.total))
     return surplus + idle[: max(0, excess)]

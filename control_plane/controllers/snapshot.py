@@ -90,6 +90,7 @@ def _seen(state: ClusterState, a: Allocation, ages: Ages) -> Seen:
         ended_for_s=ages.ended_for_s(a.id),
         ready_for_s=ages.ready_for_s(a.id),
         lost_for_s=ages.lost_for_s(a.node),
+        back_for_s=ages.back_for_s(a.node),
         leaving=leaving,
     )
 

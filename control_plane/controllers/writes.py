@@ -26,6 +26,7 @@ from control_plane.store.protocol import (
 )
 from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.containers import Resources
+from manifests.nodes import Liveness
 from manifests.status import WorkloadStatus
 from manifests.workloads import Kind
 from scheduler.model import Placement
@@ -39,9 +40,22 @@ class Unit:
     compares: tuple[Compare, ...] = ()
 
 
-def stop_unit(stop: Stop) -> Unit:
+def stop_unit(state: ClusterState, stop: Stop) -> Unit:
+    """Return the write that has it stopped: for a node's loss only if it is lost still, and not just back."""
     stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, "stop_reason": stop.reason})
-    return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),))
+    node = state.nodes.get(stopped.node)
+    is_there = node.liveness is not Liveness.LOST if node else state.is_unreadable(keys.NODES + stopped.node)
+    compares = () if is_there else (_unchanged_node(state, stopped.node),)
+    return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),), compares)
+
+
+def turn_unit(state: ClusterState, allocation: Allocation) -> Unit:
+    """Return the write of what is desired of an allocation whose node was lost or is back, and is so still."""
+    return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), (_unchanged_node(state, allocation.node),))
+
+
+def _unchanged_node(state: ClusterState, node: str) -> ModifiedAt:
+    return ModifiedAt(keys.NODES + node, state.nodes.modified_at(node))
 
 
 def adoption_unit(state: ClusterState, allocation: Allocation) -> Unit:

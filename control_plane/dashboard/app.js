@@ -176,6 +176,7 @@ function draw() {
   requestAnimationFrame(() => {
     drawing = false;
     drawLink();
+    drawBrake();
     drawNodes();
     drawWorkloads();
     drawEvents();
@@ -193,9 +194,11 @@ function summary() {
   const workloads = [...cluster.workload.values()];
   const blocked = workloads.filter((w) => w.state === 'blocked').length;
   const lost = nodes.filter((n) => n.state === 'lost').length;
+  const suspect = nodes.filter((n) => n.state === 'suspect').length;
+  const ailing = [lost && `${lost} lost`, suspect && `${suspect} suspect`].filter(Boolean).join(', ');
   const running = [...cluster.allocation.values()].filter((a) => a.phase === 'running').length;
   const parts = [
-    counted(nodes.length, 'node') + (lost ? ` (${lost} lost)` : ''),
+    counted(nodes.length, 'node') + (ailing ? ` (${ailing})` : ''),
     counted(workloads.length, 'workload') + (blocked ? ` (${blocked} blocked)` : ''),
     `${counted(running, 'allocation')} running`,
   ];
@@ -211,6 +214,17 @@ function drawLink() {
   const again = liveState === 'off' && againS ? `trying again in ${againS} s` : 'connecting';
   if (isStale) say($('link'), `stale: last heard ${silentS} s ago${liveState === 'live' ? '' : `, ${again}`}`);
   else say($('link'), liveState === 'live' ? `live, revision ${cluster.revision}` : again);
+}
+
+/** Say that most nodes fell silent at once, and that none of them is called lost for a while. */
+function drawBrake() {
+  const held = sorted(cluster.node).filter((n) => n.brake);
+  $('brake').hidden = held.length === 0;
+  if (!held.length) return;
+  const until = new Date(held[0].brake.until).toLocaleTimeString([], { hour12: false });
+  const since = new Date(held[0].brake.since).toLocaleTimeString([], { hour12: false });
+  say($('brake'), `The brake on mass loss is on since ${since}: ${held.map((n) => n.name).join(', ')} fell silent at once, so ` +
+    `none of them is called lost and nothing is replaced until ${until}. Gone for good? wherry node confirm-lost --all`);
 }
 
 // ---- nodes, each a boat with its cargo -----------------------------------------------------------------------
@@ -299,20 +313,21 @@ const isTerminal = (a) => ['stopped', 'succeeded', 'failed'].includes(a.phase);
 const labelsOf = (node) => Object.entries(node.labels).map(([key, value]) => `${key}=${value}`).join('  ');
 
 function phaseWords(a) {
+  if (a.crashLooping) return 'crash loop';
   if (a.phase !== 'running' && (a.desired === 'run' || isTerminal(a) || a.phase === 'unknown')) return a.phase;
   if (a.desired === 'stop') return 'stopping';
   return a.health === 'healthy' ? 'healthy' : a.health === 'unhealthy' ? 'unhealthy' : 'not ready';
 }
 
 function toneOfAllocation(a) {
-  if (a.phase === 'failed' || a.health === 'unhealthy') return 'bad';
+  if (a.phase === 'failed' || a.health === 'unhealthy' || a.crashLooping) return 'bad';
   if (a.phase === 'unknown' || a.phase === 'backoff') return 'warn';
   if (a.desired === 'stop' || isTerminal(a)) return 'quiet';
   return a.phase === 'running' && a.health === 'healthy' ? 'good' : 'busy';
 }
 
 function toneOfNode(state) {
-  return { ready: 'good', lost: 'bad', degraded: 'warn' }[state] ?? 'quiet';
+  return { ready: 'good', lost: 'bad', suspect: 'warn', troubled: 'warn' }[state] ?? 'quiet';
 }
 
 /** Return millicores or bytes, for comparing two amounts of one kind. */
@@ -348,12 +363,13 @@ function updateWorkload(element, w) {
   say(counts, countsOf(w));
   say(version, `v${w.version}`);
   say(pill, w.state);
-  pill.dataset.tone = { healthy: 'good', complete: 'good', blocked: 'bad', failed: 'bad', degraded: 'warn' }[w.state] ?? 'busy';
+  pill.dataset.tone = { healthy: 'good', complete: 'good', blocked: 'bad', failed: 'bad', crashLoop: 'bad', degraded: 'warn' }[w.state] ?? 'busy';
   const sentences = [...w.blocked.map((b) => ['blocked', b.sentence]), ...w.messages.map((m) => ['waits', m])];
   sync(element.lastElementChild, sentences, String, ([tone, text]) => make('li', tone, text), () => {});
 }
 
 function countsOf(w) {
+  if (w.cron) return `${w.cron.schedule}, ${w.cron.active.length} running`;
   const { desired, ready, succeeded, failed } = w.counts;
   const done = w.kind === 'Job' ? `${succeeded} of ${desired} succeeded` : `${ready} of ${desired} ready`;
   return failed ? `${done}, ${failed} failed` : done;
@@ -424,11 +440,16 @@ function aboutAllocation(a) {
   return [a.id, `${phaseWords(a)} on ${a.node}${a.message ? `: ${a.message}` : ''}`, [
     ['Now', [['Phase', a.phase], ['Health', a.health], ['Desired', a.desired], ['Stopped because', a.stopReason],
       ['Since', when(a.startedAt)], ['Restarts', a.restarts ? String(a.restarts) : 'none'],
+      ['Failures in a row', a.failures ? String(a.failures) : ''],
       ['Next attempt', when(a.nextAttemptAt)], ['Address', a.address], ['Ports', ports],
       ['Reserved', `${a.reserved.cpu} cpu, ${a.reserved.memory} memory, ${a.reserved.pids} pids`]]],
     ['Why this node', [['Decision', a.whySentence], ['Ruled out', ruledOut]]],
     ['How it last ended', [['Reason', ending?.reason], ['Message', ending?.message],
-      ['Exit code', ending?.exitCode == null ? '' : String(ending.exitCode)], ['At', when(ending?.finishedAt)]]],
+      ['Exit code', ending?.exitCode == null ? '' : String(ending.exitCode)], ['At', when(ending?.finishedAt)],
+      ['Container', ending?.container], ['Last lines', (ending?.logTail ?? []).join('\n')]]],
+    ['Containers', (a.containers ?? []).map((c) => [c.name,
+      [c.phase, c.phase === 'running' ? c.health : '', c.attempt > 1 ? `${c.attempt - 1} restarts` : '', c.message]
+        .filter(Boolean).join(', ')])],
     ['Where it comes from', [['Workload', `${a.kind.toLowerCase()} ${a.namespace}/${a.name}, version ${a.version}`],
       ['Replaces', a.replaces], ['Created', when(a.createdAt)], ['Container', a.containerId?.slice(0, 12)]]],
   ]];
@@ -439,6 +460,7 @@ function aboutNode(n) {
   return [n.name, `${n.state}${n.message ? `: ${n.message}` : ''}`, [
     ['Room', ['cpu', 'memory', 'pids'].map((what) => [what,
       `${n.reserved[what]} reserved of ${n.allocatable[what]} (the machine has ${n.capacity[what]})`])],
+    ['Wanted of it', [['Taints', n.taints.join('\n')], ['Drain within', n.drainDeadline], ['Metadata', pair(n.metadata)]]],
     ['Node', [['Address', n.address], ['Allocations', String(n.allocations)], ['Labels', pair(n.labels)],
       ['Attributes', pair(n.attributes)], ['Agent', n.agentVersion], ['Session with', n.server],
       ['Since', when(n.changedAt)]]],
@@ -451,8 +473,10 @@ function aboutWorkload(w) {
     ['Blocked', w.blocked.map((b, i) => [w.blocked.length > 1 ? `Group ${i + 1}` : 'Reason',
       [b.sentence, ...(b.details ?? [])].join('\n')])],
     ['Waiting for', w.messages.map((m, i) => [String(i + 1), m])],
-    ['Runs', [['Image', spec.image], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
-      ['Reserves', spec.resources && `${spec.resources.cpu} cpu, ${spec.resources.memory} memory each`],
+    ['Runs', [['Image', spec.image],
+      ['Containers', [...(spec.initContainers ?? []), ...(spec.containers ?? [])]
+        .map((c) => `${c.name}${c.sidecar ? ' (sidecar)' : ''}: ${c.image}`).join('\n')], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
+      ['Reserves', !spec.containers?.length && spec.resources && `${spec.resources.cpu} cpu, ${spec.resources.memory} memory each`],
       ['Version', String(w.version)], ['Created', when(w.createdAt)]]],
     ['Allocations', sorted(cluster.allocation).filter((a) => idOf('workload', a) === idOf('workload', w))
       .map((a) => [a.id, `${phaseWords(a)} on ${a.node}`])],

@@ -1,10 +1,14 @@
-"""Writes what operators want of nodes: cordon, drain, and to forget one that is gone for good."""
+"""Writes what operators want of nodes: cordon, drain, labels and taints, and to forget one that is gone for good."""
+
+from collections.abc import Callable
 
 from control_plane import keys
 from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer
+from control_plane.desired.node_changes import changed_intent
 from control_plane.store.protocol import ABSENT, Delete, ModifiedAt, Put, Revision
 from manifests.errors import ConflictError, NotFoundError
+from manifests.node_changes import NodePatch
 from manifests.nodes import Liveness, NodeIntent
 
 
@@ -14,13 +18,15 @@ class NodeWriter:
 
     async def set_intent(self, node: str, **changes: object) -> Revision:
         """Change what operators want of a node, e.g. `is_cordoned=True`."""
+        return await self._change_intent(node, lambda old: old.model_copy(update=changes))
 
+    async def _change_intent(self, node: str, change: Callable[[NodeIntent], NodeIntent]) -> Revision:
         async def set_once() -> Revision:
             self._known_node(node)
             key = keys.NODE_INTENTS + node
             entry = await self._store.get(key)
             old = NodeIntent.read(entry.value) if entry else NodeIntent(name=node)
-            new = old.model_copy(update=changes)
+            new = change(old)
             if new == old:
                 return self._state.revision
             new = new.model_copy(update={"changed_by": current_actor()})
@@ -28,6 +34,12 @@ class NodeWriter:
             return await self._committer.commit((compare,), (Put(key, new.to_bytes()),))
 
         return await self._committer.retried(set_once)
+
+    async def change(self, node: str, patch: NodePatch) -> Revision:
+        """Change its labels, taints and metadata, all or nothing. Raises InvalidError, which names each wrong field."""
+        status = self._state.nodes.get(node)
+        own = status.facts.labels if status else {}
+        return await self._change_intent(node, lambda old: changed_intent(old, patch, own))
 
     async def confirm_lost(self, node: str) -> Revision:
         """Say that a silent node is lost, whatever the brake says: in this silence, and not in a later one."""

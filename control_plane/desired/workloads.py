@@ -1,69 +1,53 @@
 """Writes workloads with their versions: all of one call, or nothing."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from pydantic import ValidationError
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 from control_plane import keys
 from control_plane.dependencies import refuse_cycles
 from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
-from control_plane.store.protocol import ABSENT, Compare, Delete, Entry, ModifiedAt, Put, Revision
-from foundation.clock import Clock
-from manifests.errors import InvalidError, NotFoundError
-from manifests.workloads import (
-    Job,
-    JobSpec,
-    Service,
-    VersionRecord,
-    Workload,
-    WorkloadRecord,
-    makes_new_version,
+from control_plane.desired.configs import ConfigWriter, cause_of
+from control_plane.desired.draft import Draft
+from control_plane.desired.versions import (
+    Result,
+    config_changes,
+    field_changes,
+    present_version,
+    put_version,
+    read_record,
+    result_of,
 )
+from control_plane.store.protocol import ABSENT, Delete, Entry, ModifiedAt, Revision
+from foundation.clock import Clock
+from manifests.configs import Config, ConfigRecord
+from manifests.errors import InvalidError, NotFoundError
+from manifests.workloads import Document, Job, JobSpec, Service, Workload, WorkloadRecord, makes_new_version
 
 MOST_DOCUMENTS = 60  # of one call: each takes two writes and two compares of the transaction
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    path: str
-    old: object
-    new: object
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one document."""
-
-    namespace: str
-    kind: str
-    name: str
-    action: str  # created, changed or unchanged
-    version: int
-    makes_version: bool
-    changes: tuple[FieldChange, ...]
-
-
 class WorkloadWriter:
-    def __init__(self, committer: Committer, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, committer: Committer, configs: ConfigWriter, clock: Clock, rng: random.Random) -> None:
         self._committer, self._store, self._state = committer, committer.store, committer.state
-        self._clock, self._rng = clock, rng
+        self._configs, self._clock, self._rng = configs, clock, rng
 
     async def apply(
-        self, workloads: Sequence[Workload], *, dry_run: bool = False, expected: Revision | None = None
+        self, documents: Sequence[Document], *, dry_run: bool = False, expected: Revision | None = None
     ) -> tuple[Revision, list[Result]]:
-        """Store all the workloads, or say what that would do. Raises ConflictError if they aren't at `expected`."""
-        refuse_cycles(self._state, workloads)
-        if len(workloads) > MOST_DOCUMENTS:
+        """Store all the documents, or say what that would do. Raises ConflictError if workloads aren't at `expected`.
+
+        A changed config makes a new version of every workload that uses it; these have results of their own, last.
+        """
+        refuse_cycles(self._state, [d for d in documents if not isinstance(d, Config)])
+        if len(documents) > MOST_DOCUMENTS:
             raise InvalidError(
-                f"{len(workloads)} documents are too many for one apply",
+                f"{len(documents)} documents are too many for one apply",
                 why=f"they are stored all at once, and at most {MOST_DOCUMENTS} can be",
                 fix="Apply them in several calls.",
             )
-        return await self._committer.retried(lambda: self._apply(workloads, dry_run=dry_run, expected=expected))
+        return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
 
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:
@@ -102,37 +86,71 @@ class WorkloadWriter:
         return entry
 
     async def _apply(
-        self, workloads: Sequence[Workload], *, dry_run: bool, expected: Revision | None
+        self, documents: Sequence[Document], *, dry_run: bool, expected: Revision | None
     ) -> tuple[Revision, list[Result]]:
-        compares: list[Compare] = []
-        writes: list[Put | Delete] = []
-        results = []
-        for workload in workloads:
-            workload_id = keys.id_of_metadata(workload.kind, workload.metadata)
-            entry = await self._store.get(keys.WORKLOADS + workload_id)
-            _check_expected(workload_id, entry, expected)
-            record, result = self._next_record(workload_id, workload, entry)
-            results.append(result)
-            if result.action != "unchanged":
-                compares.append(ModifiedAt(keys.WORKLOADS + workload_id, entry.mod_revision if entry else ABSENT))
-                writes.append(Put(keys.WORKLOADS + workload_id, record.to_bytes()))
-            if result.makes_version:
-                key = keys.VERSIONS + keys.version_id(workload_id, record.version)
-                version = VersionRecord(
-                    uid=record.uid,
-                    version=record.version,
-                    created_s=self._clock.wall_s(),
-                    workload=workload,
-                    changed_by=record.changed_by,
-                )
-                compares.append(ModifiedAt(key, ABSENT))
-                writes.append(Put(key, version.to_bytes()))
-        if dry_run or not writes:
-            return self._state.revision, results
-        return await self._committer.commit(compares, writes), results
+        draft = Draft(self._store)
+        results: dict[int, Result] = {}
+        drafted: dict[str, ConfigRecord] = {}
+        for number, config in enumerate(documents):
+            if isinstance(config, Config):
+                results[number], record = await self._configs.draft_config(draft, config)
+                drafted[keys.config_id(config.metadata.namespace, config.metadata.name)] = record
+        changed = {id_ for id_ in drafted if await self._makes_version(draft, drafted[id_])}
+        for number, workload in enumerate(documents):
+            if not isinstance(workload, Config):
+                results[number] = await self._draft_workload(draft, workload, number, expected, drafted, changed)
+        applied = frozenset(keys.id_of_metadata(d.kind, d.metadata) for d in documents)
+        others = await self._configs.draft_users(draft, [drafted[id_] for id_ in sorted(changed)], applied)
+        ordered = [results[number] for number in sorted(results)] + others
+        draft.check_size()
+        if dry_run or not draft.writes:
+            return self._state.revision, ordered
+        return await self._committer.commit(draft.compares, draft.writes), ordered
 
-    def _next_record(self, workload_id: str, workload: Workload, entry: Entry | None) -> tuple[WorkloadRecord, Result]:
+    async def _makes_version(self, draft: Draft, config: ConfigRecord) -> bool:
+        """Say whether the drafted config has other content than the stored one; a new one has."""
+        meta = config.config.metadata
+        entry = await draft.read(keys.CONFIGS + keys.config_id(meta.namespace, meta.name))
+        return entry is None or ConfigRecord.read(entry.value).version != config.version
+
+    async def _draft_workload(
+        self,
+        draft: Draft,
+        workload: Workload,
+        number: int,
+        expected: Revision | None,
+        drafted: Mapping[str, ConfigRecord],
+        changed: Set[str],
+    ) -> Result:
+        workload_id = keys.id_of_metadata(workload.kind, workload.metadata)
+        entry = await draft.read(keys.WORKLOADS + workload_id)
+        _check_expected(workload_id, entry, expected)
         old = read_record(workload_id, entry) if entry else None
+        present = await present_version(draft, workload_id, old) if old else None
+        before = present.configs if present else {}
+        renewed = self._renewed(workload, changed)
+        record, result = self._next_record(workload_id, workload, old, is_renewed=bool(renewed) and old is not None)
+        if result.action == "unchanged":
+            return result
+        await draft.put(keys.WORKLOADS + workload_id, record.to_bytes())
+        if not result.makes_version:
+            return result
+        configs = await self._configs.versions_for(draft, workload, drafted, number, before)
+        is_same = old is not None and not makes_new_version(old.workload, workload)
+        put_version(draft, self._clock, record, configs, cause_of({n: configs[n] for n in renewed}) if is_same else "")
+        return replace(result, changes=(*result.changes, *(config_changes(before, configs) if old else ())))
+
+    @staticmethod
+    def _renewed(workload: Workload, changed: Set[str]) -> list[str]:
+        """Return the configs whose change renews the workload. A job keeps the content that it began with."""
+        if isinstance(workload, Job):
+            return []
+        names = sorted(workload.spec.all_configs())
+        return [name for name in names if keys.config_id(workload.metadata.namespace, name) in changed]
+
+    def _next_record(
+        self, workload_id: str, workload: Workload, old: WorkloadRecord | None, *, is_renewed: bool
+    ) -> tuple[WorkloadRecord, Result]:
         if old is None:
             version = 1 + max(self._versions_of(workload_id), default=0)
             uid = f"{self._rng.getrandbits(64):016x}"
@@ -144,30 +162,18 @@ class WorkloadWriter:
                 workload=workload,
                 changed_by=current_actor(),
             )
-            return record, _result(record, "created", makes_version=True)
+            return record, result_of(record, "created", makes_version=True)
         _check_job(old.workload, workload)
-        changes = _field_changes(old.workload, workload)
-        if not changes:
-            return old, _result(old, "unchanged", makes_version=False)
-        is_new = makes_new_version(old.workload, workload)
+        changes = field_changes(old.workload, workload)
+        if not changes and not is_renewed:
+            return old, result_of(old, "unchanged", makes_version=False)
+        is_new = is_renewed or makes_new_version(old.workload, workload)
         update = {"workload": workload, "generation": old.generation + 1, "version": old.version + is_new}
         record = old.model_copy(update={**update, "changed_by": current_actor()})
-        return record, _result(record, "changed", makes_version=is_new, changes=changes)
+        return record, result_of(record, "changed", makes_version=is_new, changes=changes)
 
     def _versions_of(self, workload_id: str) -> list[int]:
         return list(self._state.versions_of(workload_id))
-
-
-def read_record(workload: str, entry: Entry) -> WorkloadRecord:
-    """Return the record. Raises ConflictError if it can't be read: it must not be overwritten unread."""
-    try:
-        return WorkloadRecord.read(entry.value)
-    except ValidationError as error:
-        raise StaleError(
-            f"the record of {workload} can't be read",
-            why=f"{error.error_count()} of its fields are damaged, or written by a newer version",
-            fix="Run the newest version of Wherry on all servers, or delete the workload and apply it anew.",
-        ) from error
 
 
 def _check_expected(workload: str, entry: Entry | None, expected: Revision | None) -> None:
@@ -192,30 +198,10 @@ def _check_job(old: Workload, new: Workload) -> None:
         return spec.model_copy(update={"parallelism": 1, "retries": 0})
 
     if fixed(old.spec) != fixed(new.spec):
-        paths = ", ".join(c.path for c in _field_changes(old, new))
+        paths = ", ".join(c.path for c in field_changes(old, new))
         raise StaleError(
             f"job {new.metadata.name} can't be changed once it is applied",
             why=f"{paths} would change, and what has run already doesn't run again",
             fix=f"Run `wherry delete job {new.metadata.name}` first, or give the new one another name. "
             "Of an applied job only parallelism and retries may change.",
         )
-
-
-def _result(
-    record: WorkloadRecord, action: str, *, makes_version: bool, changes: tuple[FieldChange, ...] = ()
-) -> Result:
-    ref = record.ref
-    return Result(ref.namespace, record.workload.kind, ref.name, action, record.version, makes_version, changes)
-
-
-def _field_changes(old: Workload, new: Workload) -> tuple[FieldChange, ...]:
-    before, after = (_flat(w.model_dump(mode="json", exclude_none=True)) for w in (old, new))
-    paths = sorted(before.keys() | after.keys())
-    return tuple(FieldChange(p, before.get(p), after.get(p)) for p in paths if before.get(p) != after.get(p))
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves by dotted path; lists count as leaves."""
-    if not isinstance(value, dict):
-        return {path: value}
-    return {p: v for key, inner in value.items() for p, v in _flat(inner, f"{path}.{key}".lstrip(".")).items()}

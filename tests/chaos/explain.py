@@ -4,6 +4,7 @@ A cause is a fault that excuses it, a user's change, or a reason in the store wh
 a violation, told in a sentence.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, groupby
 
@@ -19,6 +20,7 @@ from tests.lab.truth import Life
 SETTLED_S = 20.0  # after a fault was healed, until all that it causes has happened
 TOLD_S = 10.0  # from a user's change until the last stop that was decided before it
 TOGETHER_S = 20.0  # for so long two allocations of a slot may run, one of them on its way out
+INIT = "init"  # the name of containers that end by themselves
 SEEN_S = 1.5  # how far apart one moment may be seen by two observers
 
 
@@ -173,20 +175,22 @@ class _Story:
             if allocation is None:
                 yield f"a container of {life.allocation} ran on {life.node}, of which the store never knew"
             elif life.ended_s is not None and not self._may_end(life, allocation):
-                what = f"attempt {life.attempt} of {life.allocation}"
+                what = f"attempt {life.attempt} of {life.allocation}, container {life.name},"
                 yield f"{what} ended on {life.node} without a cause, at {clock_of(life.ended_s)}"
 
     def _may_end(self, life: Life, allocation: Allocation) -> bool:
         assert life.ended_s is not None
-        is_own = (allocation.workload.uid, allocation.index) in self._succeeded
+        is_own = life.name == INIT or (allocation.workload.uid, allocation.index) in self._succeeded
         return is_own or life.allocation in self._ordered or self._excuses.end(life.node, life.ended_s)
 
     def of_doubles(self, lives: Iterable[Life]) -> Iterator[str]:
         """Yield the slots of which two containers ran for longer than a replacement takes."""
-        known = [(life, a) for life in lives if (a := self._known.get(life.allocation)) is not None]
-        known.sort(key=lambda pair: (pair[1].workload.uid, pair[1].index))
-        for (uid, index), group in groupby(known, key=lambda pair: (pair[1].workload.uid, pair[1].index)):
-            for (one, _), (other, _) in combinations(list(group), 2):
+        slots: defaultdict[tuple[str, int, str], list[Life]] = defaultdict(list)
+        for life in lives:
+            if (a := self._known.get(life.allocation)) is not None:
+                slots[a.workload.uid, a.index, life.name].append(life)
+        for (uid, index, _), group in slots.items():
+            for one, other in combinations(group, 2):
                 both_s = _together_s(one, other)
                 most_s = SEEN_S if one.allocation == other.allocation else TOGETHER_S
                 if both_s > most_s and not self._is_excused_double(one, other):

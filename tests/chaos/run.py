@@ -16,7 +16,7 @@ from tests.chaos.explain import unexplained
 from tests.chaos.fault import Fault, Kind, Lab
 from tests.chaos.tell import fault_line, last_events
 from tests.chaos.user import User, Wish
-from tests.chaos.world import NODES, world
+from tests.chaos.world import NODES, wish_of, world
 from tests.invariants.history import breaches
 from tests.lab.chronicle import Chronicle
 from tests.lab.cluster import Cluster
@@ -140,7 +140,7 @@ async def _unkept(cluster: Cluster, user: User) -> list[str]:
     unkept = []
     for name, wishes in user.wishes.items():
         spec = (await cluster.api.get(f"/v1/workloads/default/service/{name}"))["manifest"]["spec"]
-        found = Wish(spec["replicas"], int(spec["env"]["STEP"]))
+        found = Wish(*wish_of(spec))
         if found not in wishes:
             unkept.append(f"service {name} is {found}, and what was acknowledged is {wishes}")
     return unkept

@@ -27,7 +27,7 @@ def last_events(heard: Sequence[Heard], lives: Iterable[Life]) -> tuple[str, ...
     """Return the last things that the store said and the engines did, in order."""
     events = [(h.at_s, _sentence(h)) for h in heard[-4 * MOST_EVENTS :]]
     for life in lives:
-        what = f"{life.node}: attempt {life.attempt} of {life.allocation}, pid {life.pid}"
+        what = f"{life.node}: attempt {life.attempt} of {life.allocation}, {life.name}, pid {life.pid}"
         events.append((life.seen_s, f"{what}, runs"))
         if life.ended_s is not None:
             events.append((life.ended_s, f"{what}, ended"))

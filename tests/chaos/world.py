@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
+from tests.chaos.explain import INIT
 from tests.lab.cluster import MIB, Cluster, Equipment, wherry_cluster
 
 Json: TypeAlias = dict[str, Any]
 SERVERS, NODES = 3, 4
+IMAGE = "wherry/busybox:1"
 EQUIPMENT = Equipment(etcd_apart=True, wall_clocks=True, disks={"n1/agent": MIB, "e3/etcd": 256 * MIB})
 SMALL: Json = {"resources": {"cpu": "100m", "memory": "16Mi", "pids": 20}, "stop": {"grace": "2s"}}
 SOON: Json = {"update": {"minHealthyTime": "1s"}}
@@ -43,6 +45,16 @@ def stubborn(replicas: int, step: int) -> Json:
     return _service("stubborn", replicas, step, command=["sleep", "100000"], network="host")
 
 
+def pair(replicas: int, step: int) -> Json:
+    """Return a group: an init container, then a program with its helper beside it."""
+    one: Json = {"image": IMAGE, "command": PATIENT, **SMALL}
+    helper: Json = {**one, "name": "helper", "sidecar": True}
+    init: Json = {"image": IMAGE, "name": INIT, "command": ["true"], **SMALL}
+    init.pop("stop")
+    spec: Json = {"replicas": replicas, "containers": [{**one, "name": "app", "env": _env(step)}, helper]}
+    return _manifest("Service", "pair", {**spec, "initContainers": [init], **SOON})
+
+
 def watcher(step: int) -> Json:
     return _workload("Daemon", "watcher", step, command=PATIENT, **SOON)
 
@@ -51,7 +63,7 @@ def batch(number: int) -> Json:
     return _workload("Job", f"batch-{number}", 0, command=["sleep", "3"], completions=4, parallelism=2)
 
 
-SERVICES = {"web": web, "page": page, "stubborn": stubborn}
+SERVICES = {"web": web, "page": page, "stubborn": stubborn, "pair": pair}
 
 
 def _service(name: str, replicas: int, step: int, **spec: object) -> Json:
@@ -59,5 +71,18 @@ def _service(name: str, replicas: int, step: int, **spec: object) -> Json:
 
 
 def _workload(kind: str, name: str, step: int, **spec: object) -> Json:
-    made: Json = {"image": "wherry/busybox:1", "env": {"STEP": str(step)}, **SMALL, **spec}
-    return {"apiVersion": "wherry/v1", "kind": kind, "metadata": {"name": name}, "spec": made}
+    return _manifest(kind, name, {"image": IMAGE, "env": _env(step), **SMALL, **spec})
+
+
+def _env(step: int) -> Json:
+    return {"STEP": str(step)}
+
+
+def _manifest(kind: str, name: str, spec: Json) -> Json:
+    return {"apiVersion": "wherry/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def wish_of(spec: Json) -> tuple[int, int]:
+    """Return the replicas and the step that a service's stored spec holds."""
+    first = (spec.get("containers") or [spec])[0]
+    return spec["replicas"], int(first["env"]["STEP"])

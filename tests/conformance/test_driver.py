@@ -62,10 +62,17 @@ async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
 
 
 async def read(
-    driver: Driver, container: ContainerId, *, follow: bool = False, tail: int | None = None
+    driver: Driver,
+    container: ContainerId,
+    *,
+    follow: bool = False,
+    tail: int | None = None,
+    timed: bool = False,
+    since: str = "",
 ) -> list[LogChunk]:
+    log = driver.logs(container, follow=follow, tail=tail, timed=timed, since=since)
     async with asyncio.timeout(20):
-        return [chunk async for chunk in driver.logs(container, follow=follow, tail=tail)]
+        return [chunk async for chunk in log]
 
 
 def text(chunks: list[LogChunk], stream: str) -> str:
@@ -248,6 +255,17 @@ async def test_logs_keep_stdout_and_stderr_apart(driver: Driver) -> None:
     assert text(chunks, "stderr") == "err\n"
     assert text(await read(driver, container, tail=2), "stdout").endswith("out 3\n")
     assert "out 1" not in text(await read(driver, container, tail=2), "stdout")
+
+
+async def test_a_log_tells_when_each_line_was_written_and_goes_on_from_a_time(driver: Driver) -> None:
+    container = await run(driver, shell("echo one; echo two; echo three"))
+    await ended(driver, container)
+    lines = b"".join(c.data for c in await read(driver, container, timed=True)).decode().splitlines()
+    times = [line.split(" ")[0] for line in lines]
+    assert [line.split(" ")[1] for line in lines] == ["one", "two", "three"]
+    assert all(len(time) == len("2026-11-24T22:15:00.123456789Z") for time in times)
+    assert times == sorted(times)
+    assert text(await read(driver, container, since=times[1]), "stdout") == "two\nthree\n"
 
 
 async def test_following_logs_ends_with_the_container(driver: Driver) -> None:

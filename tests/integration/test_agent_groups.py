@@ -2,9 +2,11 @@
 
 # ruff: noqa: F811  # fixtures are known by their names
 
+import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from tests.agents import agent_process
 from tests.dockerd import DockerdProcess
 from tests.integration.test_agent import QUICK, daemon, driver, options, running, server  # noqa: F401  # fixtures
 from tests.lab.waiting import wait_until
-from tests.scripted_server import IMAGE, ScriptedServer, grouped
+from tests.scripted_server import IMAGE, ScriptedServer, assigned, grouped
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 SIZE = {"resources": {"cpu": "200m", "memory": "16Mi"}}
@@ -126,6 +128,53 @@ async def test_a_lost_sandbox_starts_all_anew_and_an_agents_end_nothing(
         await server.until_phase("web-0-a", Phase.RUNNING)
         await wait_until(lambda: now(driver), 20, "the same run", lambda found: found == second)
     assert hello.statuses == ()
+
+
+async def test_configs_are_files_and_variables_and_go_with_their_allocation(
+    driver: DockerDriver, server: ScriptedServer, options: AgentOptions
+) -> None:
+    script = 'cat /etc/site.conf; echo "$MODE"; (echo x > /etc/site.conf) 2> /tmp/no || echo read only; exec sleep 1000'
+    mounts = [{"name": "site", "path": "/etc/site.conf"}, {"name": "mode", "env": "MODE"}]
+    wanted = assigned(
+        "web-0-a", command=["sh", "-c", script], configs=mounts, content={"site": "listen 80\n", "mode": "fast"}
+    )
+    folder = options.data_dir / "configs"
+    async with running(options, server):
+        await server.run(wanted)
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        assert await _names(folder) == ["web-0-a"]
+    server.desired["web-0-a"] = wanted.model_copy(update={"configs": {}})  # the agent's own memory is enough
+    async with running(options, server):
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        os.kill((await now(driver))["main"].pid, signal.SIGKILL)
+        await server.until_phase("web-0-a", Phase.RUNNING, attempt=2)
+        await server.open_logs(1, "web-0-a", follow=True)
+        await server.until(lambda: b"read only" in server.logs[1], what="what it was given")
+        await server.withdraw("web-0-a")
+        await server.until_forgotten("web-0-a")
+        await wait_until(lambda: _names(folder), 10, "its files are gone", lambda names: names == [])
+    assert server.logs[1].decode() == "listen 80\nfast\nread only\n"
+
+
+async def _names(folder: Path) -> list[str]:
+    return await asyncio.to_thread(os.listdir, folder)
+
+
+async def test_a_crash_loop_tells_its_count_its_next_attempt_and_its_last_lines(
+    server: ScriptedServer, options: AgentOptions
+) -> None:
+    async with running(options, server):
+        await server.run(assigned("web-0-a", command=["sh", "-c", "echo out of luck; exit 7"]))
+        await server.until(lambda: is_looping(server), what="a crash loop that says why")
+    status = server.statuses["web-0-a"]
+    assert status.next_attempt_s is not None
+    assert status.last_ending is not None
+    assert (status.last_ending.exit_code, status.last_ending.log_tail) == (7, ("out of luck",))
+
+
+def is_looping(server: ScriptedServer) -> bool:
+    status = server.statuses.get("web-0-a")
+    return status is not None and status.is_crash_looping and bool(status.last_ending and status.last_ending.log_tail)
 
 
 async def test_what_a_group_cannot_publish_or_pull_fails_it_with_words_that_help(

@@ -15,6 +15,7 @@ from tests.lab.faults import (
     converged,
     decided_since,
     hold_untouched,
+    leader_of,
     node_of,
     on_node,
     owned,
@@ -35,13 +36,14 @@ pytestmark = [
 
 REPLACED_S = 20.0  # for a machine with much else to do; `script/bench failover` holds it to 8 s
 LATE_S = 20.0
+HEADLESS_S = 40.0  # a lease of 5 s, an election, and all of the silence anew
 TOLD_S = 35.0  # the engine is asked every 15 s at the latest, and has 10 s to answer
 
 
-async def await_replaced(cluster: Cluster, *nodes: str) -> None:
+async def await_replaced(cluster: Cluster, *nodes: str, deadline_s: float = LATE_S) -> None:
     """Return when all replicas run on these nodes."""
     hosts = [cluster.host(node) for node in nodes]
-    await wait_until(lambda: owned_on(hosts), LATE_S, f"all run on {nodes}", lambda c: len(c) == REPLICAS)
+    await wait_until(lambda: owned_on(hosts), deadline_s, f"all run on {nodes}", lambda c: len(c) == REPLICAS)
 
 
 async def test_replicas_spread_over_all_hosts(cluster: Cluster) -> None:
@@ -63,6 +65,20 @@ async def test_a_host_without_power_is_replaced_and_comes_back_clean(cluster: Cl
     assert on_node(before, "n1", "n3").items() <= after.items()
     assert len(after) == REPLICAS
     assert await owned(cluster.host("n2")) == ()
+
+
+async def test_a_host_that_dies_together_with_the_leader_is_replaced(cluster: Cluster) -> None:
+    before, leader = await converged(cluster), await leader_of(cluster)
+    watch = Stopwatch()
+    await leader.kill()
+    await cluster.host("n2").kill()
+    await await_replaced(cluster, "n1", "n3", deadline_s=HEADLESS_S)
+    watch.read("power cut and leader killed, until all replicas run elsewhere")
+    leader.start()
+    await cluster.reboot_node(2)
+    after = await converged(cluster)
+    assert on_node(before, "n1", "n3").items() <= after.items()
+    assert len(after) == REPLICAS
 
 
 @pytest.mark.parametrize("cut", ["both ways", *Direction])

@@ -193,3 +193,139 @@ async def test_a_clone_is_refused_while_the_first_lives_and_a_rebooted_machine_i
         await rebooted.say()
         await here.until_state(WEB, "healthy")
     await until_told(here, "node/n1", "rebooted")
+
+
+# --- what operators want of nodes ---
+
+
+async def test_labels_taints_and_metadata_change_while_the_node_runs(servers: tuple[Served, Served]) -> None:
+    here, _ = servers
+    async with connected(here, ScriptedAgent(here, facts("n1", zone="a"))):
+        patch = {
+            "labels": {"disk": "ssd", "zone": "b"},
+            "metadata": {"owner": "Ann"},
+            "addTaints": ["gpu=a:noSchedule"],
+        }
+        status, node = await here.call("PATCH", "/v1/nodes/n1", patch)
+        assert status == 200
+        assert node["labels"] == {"disk": "ssd", "zone": "b"}
+        assert (node["ownLabels"], node["metadata"]) == ({"zone": "a"}, {"owner": "Ann"})
+        assert node["taints"] == ["gpu=a:noSchedule"]
+        again = {"labels": {"zone": None}, "metadata": {"owner": None}, "removeTaints": ["gpu"]}
+        _, node = await here.call("PATCH", "/v1/nodes/n1", again)
+        assert (node["labels"], node["metadata"], node["taints"]) == ({"disk": "ssd", "zone": "a"}, {}, [])
+
+
+async def test_a_wrong_change_of_a_node_changes_nothing_and_names_every_field(servers: tuple[Served, Served]) -> None:
+    here, _ = servers
+    async with connected(here, ScriptedAgent(here, facts("n1", zone="a"))):
+        wrong = {"labels": {"ok": "1", "bad key": "1", "disk": ["x"]}, "addTaints": ["gpu"], "label": {}}
+        status, body = await here.call("PATCH", "/v1/nodes/n1", wrong)
+        assert status == 422
+        paths = {p["path"] for p in body["problems"]}
+        assert {"labels.disk", "addTaints[0]", "label"} <= paths
+        assert any("bad key" in p["message"] for p in body["problems"])
+        status, body = await here.call(
+            "PATCH", "/v1/nodes/n1", {"labels": {"new": "1", "zone": None, "nix": None}, "removeTaints": ["gpu"]}
+        )
+        assert status == 422
+        assert {p["path"] for p in body["problems"]} == {"labels.zone", "labels.nix", "removeTaints[0]"}
+        assert "its agent was started with it" in body["problems"][0]["message"]
+        assert (await here.get("/v1/nodes/n1"))["labels"] == {"zone": "a"}
+    assert (await here.call("PATCH", "/v1/nodes/n7", {"labels": {"a": "1"}}))[0] == 404
+
+
+async def test_taints_keep_off_and_move_away_what_does_not_tolerate_them(servers: tuple[Served, Served]) -> None:
+    here, _ = servers
+    async with connected(here, ScriptedAgent(here, facts("n1")), ScriptedAgent(here, facts("n2"))):
+        await here.call("PATCH", "/v1/nodes/n1", {"addTaints": ["gpu=a100:noSchedule"]})
+        await here.apply(manifest(replicas=2), manifest("Daemon", "logs"))
+        await here.until_state(WEB, "healthy")
+        await here.until_state("/v1/workloads/default/daemon/logs", "healthy")
+        assert await wanted_on(here) == {"n2"}
+        tolerant = manifest(name="train", replicas=1, placement={"tolerations": ["gpu"], "maxPerNode": 1})
+        tolerant["spec"]["placement"]["constraints"] = ["node.name == n1"]
+        await here.apply(tolerant)
+        await here.until_state("/v1/workloads/default/service/train", "healthy")
+        await here.call("PATCH", "/v1/nodes/n2", {"addTaints": ["broken:noExecute"]})
+        web = await here.until_state(WEB, "blocked")
+        assert "n1 has the taint gpu=a100:noSchedule, which isn't tolerated" in web["blocked"][0]["sentence"]
+        await here.call("PATCH", "/v1/nodes/n1", {"removeTaints": ["gpu"]})
+        await here.until_state(WEB, "healthy")
+
+        async def on_n2() -> int:
+            return int((await here.get("/v1/nodes/n2"))["allocations"])
+
+        await wait_until(on_n2, 15, "all have left n2", done=lambda count: count == 0)
+        assert (await here.get("/v1/nodes/n2"))["state"] == "ready"
+
+
+async def test_a_label_that_changes_moves_daemons_and_is_heeded_by_what_comes(servers: tuple[Served, Served]) -> None:
+    here, _ = servers
+    only_ssd = {"constraints": ["node.labels.disk == ssd"]}
+    async with connected(here, ScriptedAgent(here, facts("n1")), ScriptedAgent(here, facts("n2"))):
+        await here.call("PATCH", "/v1/nodes/n1", {"labels": {"disk": "ssd"}})
+        await here.apply(manifest("Daemon", "logs", placement=only_ssd), manifest(replicas=1, placement=only_ssd))
+        await here.until_state(WEB, "healthy")
+        await here.until_state("/v1/workloads/default/daemon/logs", "healthy")
+        assert await wanted_on(here) == {"n1"}
+        await here.call("PATCH", "/v1/nodes/n2", {"labels": {"disk": "ssd"}})
+        await here.call("PATCH", "/v1/nodes/n1", {"labels": {"disk": None}})
+
+        async def daemons() -> set[str]:
+            items = (await here.get("/v1/allocations?kind=daemon"))["items"]
+            return {a["node"] for a in items if a["desired"] == "run"}
+
+        await wait_until(daemons, 10, "the daemon has moved", done=lambda nodes: nodes == {"n2"})
+        assert (await here.get("/v1/allocations?kind=service"))["items"][0]["node"] == "n1", "what runs stays"
+
+
+async def test_a_dry_run_of_a_drain_says_what_would_move_and_what_would_stay(servers: tuple[Served, Served]) -> None:
+    here, other = servers
+    async with connected(here, ScriptedAgent(here, facts("n1")), ScriptedAgent(here, facts("n2", memory="300Mi"))):
+        await here.apply(
+            manifest(name="big", replicas=1, resources={"memory": "600Mi"}),
+            manifest(name="small", replicas=1, resources={"memory": "32Mi"}, placement={"constraints": []}),
+            manifest("Daemon", "logs", resources={"memory": "32Mi"}),
+        )
+        for path in ("service/big", "service/small", "daemon/logs"):
+            await here.until_state(f"/v1/workloads/default/{path}", "healthy")
+        small = (await here.get("/v1/allocations?name=small"))["items"][0]["node"]
+        status, plan = await other.call("POST", "/v1/nodes/n1/drain?dryRun=true")
+        assert status == 200
+        assert [s["name"] for s in plan["stays"]] == ["big"]
+        reasons = {r["node"]: r["code"] for r in plan["stays"][0]["blocked"]["rejections"]}
+        assert reasons == {"n1": "draining", "n2": "memory"}
+        assert [(m["name"], m["to"]) for m in plan["moves"]] == ([("small", "n2")] if small == "n1" else [])
+        assert [s["name"] for s in plan["stops"]] == ["logs"]
+        assert (await here.get("/v1/nodes/n1"))["state"] == "ready"
+
+
+async def test_a_drain_whose_deadline_has_passed_stops_the_rest_and_says_why(servers: tuple[Served, Served]) -> None:
+    here, _ = servers
+    async with connected(here, ScriptedAgent(here, facts("n1"))):
+        await here.apply(manifest(replicas=2), manifest("Daemon", "logs"))
+        await here.until_state(WEB, "healthy")
+        await here.until_state("/v1/workloads/default/daemon/logs", "healthy")
+        status, node = await here.call("POST", "/v1/nodes/n1/drain", {"deadline": "2s"})
+        assert (status, node["drainDeadline"]) == (200, "2s")
+        assert node["state"] == "draining"
+        await here.until_state("/v1/nodes/n1", "drained", deadline_s=20)
+        await until_told(here, "service/web", "stop")
+        told = (await here.get("/v1/events?for=service/web"))["items"]
+        assert any("its deadline of 2s has passed" in e["message"] for e in told if e["reason"] == "stop")
+        status, body = await here.call("POST", "/v1/nodes/n1/drain", {"deadline": "soon"})
+        assert (status, body["problems"][0]["path"]) == (422, "deadline")
+
+
+async def test_on_a_drained_node_daemons_stop_after_all_others(servers: tuple[Served, Served]) -> None:
+    here, _ = servers
+    async with connected(here, ScriptedAgent(here, facts("n1"))):
+        await here.apply(manifest(replicas=1), manifest("Daemon", "logs"))
+        await here.until_state(WEB, "healthy")
+        await here.until_state("/v1/workloads/default/daemon/logs", "healthy")
+        await here.call("POST", "/v1/nodes/n1/drain")
+        await here.until_state(WEB, "blocked")
+        assert (await here.get("/v1/allocations?kind=daemon"))["items"][0]["desired"] == "run"
+        await here.call("POST", WEB + "/scale", {"replicas": 0})
+        await here.until_state("/v1/nodes/n1", "drained")

@@ -86,6 +86,20 @@ async def test_the_page_shows_nodes_workloads_and_why_something_is_blocked(serve
             await wait_until(page.text, 10, "it shows at once that n1 is cordoned", lambda text: "cordoned" in text)
 
 
+async def test_the_page_says_that_the_brake_is_on(server: Served, tmp_path: Path) -> None:
+    agents = [ScriptedAgent(server, facts(f"n{number}")) for number in range(4)]
+    async with connected(server, *agents):
+        for agent in agents[1:]:
+            agent.is_silent = True
+        token = server.admin["Authorization"].removeprefix("Bearer ")
+        async with opened(server.http, f"{server.url}/#token={token}", tmp_path / "profile") as page:
+            wanted = ("The brake on mass loss is on", "n1, n2, n3 fell silent at once", "suspect")
+            await wait_until(page.text, 20, f"it shows {wanted}", lambda text: all(w in text for w in wanted))
+            for agent in agents[1:]:
+                agent.is_silent = False
+            await wait_until(page.text, 20, "it shows that they are back", lambda text: "brake" not in text)
+
+
 async def test_without_a_token_the_page_asks_for_one_and_shows_nothing(server: Served, tmp_path: Path) -> None:
     async with (
         connected(server, ScriptedAgent(server, facts("node-one"))),

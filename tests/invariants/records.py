@@ -11,7 +11,7 @@ from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
 from manifests.nodes import NodeIntent, NodeStatus
 from manifests.status import WorkloadStatus
-from manifests.workloads import VersionRecord, WorkloadRecord
+from manifests.workloads import Kind, VersionRecord, WorkloadRecord
 from tests.invariants.steps import Step
 
 TABLES: dict[str, type[Model]] = {
@@ -112,6 +112,13 @@ class Records:
     def has_ended(self, allocation: str) -> bool:
         status = self.statuses.get(allocation)
         return status is not None and status.is_terminal
+
+    def is_at_most_once(self, allocation: Allocation) -> bool:
+        """Say whether its slot must never run twice at once: by the spec of its own version."""
+        if allocation.workload.kind is Kind.DAEMON:
+            return False
+        version = self.versions.get(keys.version_id(keys.id_of_ref(allocation.workload), allocation.version))
+        return version is not None and version.workload.spec.on_disconnect.stop_after_s is not None
 
     def holding(self, node: str) -> Iterator[Allocation]:
         """Yield what holds its resources on the node: until the node has said that it ended."""

@@ -45,7 +45,10 @@ def capacity(step: Step, written: Sequence[Written], records: Records) -> Iterat
 
 
 def slots(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
-    """S2: one wanted allocation has a workload's index; no more than the spec lets are added; one daemon a node."""
+    """S2: one wanted allocation has a workload's index; no more than the spec lets are added; one daemon a node.
+
+    A spare is not wanted: its slot went to another while its node was lost, until one of the two is chosen.
+    """
     placed = {w.new.workload.uid: w.new for w in written if _is_placed(w) and isinstance(w.new, Allocation)}
     for uid, example in placed.items():
         wanted = [a for a in records.of_workload[uid].values() if a.desired is Desired.RUN]
@@ -57,8 +60,10 @@ def slots(step: Step, written: Sequence[Written], records: Records) -> Iterator[
             yield Breach("S2", f"{example.id} was placed for {example.workload}, which isn't there")
             continue
         match record.workload.spec:
-            case ServiceSpec(replicas=replicas, update=update) if len(wanted) > replicas + update.max_surge:
-                most = replicas + update.max_surge
+            case ServiceSpec(replicas=replicas, update=update):
+                most = replicas + max(update.max_surge, update.canary)  # canaries run beside all of the old
+                if len(wanted) <= most:
+                    continue
                 yield Breach("S2", f"{len(wanted)} allocations of {record.ref.name} are wanted, at most {most} may be")
             case DaemonSpec():
                 nodes = Counter(a.node for a in wanted)
@@ -86,6 +91,18 @@ def job_runs_once(step: Step, written: Sequence[Written], records: Records) -> I
                 yield Breach("S11", f"{new.id} was placed, and {other.id} has succeeded in its slot")
             node = records.nodes.get(other.node)
             if not records.has_ended(other.id) and node is not None and node.liveness is not Liveness.LOST:
+                yield Breach("S3", f"{new.id} was placed, and {other.id} may run in its slot on {other.node}")
+
+
+def at_most_once(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S3: under onDisconnect.stopAfter a slot goes to no other while the one before may run within reach."""
+    for new in _placed(written):
+        for other in records.of_workload[new.workload.uid].values():
+            is_same = other.index == new.index and other.id != new.id
+            if not is_same or records.has_ended(other.id) or not records.is_at_most_once(other):
+                continue
+            node = records.nodes.get(other.node)
+            if node is not None and node.liveness is not Liveness.LOST:
                 yield Breach("S3", f"{new.id} was placed, and {other.id} may run in its slot on {other.node}")
 
 
@@ -223,6 +240,7 @@ RULES: tuple[Rule, ...] = (
     capacity,
     slots,
     job_runs_once,
+    at_most_once,
     fence,
     one_leader,
     writers,

@@ -55,13 +55,13 @@ class RunningChecker:
             self._succeeded.add(was.allocation)
 
     def _twice(self, new: Running) -> Iterator[Breach]:
-        """S3: an allocation runs once, and two that are both wanted never run for the same index."""
+        """S3: an allocation runs once; two that are both wanted, or under stopAfter, never run for the same index."""
         slot = self._slot(new.allocation)
         for other in self.running.values():
             if other.allocation == new.allocation:
                 attempts = f"{other.attempt} and {new.attempt}"
                 yield Breach("S3", f"{new.allocation} runs twice on {new.node}, as attempts {attempts}")
-            elif slot is not None and self._slot(other.allocation) == slot and self._are_wanted(new, other):
+            elif slot is not None and self._slot(other.allocation) == slot and self._clash(new, other):
                 yield Breach("S3", f"{new.allocation} and {other.allocation} run for one index")
 
     def _again(self, new: Running) -> Iterator[Breach]:
@@ -88,7 +88,11 @@ class RunningChecker:
         """
         if not self._is_ours(node, labels):
             yield Breach("S9", f"the agent of {node} would {kind} a container that isn't its own: {dict(labels)}")
-        elif is_running and not is_excused and self._is_wanted(labels[ALLOCATION]):
+        elif (
+            is_running
+            and not (is_excused or self._is_at_most_once(labels[ALLOCATION]))
+            and self._is_wanted(labels[ALLOCATION])
+        ):
             yield Breach("S10", f"the agent of {node} would {kind} {labels[ALLOCATION]}, which nobody ordered")
 
     def unwanted(self) -> Iterator[Breach]:
@@ -109,8 +113,13 @@ class RunningChecker:
         spec = version.workload.spec if version else None
         return isinstance(spec, JobSpec) and spec.timeout_s is not None
 
-    def _are_wanted(self, *both: Running) -> bool:
-        return all(self._is_wanted(one.allocation) for one in both)
+    def _clash(self, new: Running, other: Running) -> bool:
+        are_wanted = all(self._is_wanted(one.allocation) for one in (new, other))
+        return are_wanted or self._is_at_most_once(other.allocation)
+
+    def _is_at_most_once(self, allocation: str) -> bool:
+        known = self._records.ever.get(allocation)
+        return known is not None and self._records.is_at_most_once(known)
 
     def _is_wanted(self, allocation: str) -> bool:
         known = self._records.allocations.get(allocation)

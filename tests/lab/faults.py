@@ -16,6 +16,7 @@ from control_plane.store.etcd import EtcdStore
 from control_plane.store.protocol import Change, Revision
 from foundation.clock import SystemClock
 from manifests.allocations import TERMINAL
+from manifests.workloads import MAIN
 from tests.invariants.history import breaches, history
 from tests.lab.cgroups import process_state
 from tests.lab.cluster import Cluster, Daemon
@@ -25,7 +26,7 @@ from tests.lab.waiting import hold_for, wait_until
 
 SOON_S = 30.0
 REPLICAS = 6
-Containers: TypeAlias = Mapping[str, RunContainer]  # by allocation
+Containers: TypeAlias = Mapping[str, RunContainer]  # by allocation, those of groups by allocation.name
 
 # Ends at once when it is asked to, as a well-behaved program does.
 COMMAND = ("sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait $!")
@@ -68,14 +69,14 @@ async def look(cluster: Cluster) -> Picture:
     for url in cluster.server_urls:
         items = {what: (await cluster.api.ask(url, "GET", f"/v1/{what}")).body["items"] for what in LISTS}
         differences += [f"{difference} (by {url})" for difference in _differences(items, found)]
-    return Picture({_allocation(c): c for c in found}, tuple(differences))
+    return Picture({_key(c): c for c in found}, tuple(differences))
 
 
 LISTS = ("nodes", "workloads", "allocations")
 
 
 def _doubles(found: Iterable[RunContainer]) -> Iterator[str]:
-    counts = Counter(_allocation(container) for container in found)
+    counts = Counter(_key(container) for container in found)
     return (f"{count} containers of {allocation} run" for allocation, count in counts.items() if count > 1)
 
 
@@ -111,7 +112,7 @@ async def owned(host: Host) -> tuple[RunContainer, ...]:
 
 
 async def owned_on(hosts: Iterable[Host]) -> Containers:
-    return {_allocation(container): container for host in hosts for container in await owned(host)}
+    return {_key(container): container for host in hosts for container in await owned(host)}
 
 
 async def hold_untouched(cluster: Cluster, before: Containers, seconds: float) -> None:
@@ -126,6 +127,11 @@ def on_node(containers: Containers, *nodes: str) -> Containers:
 
 def node_of(container: RunContainer) -> str:
     return container.labels["wherry.node"]
+
+
+def _key(container: RunContainer) -> str:
+    name = container.labels.get("wherry.container", MAIN)
+    return _allocation(container) if name == MAIN else f"{_allocation(container)}.{name}"
 
 
 def _allocation(container: RunContainer) -> str:

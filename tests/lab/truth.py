@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from manifests.workloads import MAIN
 from tests.lab.commands import LabError
 from tests.lab.host import Host
 
@@ -30,6 +31,7 @@ class Life:
     node: str
     container: str
     allocation: str
+    name: str  # which of its allocation's
     attempt: int
     pid: int
     started_at: str
@@ -105,6 +107,7 @@ class Truth:
             node=host.name,
             container=found["Id"],
             allocation=labels["wherry.allocation"],
+            name=labels.get("wherry.container", MAIN),
             attempt=int(labels["wherry.attempt"]),
             pid=state["Pid"],
             started_at=state["StartedAt"],

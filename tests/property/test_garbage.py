@@ -21,7 +21,7 @@ from control_plane.store.protocol import Delete, ModifiedAt, Put
 from manifests.allocations import Allocation, Phase
 from manifests.rollouts import Rollout, RolloutState
 from manifests.status import WorkloadStatus
-from manifests.workloads import VersionRecord, WorkloadRecord
+from manifests.workloads import CronState, VersionRecord, WorkloadRecord
 from tests.builders import record, seen, status
 from tests.cache import Cache
 
@@ -51,8 +51,9 @@ def puts(draw: st.DrawFn) -> Put:
     placed = keys.placed_id(allocation.node, allocation.id)
     said = status(allocation, draw(st.sampled_from(Phase)))
     version = VersionRecord(uid=of.uid, version=of.version, created_s=0.0, workload=of.workload)
-    targets = {"target": draw(versions), "healthy": (draw(versions),)}
-    rollout = Rollout(version=of.version, state=RolloutState.PROGRESSING, **targets)
+    healthy = (draw(versions),)
+    rollout = Rollout(version=of.version, state=RolloutState.PROGRESSING, target=draw(versions), healthy=healthy)
+    cron = CronState(uid=of.uid, schedule="* * * * *", time_zone="UTC", handled_s=1.0)
     ended = ended_of(allocation, said, draw(st.floats(0, 100)))
     event = EventRecord(subject="any", reason="r", message="m", revision=1, first_s=0.0, last_s=0.0)
     place = draw(st.sampled_from((id_, keys.node_place("n1"), keys.server_place("s1"))))
@@ -66,6 +67,7 @@ def puts(draw: st.DrawFn) -> Put:
                 Put(keys.ALLOCATIONS + placed, allocation.to_bytes()),
                 Put(keys.STATUSES + placed, said.to_bytes()),
                 Put(keys.WORKLOAD_STATUSES + id_, WorkloadStatus(ref=of.ref, generation=1, rollout=rollout).to_bytes()),
+                Put(keys.CRON_STATES + id_, cron.to_bytes()),
                 Put(f"{keys.ENDED}{id_}/{allocation.id}", ended.to_bytes()),
                 Put(f"{keys.EVENTS}{place}/e-{draw(st.integers(0, 99))}", event.to_bytes()),
             )
@@ -97,7 +99,7 @@ def needed_versions(state: ClusterState) -> set[str]:
 
 
 @given(st.lists(puts(), max_size=60))
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_what_something_refers_to_stays(writes: Writes) -> None:
     cache = filled(writes)
     state = cache.state
@@ -109,7 +111,7 @@ def test_what_something_refers_to_stays(writes: Writes) -> None:
     units = collect(cache)
 
     deleted = {write.key for unit in units for write in unit.writes}
-    owned = (keys.VERSIONS, keys.STATUSES, keys.WORKLOAD_STATUSES, keys.ENDED, keys.EVENTS)
+    owned = (keys.VERSIONS, keys.STATUSES, keys.WORKLOAD_STATUSES, keys.CRON_STATES, keys.ENDED, keys.EVENTS)
     assert all(key.startswith(owned) for key in deleted), "it removed what isn't its own to remove"
     assert before | of_unreadable <= set(state.versions.ids())
     assert statuses <= set(state.statuses.ids())
@@ -117,7 +119,7 @@ def test_what_something_refers_to_stays(writes: Writes) -> None:
 
 
 @given(st.lists(puts(), max_size=60))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_each_deletion_compares_what_it_deletes_and_once_all_are_made_nothing_is_left(writes: Writes) -> None:
     cache = filled(writes)
     units = list(garbage_of(cache.state))
@@ -132,7 +134,7 @@ def test_each_deletion_compares_what_it_deletes_and_once_all_are_made_nothing_is
 
 
 @given(st.lists(puts(), max_size=120))
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_what_is_kept_is_bounded(writes: Writes) -> None:
     cache = filled(writes)
     state = cache.state

@@ -31,6 +31,9 @@ class Host:
     def wall_s(self) -> float:
         return WALL_S + asyncio.get_running_loop().time() + self.wall_offset_s
 
+    def boot_s(self) -> float:
+        return self.now_s()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

@@ -58,7 +58,7 @@ def api_stub(answers: Mapping[str, Answer | Callable[[Request], Answer]]) -> Ite
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = _serve
+        do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

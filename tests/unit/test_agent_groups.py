@@ -129,6 +129,22 @@ def test_a_job_has_succeeded_when_all_but_the_sidecars_have_and_these_are_stoppe
     assert world.running() == []
 
 
+def test_the_ending_of_a_job_is_that_of_its_work_and_not_of_what_was_stopped_after_it() -> None:
+    world = group(APP, LOG, kind="Job", inits=("copy",))
+    world.works()
+    world.exits("copy", 0)
+    assert world.group.status.last_ending is None  # an init container that has succeeded is no trouble
+    world.works()
+    world.exits("app", 0)
+    world.works()
+    ending = world.group.status.last_ending
+    assert ending is not None
+    assert (ending.container, ending.reason, ending.exit_code) == ("app", "exited", 0)
+    stopped = world.member(SANDBOX).status.last_ending
+    assert stopped is not None
+    assert stopped.reason == "exited"
+
+
 def test_sidecars_stop_after_the_others_and_the_sandbox_last() -> None:
     world = group(APP, LOG, {**APP, "name": "api"})
     world.works()

@@ -76,7 +76,7 @@ def _key_of(said: Model) -> str:
 
 
 def life(allocation: Allocation, seen_s: float, ended_s: float | None = None, *, number: int = 1) -> Life:
-    return Life("n1", f"c{number}", allocation.id, number, 100 + number, str(seen_s), seen_s, ended_s)
+    return Life("n1", f"c{number}", allocation.id, "main", number, 100 + number, str(seen_s), seen_s, ended_s)
 
 
 A = placed()

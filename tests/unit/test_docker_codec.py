@@ -169,6 +169,19 @@ def test_frames_come_apart_wherever_the_chunks_are_cut(sent: list[tuple[int, byt
     assert all(chunk.data for chunk in got)
 
 
+AT = b"2026-11-24T22:15:00.123456789Z "
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 31, 32, 1000])
+def test_of_a_long_line_in_several_frames_only_the_first_keeps_its_time(size: int) -> None:
+    sent = [(1, AT + b"a long "), (2, AT + b"another\n"), (1, AT + b"line\n"), (1, AT + b"next\n")]
+    wire = b"".join(struct.pack(">BxxxI", kind, len(data)) + data for kind, data in sent)
+    demux = Frames(is_timed=True)
+    got = [chunk for at in range(0, len(wire), size) for chunk in demux.feed(wire[at : at + size])]
+    text = b"".join(chunk.data for chunk in got if chunk.stream == "stdout")
+    assert text == AT + b"a long line\n" + AT + b"next\n"
+
+
 def test_a_frame_s_payload_is_not_held_back() -> None:
     assert Frames().feed(struct.pack(">BxxxI", 1, 1 << 31) + b"part") == [LogChunk("stdout", b"part")]
 

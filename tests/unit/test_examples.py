@@ -6,7 +6,7 @@ import pytest
 
 import manifests
 from manifests.containers import Resources
-from manifests.workloads import Job, Service
+from manifests.workloads import CronJob, Job, Service
 from manifests.yaml_loader import load_files
 
 FOLDER = Path(manifests.__file__).parent / "examples"
@@ -16,8 +16,10 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_an_example_loads_and_runs_with_the_one_image(file: Path) -> None:
     for one in load_files([str(file)]):
-        assert one.workload.spec.image == "wherry/busybox:1"
-        assert one.workload.spec.pull == "ifMissing"
+        spec = one.workload.spec
+        for container in (*spec.members.values(), *spec.init_containers):
+            assert container.image == "wherry/busybox:1"
+            assert container.pull == "ifMissing"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -32,11 +34,11 @@ def test_all_examples_together_fit_three_small_nodes() -> None:
         match one.workload:
             case Service():
                 copies = one.workload.spec.replicas + one.workload.spec.update.max_surge
-            case Job():
+            case Job() | CronJob():
                 copies = one.workload.spec.parallelism
             case _:
                 copies = 3
-        needs += [one.workload.spec.resources] * copies
-    assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job"}
+        needs += [one.workload.spec.reservation()] * copies
+    assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job", "CronJob"}
     assert sum(r.cpu_m for r in needs) <= 1000
     assert sum(r.memory_bytes for r in needs) <= 512 * 2**20

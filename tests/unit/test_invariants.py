@@ -35,9 +35,9 @@ def allocation(number: int, index: int = 0, *, desired: Desired = Desired.RUN, h
     )
 
 
-def node() -> NodeStatus:
+def node(liveness: Liveness = Liveness.READY) -> NodeStatus:
     facts = NodeFacts(name="n1", agent_id="a", boot_id="b", agent_version="1", capacity=SIZE, allocatable=SIZE)
-    return NodeStatus(facts=facts, liveness=Liveness.READY, server="s1", session=1, changed_s=0.0)
+    return NodeStatus(facts=facts, liveness=liveness, server="s1", session=1, changed_s=0.0)
 
 
 def written(*records: Model | str) -> list[Change]:
@@ -81,6 +81,12 @@ def test_a_replacement_after_an_end_breaks_nothing() -> None:
     assert breaches(history) == ()
 
 
+def test_canaries_may_be_more_than_surge() -> None:
+    canaries = record(replicas=1, update={"canary": 2, "minHealthyTime": "0s"})
+    small = [allocation(n, n, host_port=80 + n) for n in range(3)]
+    assert breaches(written(LeaderRecord(server="s1"), node(), canaries, *small)) == ()
+
+
 @pytest.mark.parametrize(
     ("history", "breach"),
     [
@@ -93,3 +99,30 @@ def test_a_replacement_after_an_end_breaks_nothing() -> None:
 )
 def test_each_breach_is_found(history: Sequence[Model | str], breach: str) -> None:
     assert any(breach in found for found in breaches(written(*BEGIN, *history)))
+
+
+ONCE = VERSION.model_copy(update={"workload": record(onDisconnect={"stopAfter": "30s"}).workload})
+OLD = allocation(1, desired=Desired.STOP)
+
+
+def test_a_spare_shares_its_slot_with_who_took_it() -> None:
+    small = Resources.of(cpu_m=1, memory_bytes=1, pids=1)
+    spare = OLD.model_copy(update={"desired": Desired.SPARE, "reserved": small})
+    assert breaches(written(*BEGIN, spare, allocation(2))) == ()
+
+
+@pytest.mark.parametrize(
+    ("between", "is_breach"),
+    [
+        ((), True),
+        ((status(OLD, Phase.STOPPING),), True),
+        ((node(Liveness.SUSPECT),), True),
+        ((status(OLD, Phase.STOPPED),), False),
+        ((node(Liveness.LOST),), False),
+    ],
+)
+def test_a_slot_under_stop_after_is_given_away_only_once_it_is_empty_or_lost(
+    between: tuple[Model, ...], is_breach: bool
+) -> None:
+    found = breaches(written(*BEGIN, ONCE, OLD, *between, allocation(2)))
+    assert any("(S3)" in breach for breach in found) is is_breach

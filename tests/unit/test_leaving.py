@@ -43,6 +43,9 @@ class Cluster:
     def wall_s(self) -> float:
         return 0.0
 
+    def boot_s(self) -> float:
+        return 0.0
+
     async def sleep(self, seconds: float) -> None:
         raise NotImplementedError
 

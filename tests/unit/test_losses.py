@@ -35,6 +35,9 @@ class FastClock:
     def wall_s(self) -> float:
         return self.now
 
+    def boot_s(self) -> float:
+        return self.now
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds / 20)
         self.now += seconds

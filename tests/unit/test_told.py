@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from control_plane.records import DeletionRecord, LeaderRecord, ServerRecord
+from control_plane.records import DeletionRecord, FreezeRecord, LeaderRecord, ServerRecord
 from control_plane.state import ObjectChange
 from control_plane.store.protocol import Revision
 from control_plane.told import Told, told_of, told_of_deletion
@@ -12,6 +12,7 @@ from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.reasons import Blocked, Code, Rejection
 from manifests.rollouts import Rollout, RolloutState
 from manifests.status import WorkloadStatus
+from manifests.workloads import CronState
 from tests.builders import record, seen
 from tests.scripted import facts
 
@@ -169,3 +170,20 @@ def test_a_rollout_is_told_once_for_each_state() -> None:
     assert [t.reason for t in told(None, going)] == ["rollout-progressing"]
     assert told(going, at(RolloutState.PROGRESSING, "1 of 3")) == []
     assert [t.reason for t in told(going, paused)] == ["rollout-paused"]
+
+
+def test_a_freeze_is_told_with_who_and_why() -> None:
+    freeze = FreezeRecord(by="me", reason="new switches", since_s=0.0)
+    [frozen], [unfrozen] = told(None, freeze), told(freeze, None)
+    assert (frozen.reason, frozen.by, "new switches" in frozen.message) == ("frozen", "me", True)
+    assert (unfrozen.place, unfrozen.reason) == (frozen.place, "unfrozen")
+
+
+def test_each_start_of_a_cron_job_is_told_and_counts_as_the_same() -> None:
+    def at(job: str) -> CronState:
+        return CronState(uid="u", schedule="* * * * *", time_zone="UTC", handled_s=1.0, last_job=job)
+
+    [first], [second] = told(None, at("backup-1")), told(at("backup-1"), at("backup-2"))
+    assert (first.reason, first.same) == (second.reason, second.same)
+    assert "backup-2" in second.message
+    assert told(at("backup-2"), at("backup-2")) == told(None, at("")) == []

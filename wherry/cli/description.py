@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from wherry.cli.schedule_text import job_lines, lines_of
 from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
-from wherry.cli.text import Style, Table, age, clean, span
+from wherry.cli.text import Style, Table, age, clean, span, until
 
 Item = Mapping[str, Any]
 _LABEL_WIDTH = 14
@@ -12,7 +13,7 @@ _PLAIN = Style()
 
 
 def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: Style) -> list[str]:
-    """Return the page of a service, a daemon or a job."""
+    """Return the page of a service, a daemon, a job or a CronJob."""
     spec, counts = (item.get("manifest") or {}).get("spec") or {}, item.get("counts") or {}
     kind = clean(item.get("kind")).lower()
     lines = [
@@ -22,12 +23,14 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
             namespace=item.get("namespace"),
             state=item.get("state"),
             version=item.get("version"),
+            owner=item.get("owner"),
             age=age(item.get("createdAt"), now_s),
             labels=_pairs(((item.get("manifest") or {}).get("metadata") or {}).get("labels")),
         ),
         "",
-        style.paint("Counts", "bold"),
-        "  " + ", ".join(f"{value} {clean(name)}" for name, value in counts.items()),
+        style.paint("Schedule" if item.get("cron") else "Counts", "bold"),
+        *(lines_of(item, now_s) if item.get("cron") else [f"  {_counts(counts)}"]),
+        *_rollout_lines(item, style),
         "",
         style.paint("Spec", "bold"),
         *_spec_lines(spec),
@@ -35,8 +38,59 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
     waiting = list(_why_not(item))
     if waiting:
         lines += ["", style.paint("What it waits for", "bold"), *waiting]
+    if item.get("cron"):
+        return [*lines, "", style.paint("Jobs", "bold"), *job_lines(item, now_s)]
     lines += ["", style.paint("Allocations", "bold")]
     return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
+
+
+def _counts(counts: Item) -> str:
+    return ", ".join(f"{value} {clean(name)}" for name, value in counts.items())
+
+
+def _rollout_lines(item: Item, style: Style) -> list[str]:
+    """Return where the rollout stands; nothing for what has none."""
+    rollout = item.get("rollout")
+    if not rollout:
+        return []
+    target, version = rollout.get("target"), rollout.get("version")
+    words = [
+        "paused by its user" if rollout.get("paused") else "",
+        "stops an old one before it starts a new one" if rollout.get("stopFirst") else "",
+    ]
+    return [
+        "",
+        style.paint("Rollout", "bold"),
+        *_fields(
+            style,
+            state=rollout.get("state"),
+            version=f"{version}" if target == version else f"{version}, but version {target} is what it works towards",
+            allocations=f"{rollout.get('updated', 0)} of version {target}, {rollout.get('ready', 0)} of them ready; "
+            f"{rollout.get('old', 0)} of other versions",
+            last_healthy=f"version {rollout['healthyVersion']}" if rollout.get("healthyVersion") else "none yet",
+            message=rollout.get("message"),
+            also="; ".join(word for word in words if word),
+        ),
+    ]
+
+
+def config_page(item: Item, now_s: float, style: Style) -> list[str]:
+    """Return the page of a config, with its content."""
+    content = str(((item.get("manifest") or {}).get("spec") or {}).get("data", ""))
+    return [
+        style.paint(f"config/{clean(item.get('name'))}", "bold"),
+        *_fields(
+            style,
+            namespace=item.get("namespace"),
+            version=item.get("version"),
+            kept="versions " + ", ".join(map(str, item.get("keptVersions") or [])),
+            age=age(item.get("createdAt"), now_s),
+            used_by=", ".join(map(str, item.get("users") or [])) or "nothing",
+        ),
+        "",
+        style.paint(f"Content ({item.get('bytes')} bytes)", "bold"),
+        *(f"  {clean(line)}" for line in content.split("\n")),
+    ]
 
 
 def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -> list[str]:
@@ -50,13 +104,17 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             of=f"{owner} in {clean(item.get('namespace'))}, version {item.get('version')}, slot {item.get('index')}",
             node=f"{clean(item.get('node'))} ({clean(item.get('nodeState'))})",
             desired=f"{clean(item.get('desired'))}" + (f": {clean(item.get('stopReason'))}" if is_stopping else ""),
+            note=item.get("note"),
+            replaced=_replaced(item, now_s),
+            fence=item.get("fence"),
             phase=item.get("phase"),
             health=item.get("health"),
             message=item.get("message"),
             attempt=f"{item.get('attempt')} (restarts: {item.get('restarts')})",
+            crash_loop=f"{item.get('failures')} failures in a row" if item.get("crashLooping") else "",
             age=age(item.get("createdAt"), now_s),
             started=f"{age(item['startedAt'], now_s)} ago" if item.get("startedAt") else "",
-            next_attempt=_until(item.get("nextAttemptAt"), now_s),
+            next_attempt=until(item.get("nextAttemptAt"), now_s),
             reserved=_amounts(item.get("reserved")),
             ports=ports_of(item),
             address=item.get("address"),
@@ -70,6 +128,9 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             style.paint("How the last attempt ended", "bold"),
             *_ending_lines(item["lastEnding"], now_s, "  "),
         ]
+    if item.get("containers"):
+        lines += ["", style.paint("Containers", "bold")]
+        lines += [line for container in item["containers"] for line in _container_lines(container, "  ", style)]
     return [*lines, "", style.paint("Why this node", "bold"), *_why_lines(item)]
 
 
@@ -82,10 +143,14 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
             state=item.get("state"),
             since=f"{age(item.get('changedAt'), now_s)} ago",
             message=item.get("message"),
+            brake=_brake(item, now_s),
+            drain_deadline=item.get("drainDeadline"),
+            taints=", ".join(item.get("taints") or []),
             address=item.get("address"),
             agent=item.get("agentVersion"),
             server=item.get("server"),
             labels=_pairs(item.get("labels")),
+            metadata=_pairs(item.get("metadata")),
         ),
         "",
         style.paint("Resources", "bold"),
@@ -97,6 +162,21 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
         style.paint("Allocations", "bold"),
     ]
     return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
+
+
+def _brake(item: Item, now_s: float) -> str:
+    """Return that the brake on mass loss keeps the node from being called lost, if it does."""
+    brake = item.get("brake")
+    if not brake:
+        return ""
+    end = f"`wherry node confirm-lost {item.get('name')}` ends that for this node"
+    return f"on for {age(brake.get('since'), now_s)}: it isn't called lost for {_left(brake, now_s)} more; {end}"
+
+
+def _left(brake: Item, now_s: float) -> str:
+    from datetime import datetime
+
+    return span(datetime.fromisoformat(str(brake.get("until"))).timestamp() - now_s)
 
 
 def _fields(style: Style = _PLAIN, **fields: object) -> list[str]:
@@ -121,12 +201,12 @@ def _amounts(amounts: Item | None) -> str:
     return f"{known.get('cpu', '?')} cpu, {memory(known.get('memory', '?'))} memory, {known.get('pids', '?')} pids"
 
 
-def _until(timestamp: object, now_s: float) -> str:
-    if not timestamp:
+def _replaced(item: Item, now_s: float) -> str:
+    """Return what becomes of an allocation whose node is lost, unless it is back in time."""
+    when = until(item.get("replacedAt"), now_s)
+    if when in ("", "in 0s"):
         return ""
-    from datetime import datetime
-
-    return f"in {span(datetime.fromisoformat(str(timestamp)).timestamp() - now_s)}"
+    return f"its node {clean(item.get('node'))} is lost; replaced {when} unless it is back"
 
 
 def _spec_lines(spec: Item) -> list[str]:
@@ -139,13 +219,19 @@ def _spec_lines(spec: Item) -> list[str]:
         for p in spec.get("ports") or []
     ]
     placement = spec.get("placement") or {}
+    is_group = bool(spec.get("containers"))
     return _fields(
         image=spec.get("image"),
         command=" ".join(command),
         replicas=spec.get("replicas"),
         completions=spec.get("completions"),
         parallelism=spec.get("parallelism"),
-        reserves=_amounts(spec.get("resources")),
+        retries=spec.get("retries"),
+        timeout=spec.get("timeout"),
+        start_after=", ".join(_dependency(d) for d in spec.get("startAfter") or []),
+        overlap=spec.get("overlap"),
+        start_window=spec.get("startWindow"),
+        reserves="" if is_group else _amounts(spec.get("resources")),
         limits=_pairs(limits),
         ports=", ".join(ports),
         env=", ".join(spec.get("env") or {}),  # the names alone: values may be secret
@@ -154,7 +240,22 @@ def _spec_lines(spec: Item) -> list[str]:
         constraints="; ".join(placement.get("constraints") or []),
         spread=", ".join(placement.get("spread") or []),
         update=_pairs(spec.get("update")),
+        init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
+        containers="; ".join(map(_member, spec.get("containers") or [])),
+        on_disconnect=_pairs(spec.get("onDisconnect")),
     )
+
+
+def _dependency(dependency: Item) -> str:
+    return ", ".join(
+        f"{kind} {clean(dependency[kind])}" for kind in ("job", "service", "daemon") if dependency.get(kind)
+    )
+
+
+def _member(spec: Item) -> str:
+    """Return one container of a group in short."""
+    sidecar = ", a sidecar" if spec.get("sidecar") else ""
+    return f"{clean(spec.get('name'))} ({clean(spec.get('image'))}, {_amounts(spec.get('resources'))}{sidecar})"
 
 
 def _check(check: Item | None) -> str:
@@ -193,27 +294,50 @@ def _allocation_lines(item: Item, now_s: float, style: Style) -> Iterator[str]:
     phase, health = clean(item.get("phase")), clean(item.get("health"))
     stands = style.word(phase) + (f", {style.word(health)}" if phase == "running" else "")
     restarts = f", {item['restarts']} restarts" if item.get("restarts") else ""
+    restarts += f", {item.get('failures')} failures in a row" if item.get("crashLooping") else ""
+    restarts += f", next attempt {until(item['nextAttemptAt'], now_s)}" if item.get("nextAttemptAt") else ""
     owner = f"version {item.get('version')}, {age(item.get('createdAt'), now_s)} old"
     yield f"  {clean(item.get('id'))} on {clean(item.get('node'))}: {stands}{restarts} ({owner})"
     if item.get("desired") == "stop":
         yield f"    must stop: {clean(item.get('stopReason'))}"
     if item.get("message"):
         yield f"    {clean(item['message'])}"
+    if item.get("note") and item.get("desired") != "stop":
+        yield f"    {clean(item['note'])}"
+    if item.get("replacedAt"):
+        yield f"    {_replaced(item, now_s)}"
     if item.get("ports"):
         yield f"    ports {clean(ports_of(item))}"
+    for container in item.get("containers") or []:
+        yield from _container_lines(container, "    ", style)
     if item.get("whySentence"):
         yield f"    why there: {clean(item['whySentence'])}"
     if item.get("lastEnding"):
         yield from _ending_lines(item["lastEnding"], now_s, "    ", said=clean(item.get("message")))
 
 
+def _container_lines(item: Item, indent: str, style: Style) -> Iterator[str]:
+    """Yield how one container of a group is, with why where it isn't well."""
+    phase, ending = clean(item.get("phase")), item.get("lastEnding")
+    stands = style.word(phase) + (f", {style.word(clean(item.get('health')))}" if phase == "running" else "")
+    attempt = item.get("attempt") or 1
+    restarts = f", {attempt - 1} restarts" if attempt > 1 else ""
+    ended = f", last {exit_of(ending)}" if ending else ""
+    yield f"{indent}container {clean(item.get('name'))}: {stands}{restarts}{ended}"
+    if item.get("message"):
+        yield f"{indent}  {clean(item['message'])}"
+
+
 def _ending_lines(ending: Item, now_s: float, indent: str, *, said: str = "") -> Iterator[str]:
     """Yield how an attempt ended, and the message, unless that has been said."""
     when = age(ending.get("finishedAt"), now_s)
-    yield f"{indent}attempt {ending.get('attempt')} ended {when} ago: {exit_of(ending)}"
+    whose = f" of container {clean(ending['container'])}" if ending.get("container") else ""
+    yield f"{indent}attempt {ending.get('attempt')}{whose} ended {when} ago: {exit_of(ending)}"
     message = clean(ending.get("message"))
     if message and message not in said:
         yield f"{indent}{message}"
+    for line in ending.get("logTail") or []:
+        yield f"{indent}| {clean(line)}"
 
 
 def _why_lines(item: Item) -> list[str]:

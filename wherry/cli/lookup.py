@@ -7,12 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from manifests.errors import NotFoundError, UsageError, WherryError
-from wherry.cli.kinds import ALLOCATIONS, EVENTS, NODES, WORKLOAD_KINDS, WORKLOADS, Workload, did_you_mean, kind_of
+from wherry.cli.kinds import (
+    ALLOCATIONS,
+    CONFIGS,
+    EVENTS,
+    NODES,
+    WORKLOAD_KINDS,
+    WORKLOADS,
+    Workload,
+    did_you_mean,
+    kind_of,
+)
 from wherry.cli.tables import name_of
 from wherry.cli.transport import Transport, segment
 
 Item = dict[str, Any]
-WATCH_TYPES = {NODES: "node", ALLOCATIONS: "allocation", EVENTS: "event"}  # workloads of all kinds: "workload"
+WATCH_TYPES = {
+    NODES: "node",
+    ALLOCATIONS: "allocation",
+    EVENTS: "event",
+    CONFIGS: "config",
+}  # workloads of all kinds: "workload"
 EVENTS_SHOWN = 200
 
 
@@ -117,4 +132,6 @@ def _path_of(scope: Scope, name: str) -> str:
         if scope.namespace is None:
             raise UsageError("a name can't be looked up in all namespaces", fix="Give its namespace with -n NS.")
         return Workload(segment(scope.namespace), WORKLOAD_KINDS[scope.kind], segment(name)).path
+    if scope.kind == CONFIGS:
+        return f"/v1/configs/{segment(scope.namespace or 'default')}/{segment(name)}"
     return f"/v1/{scope.kind}/{segment(name)}"

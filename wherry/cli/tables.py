@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from wherry.cli.kinds import ALLOCATIONS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
-from wherry.cli.text import age, clean
+from wherry.cli.kinds import ALLOCATIONS, CONFIGS, CRON_JOBS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
+from wherry.cli.schedule_text import cells_of
+from wherry.cli.text import age, clean, until
 
 Item = Mapping[str, Any]
 _UNITS = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
@@ -126,16 +127,25 @@ def _workload(item: Item, view: View) -> list[object]:
     kind = clean(item.get("kind")).lower()
     name = f"{kind}/{item.get('name')}" if view.kind == WORKLOADS else item.get("name")
     done = counts.get("succeeded" if kind == "job" else "ready", 0)
-    progress: list[object] = [f"{done}/{counts.get('desired', 0)}"]
+    progress: list[object] = ["-" if kind == "cronjob" else f"{done}/{counts.get('desired', 0)}"]
+    if view.kind == CRON_JOBS:
+        progress = cells_of(item, view.now_s)
     if view.kind in (SERVICES, DAEMONS):
         progress.append(counts.get("updated", 0))
     if view.kind == JOBS:
         progress += [counts.get("running", 0), counts.get("failed", 0)]
-    cells: list[object] = [name, *progress, item.get("state"), age(item.get("createdAt"), view.now_s)]
+    owner = [item.get("owner") or "-"] if view.kind == JOBS else []
+    cells: list[object] = [name, *progress, item.get("state"), *owner, age(item.get("createdAt"), view.now_s)]
     if view.is_wide:
         spec = (item.get("manifest") or {}).get("spec") or {}
-        cells += [item.get("version"), spec.get("image")]
+        cells += [item.get("version"), _images_of(spec)]
     return [*cells, message_of(item)]
+
+
+def _images_of(spec: Item) -> str:
+    """Return the image, or those of a group, each once."""
+    images = [spec.get("image"), *(container.get("image") for container in spec.get("containers") or [])]
+    return ",".join(dict.fromkeys(str(image) for image in images if image))
 
 
 def _allocation(item: Item, view: View) -> list[object]:
@@ -155,7 +165,8 @@ def _allocation(item: Item, view: View) -> list[object]:
             exit_of(item.get("lastEnding")) or "-",
         ]
         return [*cells, item.get("whySentence")]
-    return [*cells, trouble_of(item)]
+    soon = f"next attempt {until(item['nextAttemptAt'], view.now_s)}" if item.get("nextAttemptAt") else ""
+    return [*cells, "; ".join(filter(None, (trouble_of(item), soon)))]
 
 
 def _event(item: Item, view: View) -> list[object]:
@@ -165,11 +176,26 @@ def _event(item: Item, view: View) -> list[object]:
     return [*cells, said_of(item)]
 
 
+def _config(item: Item, view: View) -> list[object]:
+    users = item.get("users") or []
+    cells: list[object] = [
+        item.get("name"),
+        item.get("version"),
+        item.get("bytes"),
+        age(item.get("createdAt"), view.now_s),
+    ]
+    if view.is_wide:
+        cells.append(",".join(map(str, item.get("keptVersions") or [])) or "-")
+    return [*cells, f"used by {', '.join(map(str, users))}" if users else "used by nothing"]
+
+
 _ROWS = {
+    CONFIGS: _config,
     NODES: _node,
     SERVICES: _workload,
     DAEMONS: _workload,
     JOBS: _workload,
+    CRON_JOBS: _workload,
     WORKLOADS: _workload,
     ALLOCATIONS: _allocation,
     EVENTS: _event,
@@ -178,17 +204,21 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "SINCE"),
     SERVICES: ("NAME", "READY", "UP-TO-DATE", "STATE", "AGE"),
     DAEMONS: ("NAME", "READY", "UP-TO-DATE", "STATE", "AGE"),
-    JOBS: ("NAME", "SUCCEEDED", "RUNNING", "FAILED", "STATE", "AGE"),
+    JOBS: ("NAME", "SUCCEEDED", "RUNNING", "FAILED", "STATE", "OWNER", "AGE"),
+    CRON_JOBS: ("NAME", "SCHEDULE", "ZONE", "SUSPEND", "LAST", "NEXT", "ACTIVE", "STATE", "AGE"),
     WORKLOADS: ("NAME", "DONE", "STATE", "AGE"),
     ALLOCATIONS: ("ID", "NODE", "PHASE", "HEALTH", "RESTARTS", "AGE"),
     EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
+    CONFIGS: ("NAME", "VERSION", "BYTES", "AGE"),
 }
 _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("ADDRESS", "AGENT", "LABELS"),
     SERVICES: ("VERSION", "IMAGE"),
     DAEMONS: ("VERSION", "IMAGE"),
     JOBS: ("VERSION", "IMAGE"),
+    CRON_JOBS: ("VERSION", "IMAGE"),
     WORKLOADS: ("VERSION", "IMAGE"),
     ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING"),
     EVENTS: ("FIRST", "REVISION"),
+    CONFIGS: ("KEPT-VERSIONS",),
 }

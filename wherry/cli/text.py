@@ -16,9 +16,10 @@ _ESCAPE = re.compile(
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 _GAP = "  "
 _COLOUR_OF_WORD = (
-    dict.fromkeys(("ready", "healthy", "running", "complete", "succeeded"), "green")
+    dict.fromkeys(("ready", "healthy", "running", "scheduled", "complete", "succeeded"), "green")
     | dict.fromkeys(("progressing", "pending", "pulling", "starting", "stopping", "cordoned", "draining"), "yellow")
-    | dict.fromkeys(("blocked", "degraded", "backoff"), "yellow")
+    | dict.fromkeys(("paused", "reverted", "troubled"), "yellow")
+    | dict.fromkeys(("blocked", "degraded", "backoff", "waiting", "suspended", "crashLoop", "suspect"), "yellow")
     | dict.fromkeys(("lost", "failed", "unhealthy", "unknown"), "red")
     | dict.fromkeys(("drained", "stopped", "deleted"), "dim")
 )
@@ -135,6 +136,14 @@ def age(timestamp: object, now_s: float) -> str:
     except ValueError:
         return "?"
     return span(now_s - then_s)
+
+
+def until(timestamp: object, now_s: float) -> str:
+    """Return how far away an RFC 3339 time is, `in 8s`; "" if there is none."""
+    try:
+        return f"in {span(datetime.fromisoformat(str(timestamp)).timestamp() - now_s)}" if timestamp else ""
+    except ValueError:
+        return "?"
 
 
 def span(seconds: float) -> str:

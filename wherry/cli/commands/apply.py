@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> int:
         return 0
     from wherry.cli.waiting import wait_until_well
 
-    workloads = [workload_of(result) for result in answer["results"]]
+    workloads = [workload_of(result) for result in answer["results"] if result.get("kind") != "Config"]
     try:
         wait_until_well(transport, workloads, int(answer["revision"]), arguments.timeout)
     except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def result_line(result: Mapping[str, Any], *, is_dry: bool = False) -> str:
     verb = f"would be {action}" if is_dry and action != "unchanged" else action
     if action == "unchanged":
         return f"{workload_of(result)} {verb}"
-    changes = [_change(change) for change in result.get("changes") or []]
+    changes = [change_text(change) for change in result.get("changes") or []]
     more = len(changes) - MOST_CHANGES_SHOWN
     told = ", ".join(changes[:MOST_CHANGES_SHOWN]) + (f", and {more} more" if more > 0 else "")
     version = f"version {result.get('version')}" if result.get("makesVersion") or action == "created" else ""
@@ -65,7 +65,7 @@ def result_line(result: Mapping[str, Any], *, is_dry: bool = False) -> str:
     return f"{workload_of(result)} {verb}" + (f" ({inside})" if inside else "")
 
 
-def _change(change: Mapping[str, Any]) -> str:
+def change_text(change: Mapping[str, Any]) -> str:
     return f"{clean(change.get('path'))} {_value(change.get('old'))} -> {_value(change.get('new'))}"
 
 

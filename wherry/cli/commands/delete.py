@@ -4,11 +4,12 @@ from argparse import ArgumentParser, Namespace
 
 from manifests.errors import NotFoundError, UsageError
 from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
-from wherry.cli.kinds import SERVICES, WORKLOAD_KINDS, Workload, read_targets
+from wherry.cli.kinds import CONFIGS, SERVICES, WORKLOAD_KINDS, Workload, read_targets
 from wherry.cli.lookup import Scope, not_found
 from wherry.cli.text import say
-from wherry.cli.transport import Transport
+from wherry.cli.transport import Transport, segment
 
+CONFIG = "config"
 NOTES = """  wherry delete -f web.yaml --wait"""
 
 
@@ -28,7 +29,7 @@ def run(arguments: Namespace) -> int:
         from wherry.cli.waiting import wait_until_gone
 
         try:
-            wait_until_gone(transport, deleted, arguments.timeout)
+            wait_until_gone(transport, [w for w in deleted if w.kind != CONFIG], arguments.timeout)
         except KeyboardInterrupt:
             say("Stopped waiting. The deletion goes on.")
             raise
@@ -42,9 +43,13 @@ def _workloads(arguments: Namespace) -> list[Workload]:
         from manifests.yaml_loader import load_files
 
         loaded = [one.manifest for one in load_files(arguments.file)]
-        return [Workload(w.metadata.namespace, w.kind.lower(), w.metadata.name) for w in loaded]
+        named = [Workload(w.metadata.namespace, w.kind.lower(), w.metadata.name) for w in loaded]
+        return sorted(named, key=lambda one: one.kind == CONFIG)  # configs last: until then they are used
     found = []
     for target in read_targets(arguments.what):
+        if target.kind == CONFIGS and target.names:
+            found += [Workload(arguments.namespace, CONFIG, name) for name in target.names]
+            continue
         if target.kind not in WORKLOAD_KINDS:
             raise UsageError(f"{target.kind} can't be deleted here", fix=_fix_of(target.kind))
         if not target.names:
@@ -61,9 +66,13 @@ def _fix_of(kind: str) -> str:
 
 def _delete(transport: Transport, workload: Workload, *, is_strict: bool) -> bool:
     """Delete one; say whether there was anything. With files, one that is gone already is fine."""
+    is_config = workload.kind == CONFIG
+    path = f"/v1/configs/{segment(workload.namespace)}/{segment(workload.name)}" if is_config else workload.path
     try:
-        transport.delete(workload.path)
+        transport.delete(path)
     except NotFoundError:
+        if is_strict and is_config:
+            raise not_found(transport, Scope(CONFIGS, (), workload.namespace), workload.name) from None
         if is_strict:
             kind = next(kind for kind, path in WORKLOAD_KINDS.items() if path == workload.kind)
             raise not_found(transport, Scope(kind, (), workload.namespace), workload.name) from None

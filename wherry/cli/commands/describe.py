@@ -8,8 +8,8 @@ from argparse import ArgumentParser, Namespace
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.description import allocation_page, ended_lines, event_lines, node_page, workload_page
-from wherry.cli.kinds import ALLOCATIONS, NODES, WORKLOAD_KINDS, read_one
+from wherry.cli.description import allocation_page, config_page, ended_lines, event_lines, node_page, workload_page
+from wherry.cli.kinds import ALLOCATIONS, CONFIGS, NODES, WORKLOAD_KINDS, read_one
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.text import style_of
 from wherry.cli.transport import Transport
@@ -28,12 +28,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     kind, name = read_one(arguments.what)
-    if kind not in (NODES, ALLOCATIONS, *WORKLOAD_KINDS):
+    if kind not in (NODES, ALLOCATIONS, CONFIGS, *WORKLOAD_KINDS):
         raise UsageError(
-            f"{kind} can't be described", fix="Describe a node, a service, a daemon, a job or an allocation."
+            f"{kind} can't be described",
+            fix="Describe a node, a service, a daemon, a job, a cronjob, a config or an allocation.",
         )
     transport = transport_of(arguments)
     item = lookup.get_named(transport, Scope(kind, (name,), arguments.namespace))[0]
+    if kind == CONFIGS:
+        return _describe_config(item, arguments.output)
     allocations = _allocations(transport, kind, item)
     ended = _ended(transport, kind, item)
     events = _events(transport, kind, item)
@@ -44,6 +47,14 @@ def run(arguments: Namespace) -> int:
     page = node_page if kind == NODES else allocation_page if kind == ALLOCATIONS else workload_page
     lines = page(item, allocations, now_s, style)
     print("\n".join([*lines, *ended_lines(ended, now_s, style), *event_lines(events, now_s, style)]))
+    return 0
+
+
+def _describe_config(item: Item, output: str) -> int:
+    if output == "json":
+        print(json.dumps({"object": item}, indent=2))
+    else:
+        print("\n".join(config_page(item, time.time(), style_of(sys.stdout))))
     return 0
 
 

@@ -39,7 +39,7 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(answer, indent=2))
         return 0
     printer = _Printer(arguments.output)
-    printer.print_first(answer["items"])
+    printer.print_first(answer["items"], is_watching=arguments.watch)
     if arguments.watch:
         _follow(transport, wanted, printer, int(answer["revision"]))
     return 0
@@ -89,14 +89,15 @@ class _Printer:
         self._output = output
         self._table = Table(self._view().headings(), style_of(sys.stdout), is_cut=output != "wide", least=_LEAST)
 
-    def print_first(self, events: list[Item]) -> None:
+    def print_first(self, events: list[Item], *, is_watching: bool) -> None:
         if self._output == "json":
             for event in events:
                 self.print(event)
             return
         if not events:
             say("No events.")
-        print("\n".join(self._table.render([self._view().row(e) for e in events])), flush=True)
+        if events or is_watching:
+            print("\n".join(self._table.render([self._view().row(e) for e in events])), flush=True)
 
     def print(self, event: Item) -> None:
         line = json.dumps(event) if self._output == "json" else self._table.render_rows([self._view().row(event)])[0]

@@ -15,16 +15,19 @@ from wherry.cli.connection import Connection
 from wherry.cli.kinds import ALLOCATIONS, Workload, read_workload
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.text import say, style_of
+from wherry.cli.timed_lines import TimedLines
 from wherry.cli.transport import Query, Transport, segment
 from wherry.cli.waiting import TERMINAL
 
 LOOK_EVERY_S = 1.0
 _HAS_CONTAINER = frozenset({"running", "backoff", "stopping", "stopped", "succeeded", "failed", "unknown"})
-NOTES = """  wherry logs web-0-1f3a9c2e --tail 20"""
+NOTES = """  wherry logs web-0-1f3a9c2e --tail 20
+  wherry logs web-0-1f3a9c2e -c proxy -f"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="an allocation's id, or service/web for all its allocations")
+    parser.add_argument("-c", "--container", metavar="NAME", help="which container, of a group")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written, until all have ended")
     parser.add_argument("--tail", type=whole_number, metavar="N", help="only the last N lines of each")
     add_namespace(parser)
@@ -36,9 +39,14 @@ def run(arguments: Namespace) -> int:
     find = _finder(arguments.target, arguments.namespace)
     allocations = find(Transport(connection))
     if not allocations:
-        say(f"{arguments.target} has no allocations.")
+        say(f"{arguments.target} has no allocations." + _hint(arguments.target))
         return 0
-    query: Query = {"follow": "true" if arguments.follow else None, "tail": arguments.tail}
+    query: Query = {
+        "follow": "true" if arguments.follow else None,
+        "tail": arguments.tail,
+        "timestamps": "true",
+        "container": arguments.container,
+    }
     reader = _Reader(connection, query, has_prefix=len(allocations) > 1)
     if arguments.follow:
         return reader.follow(find)
@@ -62,6 +70,13 @@ def _of_workload(transport: Transport, workload: Workload) -> list[Item]:
     return allocations
 
 
+def _hint(target: str) -> str:
+    """Say where the logs of a CronJob are."""
+    kind, _, name = target.partition("/")
+    is_cron = kind.lower() in ("cronjob", "cronjobs", "cj")
+    return f" Its jobs have: `wherry describe cronjob {name}` names them." if is_cron else ""
+
+
 def _of_id(transport: Transport, allocation: str) -> Item:
     try:
         return lookup.get_named(transport, Scope(ALLOCATIONS, (allocation,), None))[0]
@@ -74,6 +89,12 @@ def _of_id(transport: Transport, allocation: str) -> Item:
         raise NotFoundError(error.what.split(";")[0], fix=fix) from None
 
 
+def _meant(allocation: Item, container: object) -> Mapping[str, Any]:
+    """Return the container of a group that was named, else what is said of the whole allocation."""
+    found = (c for c in allocation.get("containers") or [] if c.get("name") == container)
+    return next(found, allocation)
+
+
 class _Reader:
     """Copies streams to standard output, each by a thread of its own, line by line where there are several."""
 
@@ -83,6 +104,7 @@ class _Reader:
         self._lock = threading.Lock()
         self._style = style_of(sys.stdout)
         self._failures: dict[str, WherryError] = {}
+        self._newest: dict[str, str] = {}  # allocation: when the last line was written that was read
         self._read: dict[str, str] = {}  # allocation: the container whose stream was opened last
         self._threads: dict[str, threading.Thread] = {}
         self._is_closed = False  # standard output
@@ -121,9 +143,10 @@ class _Reader:
 
     def _start_if_new(self, allocation: Item) -> None:
         """Open a stream for an allocation's container, once for each container that it has had."""
-        name, container = str(allocation["id"]), str(allocation.get("containerId") or "")
+        name, meant = str(allocation["id"]), _meant(allocation, self._query.get("container"))
+        container = str(meant.get("containerId") or "")
         thread = self._threads.get(name)
-        if allocation.get("phase") not in _HAS_CONTAINER or (thread and thread.is_alive()):
+        if meant.get("phase") not in _HAS_CONTAINER or (thread and thread.is_alive()):
             return
         failure = self._failures.pop(name, None)
         if failure is not None:
@@ -140,16 +163,21 @@ class _Reader:
         thread.start()
 
     def _copy(self, allocation: str) -> None:
+        """Copy one stream; of an allocation that was read before, what came since."""
         transport = Transport(self._connection)
-        rest = b""
+        newest = self._newest.get(allocation, "")
+        lines, rest = TimedLines(newest), b""
+        query = {**self._query, "tail": None, "since": newest} if newest else self._query
         try:
-            with transport.open_stream(f"/v1/allocations/{segment(allocation)}/logs", self._query) as response:
+            with transport.open_stream(f"/v1/allocations/{segment(allocation)}/logs", query) as response:
                 while chunk := transport.read_chunk(response):
-                    rest = self._write(allocation, rest + chunk)
+                    rest = self._write(allocation, rest + lines.feed(chunk))
+                    self._newest[allocation] = lines.newest
         except WherryError as error:
             self._failures[allocation] = error
         except OSError:
             self._is_closed = True
+        rest += lines.end()
         if rest and not self._is_closed:
             self._write(allocation, rest + b"\n")
 

@@ -1,117 +1,136 @@
-"""`wherry node`: take a node out of use and back, move what runs there away, forget a lost one."""
+"""`wherry node`: take a node out of use and back, move away what runs there, label and taint it, forget a lost one."""
 
-import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from manifests.errors import NotFoundError, TimedOutError, UnavailableError, UsageError
-from wherry.cli.arguments import add_connection, add_wait, transport_of
+from manifests.errors import NotFoundError, UsageError
+from wherry.cli.arguments import add_connection, add_wait, duration, transport_of
 from wherry.cli.kinds import NODES, did_you_mean
-from wherry.cli.lookup import Scope, not_found, workload_of
-from wherry.cli.tables import message_of
-from wherry.cli.text import clean, plural, say, span
+from wherry.cli.lookup import Scope, not_found
+from wherry.cli.node_changes import CHANGES, patch_of
+from wherry.cli.text import clean, plural, say
 from wherry.cli.transport import Transport, segment
 
-ACTIONS = ("drain", "cordon", "uncordon", "release", "delete")
+ACTIONS = ("drain", "cordon", "uncordon", *CHANGES, "confirm-lost", "release", "delete")
 NOTES = """
-  drain     place nothing new on the node, and move away what runs there
-  cordon    place nothing new on it; what runs stays
-  uncordon  end both
-  release   let it stop what it keeps from before a restored snapshot
-  delete    forget a node that is lost"""
+  drain         place nothing new on the node, and move away what runs there; daemons stop last
+  cordon        place nothing new on it; what runs stays
+  uncordon      end both
+  label         NAME KEY=VALUE... KEY-...: over the labels that its agent was started with
+  annotate      NAME KEY=TEXT... KEY-...: for people; nothing is decided by it
+  taint         NAME KEY[=VALUE]:noSchedule...: only what tolerates it comes; with noExecute, only that stays
+  untaint       NAME KEY[:EFFECT]...
+  confirm-lost  call silent nodes lost that the brake on mass loss holds, so that their work is replaced
+  release       let it stop what it keeps from before a restored snapshot
+  delete        forget a node that is lost"""
+T = TypeVar("T")
+_TOLD = {
+    "drain": "draining",
+    "cordon": "cordoned",
+    "uncordon": "in use again",
+    "release": "released",
+    "confirm-lost": "confirmed as lost",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", metavar="ACTION", help=", ".join(ACTIONS))
-    parser.add_argument("names", nargs="+", metavar="NAME", help="the node, or several")
+    parser.add_argument("words", nargs="*", metavar="NAME", help="the node, or several; or one and its changes")
+    parser.add_argument("--deadline", type=duration, metavar="TIME", help="of a drain: then what is left is stopped")
+    parser.add_argument("--dry-run", action="store_true", help="of a drain: only say what would go where")
+    parser.add_argument("--all", action="store_true", help="of confirm-lost: all nodes that the brake holds")
     add_wait(parser, "a drained node is empty")
     add_connection(parser)
 
 
 def run(arguments: Namespace) -> int:
-    action = arguments.action
+    action, words = arguments.action, list(arguments.words)
     if action not in ACTIONS:
         raise UsageError(
             f"a node can't be told to '{action}'{did_you_mean(action, ACTIONS)}", fix=f"It can: {', '.join(ACTIONS)}."
         )
+    _check_flags(arguments)
     transport = transport_of(arguments)
-    for name in arguments.names:
-        try:
-            _act(transport, action, name)
-        except NotFoundError:
-            raise not_found(transport, Scope(NODES), name) from None
-    if action == "drain" and arguments.wait:
-        try:
-            _wait_until_drained(transport, arguments.names, arguments.timeout)
-        except KeyboardInterrupt:
-            say("Stopped waiting. The drain goes on; `wherry node uncordon NAME` ends it.")
-            raise
+    if action in CHANGES:
+        _change(transport, action, words)
+        return 0
+    names = _held(transport) if arguments.all else words
+    for name in names:
+        _with_name(transport, name, lambda name: _act(transport, arguments, name))
+    if action == "drain" and arguments.wait and not arguments.dry_run:
+        _wait(transport, names, arguments.timeout)
     return 0
 
 
-def _act(transport: Transport, action: str, name: str) -> None:
+def _check_flags(arguments: Namespace) -> None:
+    action = arguments.action
+    if action != "drain" and (arguments.deadline is not None or arguments.dry_run):
+        raise UsageError("--deadline and --dry-run are for draining", fix="Run `wherry node drain NAME --dry-run`.")
+    if arguments.all and action != "confirm-lost":
+        raise UsageError("--all is for confirm-lost", fix="Name the nodes.")
+    if arguments.all == bool(arguments.words):
+        what = "either names or --all" if action == "confirm-lost" else "the name of a node"
+        raise UsageError(f"{action} needs {what}", fix="Run `wherry get nodes` for their names.")
+
+
+def _with_name(transport: Transport, name: str, call: Callable[[str], T]) -> T:
+    """Return what the call returns; a node that isn't there is said with the nearest name."""
+    try:
+        return call(name)
+    except NotFoundError:
+        raise not_found(transport, Scope(NODES), name) from None
+
+
+def _act(transport: Transport, arguments: Namespace, name: str) -> None:
+    action, path = arguments.action, f"/v1/nodes/{segment(name)}"
     if action == "delete":
-        transport.delete(f"/v1/nodes/{segment(name)}")
+        transport.delete(path)
         print(f"node/{name} deleted", flush=True)
         return
-    node = transport.post(f"/v1/nodes/{segment(name)}/{action}")
-    told = {"drain": "draining", "cordon": "cordoned", "uncordon": "in use again", "release": "released"}[action]
+    if arguments.dry_run:
+        from wherry.cli.draining import plan_lines
+
+        print("\n".join(plan_lines(name, transport.post(f"{path}/drain?dryRun=true"))), flush=True)
+        return
+    body = {"deadline": f"{arguments.deadline:g}s"} if arguments.deadline is not None else None
+    node = transport.post(f"{path}/{action}", body)
     left = node.get("allocations") or 0
     rest = f", {plural(left, 'allocation')} to move" if action == "drain" and left else ""
-    print(f"node/{name} is {told}{rest}", flush=True)
+    rest += f", within {clean(node['drainDeadline'])}" if action == "drain" and node.get("drainDeadline") else ""
+    print(f"node/{name} is {_TOLD[action]}{rest}", flush=True)
 
 
-def _wait_until_drained(transport: Transport, names: list[str], timeout_s: float) -> None:
-    from wherry.cli.progress import Progress
-    from wherry.cli.waiting import LOOK_AGAIN_S, SHORTEST_LOOK_S
-    from wherry.cli.watching import Waker
-
-    began, progress = time.monotonic(), Progress()
-    shown: dict[str, list[str]] = {}
-    undrained = list(names)
-    with Waker(transport.connection, "node,allocation") as waker:
-        while undrained:
-            undrained = [name for name in undrained if not _look(transport, name, shown)]
-            waited = time.monotonic() - began
-            progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the drain")
-            if undrained and waited >= timeout_s:
-                raise _timed_out(undrained, shown, timeout_s)
-            if undrained:
-                time.sleep(SHORTEST_LOOK_S)
-                waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
+def _change(transport: Transport, action: str, words: Sequence[str]) -> None:
+    name, changes = words[0], words[1:]
+    if not changes:
+        raise UsageError(f"nothing is said about how to {action} node {name}", fix="Run `wherry node --help`.")
+    patch = patch_of(action, changes)
+    node = _with_name(transport, name, lambda name: transport.patch(f"/v1/nodes/{segment(name)}", patch))
+    print(f"node/{name} {_changed(action, node)}", flush=True)
 
 
-def _look(transport: Transport, name: str, shown: dict[str, list[str]]) -> bool:
-    """Say whether the node is drained, and put down how it stands."""
+def _changed(action: str, node: Mapping[str, Any]) -> str:
+    """Return how the node is now, in what was changed."""
+    if action in ("taint", "untaint"):
+        return "taints: " + (", ".join(clean(t) for t in node.get("taints") or []) or "none")
+    field = "labels" if action == "label" else "metadata"
+    pairs = ", ".join(f"{clean(key)}={clean(value)}" for key, value in (node.get(field) or {}).items())
+    return f"{field}: {pairs or 'none'}"
+
+
+def _held(transport: Transport) -> list[str]:
+    brake = transport.get("/v1/cluster").get("brake")
+    if not brake:
+        raise UsageError("there is nothing to confirm", why="no node is held: the brake on mass loss is off")
+    return [str(name) for name in brake.get("held") or []]
+
+
+def _wait(transport: Transport, names: Sequence[str], timeout_s: float) -> None:
+    from wherry.cli.draining import wait_until_drained
+
     try:
-        node = transport.get(f"/v1/nodes/{segment(name)}")
-        shown[name] = _lines(transport, node)
-    except UnavailableError as error:
-        shown[name] = [f"node/{name}: {error.what}, trying again"]
-        return False
-    return bool(node.get("state") == "drained")
-
-
-def _timed_out(undrained: list[str], shown: dict[str, list[str]], timeout_s: float) -> TimedOutError:
-    return TimedOutError(
-        f"{', '.join(undrained)} not drained within {span(timeout_s)}",
-        why="; ".join(line.strip() for name in undrained for line in shown[name]),
-        fix="The drain goes on. Where should its allocations go? `wherry get workloads` tells what is blocked.",
-    )
-
-
-def _lines(transport: Transport, node: Mapping[str, Any]) -> list[str]:
-    from wherry.cli.waiting import MOST_SHOWN, TERMINAL, line_of
-
-    name = clean(node.get("name"))
-    if node.get("state") == "drained":
-        return [f"node/{name}: drained"]
-    items = transport.get("/v1/allocations", {"node": name})["items"]
-    left = [a for a in items if a.get("phase") not in TERMINAL]
-    first = f"node/{name}: {clean(node.get('state'))}, {plural(len(left), 'allocation')} left"
-    lines = [first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])]
-    owners = {str(workload_of(a)) for a in left}
-    workloads = transport.get("/v1/workloads")["items"]
-    stuck = [w for w in workloads if str(workload_of(w)) in owners and message_of(w)]
-    return lines + [f"  {workload_of(w)}: {message_of(w)}" for w in stuck]
+        wait_until_drained(transport, list(names), timeout_s)
+    except KeyboardInterrupt:
+        say("Stopped waiting. The drain goes on; `wherry node uncordon NAME` ends it.")
+        raise

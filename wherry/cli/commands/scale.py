@@ -34,7 +34,8 @@ def run(arguments: Namespace) -> int:
         from wherry.cli.waiting import wait_until_well
 
         try:
-            wait_until_well(transport, [workload], int(result.get("revision") or 0), arguments.timeout)
+            revision = int(result.get("revision") or 0)
+            wait_until_well(transport, [workload], revision, arguments.timeout, fails_with_rollout=False)
         except KeyboardInterrupt:
             say("Stopped waiting. The new number stands.")
             raise
