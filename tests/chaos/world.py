@@ -55,6 +55,13 @@ def pair(replicas: int, step: int) -> Json:
     return _manifest("Service", "pair", {**spec, "initContainers": [init], **SOON})
 
 
+def single(replicas: int, step: int) -> Json:
+    """Return a service of which no slot may ever run twice, whatever is cut off."""
+    update: Json = {"update": {"maxSurge": 0, "maxUnavailable": 1, "minHealthyTime": "1s"}}
+    never_twice: Json = {"onDisconnect": {"stopAfter": "8s"}, "stop": {"grace": "1s"}}
+    return _service("single", replicas, step, command=PATIENT, **never_twice, **update)
+
+
 def watcher(step: int) -> Json:
     return _workload("Daemon", "watcher", step, command=PATIENT, **SOON)
 
@@ -63,11 +70,11 @@ def batch(number: int) -> Json:
     return _workload("Job", f"batch-{number}", 0, command=["sleep", "3"], completions=4, parallelism=2)
 
 
-SERVICES = {"web": web, "page": page, "stubborn": stubborn, "pair": pair}
+SERVICES = {"web": web, "page": page, "stubborn": stubborn, "pair": pair, "single": single}
 
 
 def _service(name: str, replicas: int, step: int, **spec: object) -> Json:
-    return _workload("Service", name, step, replicas=replicas, **SOON, **spec)
+    return _workload("Service", name, step, replicas=replicas, **{**SOON, **spec})
 
 
 def _workload(kind: str, name: str, step: int, **spec: object) -> Json:
