@@ -10,7 +10,9 @@ from tests.lab.cluster import MIB, Cluster, Equipment, wherry_cluster
 Json: TypeAlias = dict[str, Any]
 SERVERS, NODES = 3, 4
 IMAGE = "wherry/busybox:1"
-EQUIPMENT = Equipment(etcd_apart=True, wall_clocks=True, disks={"n1/agent": MIB, "e3/etcd": 256 * MIB})
+EQUIPMENT = Equipment(
+    etcd_apart=True, wall_clocks=True, disks={"n1/agent": MIB, "s1/server": MIB, "e3/etcd": 256 * MIB}
+)
 SMALL: Json = {"resources": {"cpu": "100m", "memory": "16Mi", "pids": 20}, "stop": {"grace": "2s"}}
 SOON: Json = {"update": {"minHealthyTime": "1s"}}
 PATIENT = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait $!"]
