@@ -37,7 +37,9 @@ def slot_uid(cron: WorkloadRecord, slot_s: float) -> str:
     return blake2b(f"{cron.uid}/{slot_s:.0f}".encode(), digest_size=8).hexdigest()
 
 
-def new_job(cron: WorkloadRecord, name: str, uid: str, *, number: int, created_s: float) -> NewJob:
+def new_job(
+    cron: WorkloadRecord, name: str, uid: str, *, number: int, created_s: float, changed_by: str = ""
+) -> NewJob:
     """Return the job as the CronJob describes it now. `number` is that of its version."""
     assert isinstance(cron.workload, CronJob)
     meta = cron.workload.metadata
@@ -48,8 +50,17 @@ def new_job(cron: WorkloadRecord, name: str, uid: str, *, number: int, created_s
         metadata=Metadata(name=name, namespace=meta.namespace, labels=meta.labels),
         spec=JobSpec.model_validate(spec),
     )
-    record = WorkloadRecord(uid=uid, version=number, generation=1, created_s=created_s, workload=job, owner=cron.ref)
-    return NewJob(record, VersionRecord(uid=uid, version=number, created_s=created_s, workload=job))
+    record = WorkloadRecord(
+        uid=uid,
+        version=number,
+        generation=1,
+        created_s=created_s,
+        workload=job,
+        owner=cron.ref,
+        changed_by=changed_by,
+    )
+    version = VersionRecord(uid=uid, version=number, created_s=created_s, workload=job, changed_by=changed_by)
+    return NewJob(record, version)
 
 
 def job_id(cron: WorkloadRecord, name: str) -> str:

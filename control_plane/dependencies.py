@@ -10,7 +10,7 @@ from control_plane import keys, views
 from control_plane.state import ClusterState
 from manifests.errors import InvalidError
 from manifests.policies import DependencySpec
-from manifests.workloads import Workload, WorkloadRecord
+from manifests.workloads import CronJob, Workload, WorkloadRecord
 
 Edges = Callable[[str], Iterable[str]]
 
@@ -22,8 +22,15 @@ def dependencies_of(workload: Workload) -> dict[str, DependencySpec]:
 
 
 def unmet(state: ClusterState, record: WorkloadRecord) -> tuple[str, ...]:
-    """Return a sentence for each thing that it waits for; nothing if it may start."""
+    """Return a sentence for each thing that it waits for; nothing if it may start, or has begun.
+
+    A CronJob itself waits for nothing: its jobs do.
+    """
     own = keys.id_of_ref(record.ref)
+    if isinstance(record.workload, CronJob) or not record.workload.spec.start_after:
+        return ()
+    if any(a.workload.uid == record.uid for a in state.allocations_of(own)):
+        return ()
     waits = {other: why for other, d in dependencies_of(record.workload).items() if (why := _lack(state, other, d))}
     if not waits:
         return ()

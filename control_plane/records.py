@@ -54,7 +54,7 @@ class TokenRecord(Model):
 class FreezeRecord(Model):
     """Somebody's wish that the cluster is left as it is; there is none where it isn't frozen."""
 
-    by: str  # the role of the token
+    by: str  # who, in words
     reason: str = ""
     since_s: Timestamp = Field(alias="since")
 

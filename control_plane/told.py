@@ -67,6 +67,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
 
 def told_of_deletion(deletion: DeletionRecord) -> Told:
     """Return what a user's deletion means: what was deleted can't tell it any more."""
+    if deletion.place == keys.cluster_place("freeze"):
+        return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
     is_node = deletion.place.startswith(keys.node_place(""))
     what = "deleted: what ran there counts as gone" if is_node else "deleted: its allocations are being stopped"
     return Told(deletion.place, "deleted", what, by=deletion.changed_by)
@@ -95,6 +97,8 @@ def _change_sentence(old: WorkloadRecord, new: WorkloadRecord) -> str:
         said.append("its rollout was paused" if new.paused else "its rollout was resumed")
     if old.promoted != new.promoted:
         said.append(f"version {new.promoted} was promoted")
+    if old.cancelled != new.cancelled:
+        said.append(f"cancelled: {new.cancelled}")
     return "; ".join(said) or "changed, at the same version"
 
 
@@ -222,13 +226,11 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
 
 
 def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:
-    place, once = keys.cluster_place("freeze"), str(change.revision)
-    if change.new is None:
-        yield Told(place, "unfrozen", "the leader acts again", once)
-    elif change.old is None:
+    """Yield when a freeze begins; its end is told by the note of who ended it."""
+    if change.old is None:
         why = f": {freeze.reason}" if freeze.reason else ""
         said = f"frozen{why}; what is changed has its effect once it is unfrozen"
-        yield Told(place, "frozen", said, once, by=freeze.by)
+        yield Told(keys.cluster_place("freeze"), "frozen", said, str(change.revision), by=freeze.by)
 
 
 def _server_told(change: ObjectChange, server: ServerRecord) -> Iterator[Told]:

@@ -5,7 +5,6 @@ from aiohttp import web
 from control_plane import views
 from control_plane.api.bodies import json_object
 from control_plane.api.context import context_of
-from control_plane.api.guard import ROLE
 from manifests.base import checked_text
 from manifests.errors import UsageError
 
@@ -47,7 +46,7 @@ async def freeze(request: web.Request) -> web.Response:
         checked_text(reason)
     except ValueError as error:
         raise UsageError("the reason can't be used", why=str(error)) from error
-    await context_of(request).freeze_writer.freeze(by=request[ROLE].value, reason=reason)
+    await context_of(request).freeze_writer.freeze(reason)
     return await show(request)
 
 

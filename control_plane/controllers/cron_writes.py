@@ -28,7 +28,8 @@ def cron_sight_of(state: ClusterState, workload: str, wall_s: float) -> CronSigh
     if keys.KINDS.get(workload.split("/")[1]) is not Kind.CRON_JOB:
         return None
     jobs = [OwnedJob(job, state.workload_statuses.get(keys.id_of_ref(job.ref))) for job in state.jobs_of(workload)]
-    return CronSight(state.crons.get(workload), jobs, _Known(state), wall_s)
+    is_unreadable = state.is_unreadable(keys.CRON_STATES + workload)
+    return CronSight(state.crons.get(workload), jobs, _Known(state), wall_s, is_state_unreadable=is_unreadable)
 
 
 def cron_units(state: ClusterState, decisions: Mapping[str, Decision], wall_s: float) -> list[Unit]:
@@ -63,10 +64,9 @@ def _slot_unit(state: ClusterState, workload: str, decision: Decision, wall_s: f
     assert cron is not None
     assert decision.cron is not None
     writes: list[Put | Delete] = [Put(keys.CRON_STATES + workload, decision.cron.to_bytes())]
-    compares: list[Compare] = [
-        ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
-        ModifiedAt(keys.CRON_STATES + workload, state.crons.modified_at(workload)),
-    ]
+    compares: list[Compare] = [ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload))]
+    if not state.is_unreadable(keys.CRON_STATES + workload):  # else it is mended by this
+        compares.append(ModifiedAt(keys.CRON_STATES + workload, state.crons.modified_at(workload)))
     if slot := decision.new_slot:
         number = 1 + max(state.versions_of(job_id(cron, slot.name)), default=0)
         job = new_job(cron, slot.name, slot_uid(cron, slot.slot_s), number=number, created_s=wall_s)

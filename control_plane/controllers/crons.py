@@ -43,6 +43,7 @@ class CronSight:
     jobs: Sequence[OwnedJob]
     known: Container[str]  # the ids of all workloads
     wall_s: float
+    is_state_unreadable: bool = False  # there is one, and nobody knows what it says
 
 
 def reconcile_cron(record: WorkloadRecord, sight: CronSight) -> Decision:
@@ -76,10 +77,14 @@ def _age(job: OwnedJob) -> tuple[float, str]:
 
 
 def _state(record: WorkloadRecord, spec: CronJobSpec, sight: CronSight) -> CronState:
-    """Return how far it has come. What is new counts from its creation, a changed schedule from now."""
+    """Return how far it has come. What is new counts from its creation, a changed schedule from now.
+
+    Where that can't be read it counts from now too: rather a slot too few than one twice.
+    """
     old = sight.state if sight.state and sight.state.uid == record.uid else None
     if old is None:
-        return CronState(uid=record.uid, schedule=spec.schedule, time_zone=spec.time_zone, handled_s=record.created_s)
+        handled = max(record.created_s, sight.wall_s) if sight.is_state_unreadable else record.created_s
+        return CronState(uid=record.uid, schedule=spec.schedule, time_zone=spec.time_zone, handled_s=handled)
     if (old.schedule, old.time_zone) == (spec.schedule, spec.time_zone):
         return old
     handled = max(old.handled_s, sight.wall_s)

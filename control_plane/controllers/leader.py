@@ -159,8 +159,8 @@ class Leader:
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
             units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
-        units += cron_units(self._state, decisions, self._clock.wall_s())
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
+        units += cron_units(self._state, decisions, self._clock.wall_s())
         for placement in _first_of_each(plan.placements):
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())

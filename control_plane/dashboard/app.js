@@ -354,6 +354,7 @@ function updateWorkload(element, w) {
 }
 
 function countsOf(w) {
+  if (w.cron) return `${w.cron.schedule}, ${w.cron.active.length} running`;
   const { desired, ready, succeeded, failed } = w.counts;
   const done = w.kind === 'Job' ? `${succeeded} of ${desired} succeeded` : `${ready} of ${desired} ready`;
   return failed ? `${done}, ${failed} failed` : done;

@@ -4,6 +4,7 @@ import random
 
 from control_plane import cron_views, keys
 from control_plane.cron_jobs import NewJob, new_job
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.desired.workloads import read_record
 from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Revision
@@ -29,7 +30,8 @@ class CronRunner:
             self._check(cron)
             name = f"{cron.ref.name}-run-{self._rng.getrandbits(24):06x}"
             uid = f"{self._rng.getrandbits(64):016x}"
-            job = new_job(cron, name, uid, number=1, created_s=self._clock.wall_s())
+            now_s = self._clock.wall_s()
+            job = new_job(cron, name, uid, number=1, created_s=now_s, changed_by=current_actor())
             version = keys.VERSIONS + keys.version_id(job.id, 1)
             compares = (
                 ModifiedAt(keys.WORKLOADS + workload, entry.mod_revision),

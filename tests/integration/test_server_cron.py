@@ -1,15 +1,19 @@
 """A real server on the embedded store, and CronJobs: its clock of the day is set by the tests, timers are real."""
 
+import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control_plane import keys
+from control_plane.store.open import open_store
+from control_plane.store.protocol import Put, Txn
 from manifests.allocations import Phase
 from tests.clocks import SetClock
-from tests.lab.waiting import hold_for, wait_still, wait_until
+from tests.lab.waiting import hold_for, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 BACKUP = "/v1/workloads/default/cronjob/backup"
@@ -103,7 +107,8 @@ async def test_a_cron_job_takes_its_jobs_along_when_it_is_deleted(server: Served
 
         async def left() -> list[str]:
             page = await server.store.list_prefix(keys.ROOT)
-            return [e.key for e in page.entries if "backup" in e.key and not e.key.startswith(keys.EVENTS)]
+            told = (keys.EVENTS, keys.DELETIONS)
+            return [e.key for e in page.entries if "backup" in e.key and not e.key.startswith(told)]
 
         await wait_until(left, 10, "nothing of it is left", lambda found: not found)
 
@@ -168,14 +173,16 @@ async def test_a_cron_job_at_rest_writes_nothing(server: Served, clock: SetClock
         await server.apply(backup())
         await server.until_state(BACKUP, "scheduled")
         await look_again(server)
+        prefixes = (keys.CRON_STATES, keys.WORKLOADS, keys.WORKLOAD_STATUSES)
 
-        async def revision() -> int:
-            return (await server.store.list_prefix(keys.CRON_STATES)).revision
+        async def revisions() -> list[int]:
+            pages = [await server.store.list_prefix(prefix) for prefix in prefixes]
+            return [entry.mod_revision for page in pages for entry in page.entries]
 
-        before = await wait_still(revision, 2.5, 15, "the last events are stored")
+        before = await revisions()
 
         async def unchanged() -> bool:
-            return await revision() == before
+            return await revisions() == before
 
         await hold_for(unchanged, 2, "nothing is written")
 
@@ -185,3 +192,79 @@ async def test_a_wrong_schedule_is_refused_with_what_is_wrong(server: Served) ->
     status, body = await server.call("POST", "/v1/apply", {"documents": [document]})
     assert status == 422
     assert {p["path"] for p in body["problems"]} == {"spec.schedule", "spec.timeZone"}
+
+
+async def test_leaders_that_go_just_when_a_slot_is_due_leave_one_job_a_slot(tmp_path: Path, clock: SetClock) -> None:
+    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=clock, rng=random.Random(1))
+    leading = AsyncExitStack()
+    server = await leading.enter_async_context(served(tmp_path / "s0", on=store, name="s0", clock=clock))
+    try:
+        await server.apply(manifest("CronJob", "often", schedule="* * * * *", overlap="allow", keepSucceeded=100))
+        for number in range(1, 5):
+            following = AsyncExitStack()
+            server = await following.enter_async_context(
+                served(tmp_path / f"s{number}", on=store, name=f"s{number}", clock=clock)
+            )
+            clock.set(f"2026-11-24 22:{20 + number}:59.95")
+            await leading.aclose()  # the slot is due about now: this one makes its job, or the next one does
+            leading = following
+
+        async def slots() -> list[str]:
+            return [name.rpartition("-")[2] for name in await jobs(server)]
+
+        found = await wait_until(slots, 20, "the last slot", lambda names: "2225" in names)
+        assert found == sorted(set(found))
+        page = await store.list_prefix(keys.VERSIONS + "default/job/often-")
+        assert all(entry.key.endswith("/00000001") for entry in page.entries), "a slot's job was made twice"
+    finally:
+        await leading.aclose()
+        await store.close()
+
+
+async def test_a_job_of_a_cron_job_waits_for_what_it_is_to_start_after(server: Served) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(backup(startAfter=[{"job": "migrate"}]))
+        waiting = await server.until_state(AT_2215, "waiting")
+        assert waiting["messages"] == ["waits for job migrate, which doesn't exist"]
+        assert (await server.get(BACKUP))["state"] == "running"
+
+
+async def test_records_that_cannot_be_read_start_no_slot_twice_and_hinder_nobody(
+    server: Served, clock: SetClock
+) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
+        await server.apply(backup())
+        await server.until_state(AT_2215, "complete")
+        garbage = Put(keys.CRON_STATES + "default/cronjob/backup", b"{garbage")
+        taken = Put(keys.WORKLOADS + "default/job/backup-20261124-2315", b"{garbage")
+        await server.call("DELETE", AT_2215)
+        await server.store.commit(Txn((), (garbage, taken)))
+        await look_again(server)
+        await server.apply(manifest("Job", "other"))
+        await server.until_state("/v1/workloads/default/job/other", "complete")
+        clock.set("2026-11-24 23:15:01")
+        await look_again(server)
+
+        async def handled() -> str | None:
+            return str((await server.get(BACKUP))["cron"]["lastSlot"])
+
+        await wait_until(handled, 5, "the taken slot has passed", lambda slot: slot == "2026-11-24T23:15:00.000Z")
+        assert await jobs(server) == ["other"]
+
+
+async def test_while_the_cluster_is_frozen_no_slot_is_started_and_then_the_newest(
+    server: Served, clock: SetClock
+) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
+        await server.call("POST", "/v1/freeze", {})
+        await server.apply(backup(startWindow="2h"))
+        clock.set("2026-11-24 23:15:01")
+        await look_again(server)
+
+        async def said() -> str:
+            return " ".join((await server.get(BACKUP))["messages"])
+
+        await wait_until(said, 5, "it says so", lambda text: "its next job is due once it is unfrozen" in text)
+        assert await jobs(server) == []
+        await server.call("POST", "/v1/unfreeze")
+        await wait_until(lambda: jobs(server), 5, "the newest", lambda names: names == ["backup-20261124-2315"])

@@ -1,12 +1,16 @@
 """A real server on the embedded store, and jobs: retries, lost nodes that come back, nodes that forget."""
 
+import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from control_plane.store.open import open_store
+from foundation.clock import SystemClock
 from manifests.allocations import AllocationStatus, Ending, Phase
 from manifests.session import Assigned
 from tests.lab.waiting import wait_until
@@ -49,6 +53,30 @@ async def test_an_index_is_tried_as_often_as_retries_says_elsewhere_and_then_fai
         assert sorted([len(agent.failed) for agent in agents]) == [1, 2]
         assert "after 3 failures" in job["messages"][0]
         assert (await allocations(server))[-1]["reschedules"] == 2
+
+
+async def test_failures_are_counted_on_by_the_next_leader(tmp_path: Path) -> None:
+    clock = SystemClock()
+    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=clock, rng=random.Random(1))
+    first = AsyncExitStack()
+    try:
+        await first.enter_async_context(served(tmp_path / "one", on=store, name="s1"))
+        async with served(tmp_path / "two", on=store, name="s2") as second:
+            agent = FailingAgent(second, facts("n1"))
+            async with connected(second, agent):
+                slow: dict[str, Any] = {"reschedule": {"backoff": "500ms", "maxBackoff": "500ms"}}
+                await second.apply(manifest("Job", "sum", retries=3, **slow))
+
+                async def tried() -> int:
+                    return len(agent.failed)
+
+                await wait_until(tried, 10, "two have failed", lambda count: count == 2)
+                await first.aclose()
+                await second.until_state(SUM, "failed", 20)
+                assert len(agent.failed) == 4
+    finally:
+        await first.aclose()
+        await store.close()
 
 
 async def test_more_retries_take_a_failed_job_up_again(server: Served) -> None:

@@ -104,7 +104,8 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
         await server.until_state(WEB, "healthy", 20)
         status, cluster = await server.call("POST", "/v1/freeze", {"reason": "the rack is being moved"})
         assert status == 200
-        assert (cluster["frozen"]["by"], cluster["frozen"]["reason"]) == ("admin", "the rack is being moved")
+        assert "admin token" in cluster["frozen"]["by"]
+        assert cluster["frozen"]["reason"] == "the rack is being moved"
         before = {a["id"] for a in await allocations(server)}
         await server.apply(manifest(replicas=3))
 
@@ -122,7 +123,8 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
         assert web["counts"]["ready"] == 3
 
         async def told() -> set[str]:
-            return {e["reason"] for e in (await server.get("/v1/events"))["items"] if e["subject"] == "cluster/freeze"}
+            events = (await server.get("/v1/events"))["items"]
+            return {e["reason"] for e in events if e["subject"] == "cluster/freeze" and "admin" in e["by"]}
 
         await wait_until(told, 10, "both are told", lambda reasons: reasons == {"frozen", "unfrozen"})
 
@@ -147,7 +149,7 @@ async def test_every_answer_warns_that_the_cluster_is_frozen(server: Served) -> 
     await server.call("POST", "/v1/freeze", {"reason": 'a "quoted" word, and \N{SNOWMAN}'})
     async with server.http.get(server.url + "/v1/nodes", headers=server.admin) as answer:
         assert "the cluster is frozen since 20" in answer.headers["Warning"]
-        assert "by admin: a ?quoted? word, and ?" in answer.headers["Warning"]
+        assert ": a ?quoted? word, and ?" in answer.headers["Warning"]
     async with server.http.get(server.url + "/v1/health") as answer:
         assert "Warning" not in answer.headers
     await server.call("POST", "/v1/unfreeze")

@@ -185,7 +185,9 @@ class SimDriver:
 
         return hints()
 
-    async def logs(self, container: ContainerId, *, follow: bool, tail: int | None) -> AsyncGenerator[LogChunk, None]:
+    async def logs(
+        self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
+    ) -> AsyncGenerator[LogChunk, None]:
         box = await self._call(lambda: self._box(container))
         moved = asyncio.Event()
         box.watchers.append(moved.set)
@@ -194,7 +196,9 @@ class SimDriver:
             while True:
                 while at < len(box.output):
                     at += 1
-                    yield box.output[at - 1]
+                    written, chunk = box.output[at - 1]
+                    if written >= since:
+                        yield LogChunk(chunk.stream, f"{written} ".encode() + chunk.data) if timed else chunk
                 if not follow or not box.is_running or self._runtime.is_down:
                     return
                 moved.clear()

@@ -6,6 +6,7 @@ It is part of the world: it goes on whatever becomes of the agent. `tests.simula
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, LogChunk
@@ -35,7 +36,7 @@ class Box:
     is_healthy: bool = True
     was_sick: bool = False  # once, and so may have been condemned
     traps: dict[str, int | None] = field(default_factory=dict)
-    output: list[LogChunk] = field(default_factory=list)
+    output: list[tuple[str, LogChunk]] = field(default_factory=list)  # each with when it was written
     watchers: list[Callable[[], None]] = field(default_factory=list)  # called when it writes or ends
 
     @property
@@ -120,12 +121,17 @@ class Runtime:
         command = box.spec.command or ("sleep", "inf")
         self._go_on(box, box.pid, steps_of(tuple(command) + tuple(box.spec.args), box.spec.env))
 
+    def _log_time(self, number: int) -> str:
+        """Return the time as logs write it, different for each line."""
+        second = datetime.fromtimestamp(self.clock.wall_s(), UTC).isoformat(timespec="seconds")
+        return f"{second.removesuffix('+00:00')}.{number:09}Z"
+
     def _go_on(self, box: Box, pid: int, steps: Iterator[Step]) -> None:
         """Carry out steps until one takes time; nothing once the process has ended."""
         while box.is_running and box.pid == pid:
             match next(steps):
                 case Write(stream, data):
-                    box.output.append(LogChunk(stream, data))
+                    box.output.append((self._log_time(len(box.output)), LogChunk(stream, data)))
                     self._wake(box)
                 case Sleep(seconds):
                     if seconds != float("inf"):

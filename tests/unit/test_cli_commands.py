@@ -253,7 +253,7 @@ def test_servers_are_listed_with_their_store_and_each_warning_once(
 
 def test_servers_can_t_be_watched(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["get", "servers", "--watch"]) == 2
-    assert "servers are shown all" in capsys.readouterr().err
+    assert "servers can only be shown whole" in capsys.readouterr().err
 
 
 def test_a_later_answer_must_not_be_older_than_an_earlier_one(stub: Stub) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import manifests
 from manifests.containers import Resources
-from manifests.workloads import Job, Service
+from manifests.workloads import CronJob, Job, Service
 from manifests.yaml_loader import load_files
 
 FOLDER = Path(manifests.__file__).parent / "examples"
@@ -32,11 +32,11 @@ def test_all_examples_together_fit_three_small_nodes() -> None:
         match one.workload:
             case Service():
                 copies = one.workload.spec.replicas + one.workload.spec.update.max_surge
-            case Job():
+            case Job() | CronJob():
                 copies = one.workload.spec.parallelism
             case _:
                 copies = 3
         needs += [one.workload.spec.resources] * copies
-    assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job"}
+    assert {one.workload.kind for one in loaded} == {"Service", "Daemon", "Job", "CronJob"}
     assert sum(r.cpu_m for r in needs) <= 1000
     assert sum(r.memory_bytes for r in needs) <= 512 * 2**20

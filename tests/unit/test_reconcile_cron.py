@@ -196,6 +196,15 @@ def test_a_state_of_an_earlier_life_counts_for_nothing() -> None:
     assert decision.new_slot is not None
 
 
+def test_a_state_that_cannot_be_read_counts_from_now() -> None:
+    backup = cron()
+    sight = CronSight(None, (), frozenset(), at("22:16"), is_state_unreadable=True)
+    decision = reconcile_cron(backup, sight)
+    assert decision.new_slot is None
+    assert decision.cron is not None
+    assert decision.cron.handled_s == at("22:16")
+
+
 def test_somebody_else_s_job_of_that_name_stays_and_the_slot_has_passed() -> None:
     backup = cron()
     decision = decide(backup, "22:15", state=handled(backup, "21:15"), known=["default/job/backup-20261124-2215"])

@@ -168,6 +168,11 @@ def test_a_cancelled_job_fails_and_says_why() -> None:
     assert (decision.is_failed, stopped(decision), decision.messages) == (True, [0], ("it was replaced",))
 
 
+def test_a_job_that_was_complete_stays_so_if_its_allocations_are_collected() -> None:
+    decision = reconcile_job(record("Job", completions=3), [], was_complete=True)
+    assert (decision.is_complete, decision.is_failed, decision.asks) == (True, False, ())
+
+
 def test_a_large_job_is_decided_about_in_a_moment() -> None:
     job = record("Job", completions=10_000, parallelism=10_000)
     allocations = [seen(job, i, Phase.SUCCEEDED if i % 2 else Phase.RUNNING) for i in range(10_000)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from wherry.cli.schedule_text import job_lines, lines_of
 from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
 from wherry.cli.text import Style, Table, age, clean, span
 
@@ -12,7 +13,7 @@ _PLAIN = Style()
 
 
 def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: Style) -> list[str]:
-    """Return the page of a service, a daemon or a job."""
+    """Return the page of a service, a daemon, a job or a CronJob."""
     spec, counts = (item.get("manifest") or {}).get("spec") or {}, item.get("counts") or {}
     kind = clean(item.get("kind")).lower()
     lines = [
@@ -22,12 +23,13 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
             namespace=item.get("namespace"),
             state=item.get("state"),
             version=item.get("version"),
+            owner=item.get("owner"),
             age=age(item.get("createdAt"), now_s),
             labels=_pairs(((item.get("manifest") or {}).get("metadata") or {}).get("labels")),
         ),
         "",
-        style.paint("Counts", "bold"),
-        "  " + ", ".join(f"{value} {clean(name)}" for name, value in counts.items()),
+        style.paint("Schedule" if item.get("cron") else "Counts", "bold"),
+        *(lines_of(item, now_s) if item.get("cron") else [f"  {_counts(counts)}"]),
         "",
         style.paint("Spec", "bold"),
         *_spec_lines(spec),
@@ -35,8 +37,14 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
     waiting = list(_why_not(item))
     if waiting:
         lines += ["", style.paint("What it waits for", "bold"), *waiting]
+    if item.get("cron"):
+        return [*lines, "", style.paint("Jobs", "bold"), *job_lines(item, now_s)]
     lines += ["", style.paint("Allocations", "bold")]
     return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
+
+
+def _counts(counts: Item) -> str:
+    return ", ".join(f"{value} {clean(name)}" for name, value in counts.items())
 
 
 def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -> list[str]:
@@ -156,6 +164,11 @@ def _spec_lines(spec: Item) -> list[str]:
         replicas=spec.get("replicas"),
         completions=spec.get("completions"),
         parallelism=spec.get("parallelism"),
+        retries=spec.get("retries"),
+        timeout=spec.get("timeout"),
+        start_after=", ".join(_dependency(d) for d in spec.get("startAfter") or []),
+        overlap=spec.get("overlap"),
+        start_window=spec.get("startWindow"),
         reserves=_amounts(spec.get("resources")),
         limits=_pairs(limits),
         ports=", ".join(ports),
@@ -166,6 +179,12 @@ def _spec_lines(spec: Item) -> list[str]:
         spread=", ".join(placement.get("spread") or []),
         update=_pairs(spec.get("update")),
         on_disconnect=_pairs(spec.get("onDisconnect")),
+    )
+
+
+def _dependency(dependency: Item) -> str:
+    return ", ".join(
+        f"{kind} {clean(dependency[kind])}" for kind in ("job", "service", "daemon") if dependency.get(kind)
     )
 
 

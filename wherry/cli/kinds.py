@@ -8,21 +8,24 @@ from typing import NamedTuple
 
 from manifests.errors import UsageError
 
-NODES, SERVICES, DAEMONS, JOBS = "nodes", "services", "daemons", "jobs"
+NODES, SERVICES, DAEMONS, JOBS, CRON_JOBS = "nodes", "services", "daemons", "jobs", "cronjobs"
 WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
+CLUSTER = "cluster"
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
     SERVICES: ("services", "service", "svc"),
     DAEMONS: ("daemons", "daemon"),
     JOBS: ("jobs", "job"),
+    CRON_JOBS: ("cronjobs", "cronjob", "cj"),
     WORKLOADS: ("workloads", "workload", "wl"),
     ALLOCATIONS: ("allocations", "allocation", "alloc", "allocs"),
     EVENTS: ("events", "event", "ev"),
     SERVERS: ("servers", "server"),
+    CLUSTER: ("cluster",),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
-WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job"}  # as the API's paths write them
+WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job", CRON_JOBS: "cronjob"}  # as in the API's paths
 
 
 class Target(NamedTuple):
@@ -36,7 +39,7 @@ class Workload(NamedTuple):
     """One workload by its path in the API."""
 
     namespace: str
-    kind: str  # service, daemon or job
+    kind: str  # service, daemon, job or cronjob
     name: str
 
     @property
@@ -97,7 +100,7 @@ def read_workload(words: Sequence[str], namespace: str) -> Workload:
     """Return the workload that `KIND NAME`, `KIND/NAME` or `KIND/NAMESPACE/NAME` names."""
     kind, name = read_one(words)
     if kind not in WORKLOAD_KINDS:
-        raise UsageError(f"{kind} aren't workloads", fix="Name a service, a daemon or a job, for example service/web.")
+        raise UsageError(f"{kind} aren't workloads", fix="Name a service, daemon, job or cronjob, such as service/web.")
     given, slash, rest = name.partition("/")
     return Workload(given, WORKLOAD_KINDS[kind], rest) if slash else Workload(namespace, WORKLOAD_KINDS[kind], name)
 

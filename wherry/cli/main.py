@@ -36,10 +36,18 @@ COMMANDS = {
     ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
+    "run": Command("wherry.cli.commands.run", "start a job of a cronjob now", "wherry run cronjob/backup --wait"),
+    "wait": Command(
+        "wherry.cli.commands.wait", "wait until something is as it should be", "wherry wait service/web --for healthy"
+    ),
     "delete": Command("wherry.cli.commands.delete", "stop workloads and forget them", "wherry delete service web"),
     "node": Command(
         "wherry.cli.commands.node", "drain, cordon, uncordon or delete a node", "wherry node drain n1 --wait"
     ),
+    "freeze": Command(
+        "wherry.cli.commands.freeze", "leave everything as it is for a while", 'wherry freeze --reason "new switch"'
+    ),
+    "unfreeze": Command("wherry.cli.commands.unfreeze", "end a freeze", "wherry unfreeze"),
     "snapshot": Command(
         "wherry.cli.commands.snapshot", "save all that the cluster knows, or restore it", "wherry snapshot save FILE"
     ),

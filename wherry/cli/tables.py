@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from wherry.cli.kinds import ALLOCATIONS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
+from wherry.cli.kinds import ALLOCATIONS, CRON_JOBS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
+from wherry.cli.schedule_text import cells_of
 from wherry.cli.text import age, clean
 
 Item = Mapping[str, Any]
@@ -126,12 +127,15 @@ def _workload(item: Item, view: View) -> list[object]:
     kind = clean(item.get("kind")).lower()
     name = f"{kind}/{item.get('name')}" if view.kind == WORKLOADS else item.get("name")
     done = counts.get("succeeded" if kind == "job" else "ready", 0)
-    progress: list[object] = [f"{done}/{counts.get('desired', 0)}"]
+    progress: list[object] = ["-" if kind == "cronjob" else f"{done}/{counts.get('desired', 0)}"]
+    if view.kind == CRON_JOBS:
+        progress = cells_of(item, view.now_s)
     if view.kind in (SERVICES, DAEMONS):
         progress.append(counts.get("updated", 0))
     if view.kind == JOBS:
         progress += [counts.get("running", 0), counts.get("failed", 0)]
-    cells: list[object] = [name, *progress, item.get("state"), age(item.get("createdAt"), view.now_s)]
+    owner = [item.get("owner") or "-"] if view.kind == JOBS else []
+    cells: list[object] = [name, *progress, item.get("state"), *owner, age(item.get("createdAt"), view.now_s)]
     if view.is_wide:
         spec = (item.get("manifest") or {}).get("spec") or {}
         cells += [item.get("version"), spec.get("image")]
@@ -170,6 +174,7 @@ _ROWS = {
     SERVICES: _workload,
     DAEMONS: _workload,
     JOBS: _workload,
+    CRON_JOBS: _workload,
     WORKLOADS: _workload,
     ALLOCATIONS: _allocation,
     EVENTS: _event,
@@ -178,7 +183,8 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "SINCE"),
     SERVICES: ("NAME", "READY", "UP-TO-DATE", "STATE", "AGE"),
     DAEMONS: ("NAME", "READY", "UP-TO-DATE", "STATE", "AGE"),
-    JOBS: ("NAME", "SUCCEEDED", "RUNNING", "FAILED", "STATE", "AGE"),
+    JOBS: ("NAME", "SUCCEEDED", "RUNNING", "FAILED", "STATE", "OWNER", "AGE"),
+    CRON_JOBS: ("NAME", "SCHEDULE", "ZONE", "SUSPEND", "LAST", "NEXT", "ACTIVE", "STATE", "AGE"),
     WORKLOADS: ("NAME", "DONE", "STATE", "AGE"),
     ALLOCATIONS: ("ID", "NODE", "PHASE", "HEALTH", "RESTARTS", "AGE"),
     EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
@@ -188,6 +194,7 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     SERVICES: ("VERSION", "IMAGE"),
     DAEMONS: ("VERSION", "IMAGE"),
     JOBS: ("VERSION", "IMAGE"),
+    CRON_JOBS: ("VERSION", "IMAGE"),
     WORKLOADS: ("VERSION", "IMAGE"),
     ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING"),
     EVENTS: ("FIRST", "REVISION"),

@@ -16,9 +16,9 @@ _ESCAPE = re.compile(
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 _GAP = "  "
 _COLOUR_OF_WORD = (
-    dict.fromkeys(("ready", "healthy", "running", "complete", "succeeded"), "green")
+    dict.fromkeys(("ready", "healthy", "running", "scheduled", "complete", "succeeded"), "green")
     | dict.fromkeys(("progressing", "pending", "pulling", "starting", "stopping", "cordoned", "draining"), "yellow")
-    | dict.fromkeys(("blocked", "degraded", "backoff"), "yellow")
+    | dict.fromkeys(("blocked", "degraded", "backoff", "waiting", "suspended"), "yellow")
     | dict.fromkeys(("lost", "failed", "unhealthy", "unknown"), "red")
     | dict.fromkeys(("drained", "stopped", "deleted"), "dim")
 )

@@ -52,7 +52,7 @@ class Transport:
         self._kept: HTTPConnection | None = None
         self.connection = connection
         self._connect_timeout_s = connect_timeout_s
-        self._has_warned = False
+        self._warnings: set[str] = set()  # said already
         self._newest: dict[str, str] = {}  # the headers that say how new an answer must be
         self._servers = list(connection.servers)  # the one that answered last stands first
 
@@ -166,11 +166,12 @@ class Transport:
         self._newest = {"Wherry-Generation": generation, "Wherry-Min-Revision": str(newest)}
 
     def _warn(self, response: HTTPResponse) -> None:
-        """Say once that answers may be out of date, where the server says so."""
-        warning = response.getheader("Warning")
-        if warning and not self._has_warned:
-            self._has_warned = True
-            print(f"warning: {clean(warning.partition(chr(34))[2].rstrip(chr(34)))}", file=sys.stderr)
+        """Say once each what the server warns of: answers that may be out of date, a cluster that is frozen."""
+        for warning in response.headers.get_all("Warning") or ():
+            text = clean(warning.partition('"')[2].rstrip('"'))
+            if text not in self._warnings:
+                self._warnings.add(text)
+                print(f"warning: {text}", file=sys.stderr)
 
     def _prefer(self, server: str) -> None:
         self._servers.remove(server)

@@ -6,7 +6,8 @@ and delete.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from manifests.errors import NotFoundError, TimedOutError, UnavailableError, WherryError
 from wherry.cli.kinds import Workload
@@ -32,7 +33,18 @@ class Seen(NamedTuple):
     is_failed: bool = False
 
 
-Look = Callable[[Transport, Workload], Seen]
+class Target(Protocol):
+    """What is waited for."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+Looks = Mapping[Target, Callable[[], Seen]]  # how to find out how each stands
 
 
 def wait_until_well(transport: Transport, workloads: Sequence[Workload], revision: int, timeout_s: float) -> None:
@@ -41,7 +53,7 @@ def wait_until_well(transport: Transport, workloads: Sequence[Workload], revisio
     Raises TimedOutError with what it hangs on, WherryError when a job has failed, NotFoundError when one is deleted.
     """
 
-    def look(transport: Transport, workload: Workload) -> Seen:
+    def look(workload: Workload) -> Seen:
         query: Query = {"namespace": workload.namespace, "kind": workload.kind}
         answer = transport.get("/v1/workloads", query)
         if int(answer["revision"]) < revision:  # this server hasn't heard of our change yet
@@ -51,29 +63,43 @@ def wait_until_well(transport: Transport, workloads: Sequence[Workload], revisio
             raise NotFoundError(f"{workload} was deleted meanwhile")
         return see(item, workload, lambda: allocations_of(transport, workload))
 
-    _wait(transport, workloads, look, timeout_s)
+    wait(transport, {w: partial(look, w) for w in workloads}, timeout_s)
 
 
 def wait_until_gone(transport: Transport, workloads: Sequence[Workload], timeout_s: float) -> None:
     """Return when nothing of the workloads runs any more. Raises TimedOutError with what is left."""
 
-    def look(transport: Transport, workload: Workload) -> Seen:
-        left = [a for a in allocations_of(transport, workload) if a.get("phase") not in TERMINAL]
-        try:
-            transport.get(workload.path)
-        except NotFoundError:
-            if not left:
-                return Seen(True, (f"{workload}: gone",))
-        first = f"{workload}: stopping, {plural(len(left), 'allocation')} left"
-        return Seen(False, (first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])))
+    wait(transport, {w: partial(see_gone, transport, w) for w in workloads}, timeout_s)
 
-    _wait(transport, workloads, look, timeout_s)
+
+def see_gone(transport: Transport, workload: Workload) -> Seen:
+    """Return whether the workload is gone, and what is left of it."""
+    left = [a for a in allocations_of(transport, workload) if a.get("phase") not in TERMINAL]
+    doing = "stopping"
+    try:
+        transport.get(workload.path)
+        doing = "not deleted"
+    except NotFoundError:
+        jobs = _jobs_left(transport, workload) if workload.kind == "cronjob" else 0
+        if jobs:
+            return Seen(False, (f"{workload}: deleted, {plural(jobs, 'job')} of it left",))
+        if not left:
+            return Seen(True, (f"{workload}: gone",))
+    first = f"{workload}: {doing}, {plural(len(left), 'allocation')} left"
+    return Seen(False, (first, *(f"  {line_of(a)}" for a in left[:MOST_SHOWN])))
+
+
+def _jobs_left(transport: Transport, cron: Workload) -> int:
+    items = transport.get("/v1/workloads", {"namespace": cron.namespace, "kind": "job"})["items"]
+    return sum(item.get("owner") == str(cron) for item in items)
 
 
 def see(item: Item, workload: Workload, allocations: Callable[[], Sequence[Item]]) -> Seen:
     """Return how the workload stands. Its allocations are asked for only when something isn't well."""
     counts, state = item.get("counts") or {}, clean(item.get("state"))
     desired = counts.get("desired", 0)
+    if workload.kind == "cronjob":
+        return Seen(state != "progressing", (f"{workload}: {state}",))
     if workload.kind == "job":
         progress = f"{counts.get('succeeded', 0)}/{desired} succeeded, {counts.get('running', 0)} running"
     else:
@@ -118,19 +144,20 @@ def _said_of(item: Item) -> list[str]:
     return lines
 
 
-def _wait(transport: Transport, workloads: Sequence[Workload], look: Look, timeout_s: float) -> None:
+def wait(transport: Transport, looks: Looks, timeout_s: float, *, types: str = "workload,allocation") -> None:
+    """Return when all are done. Raises TimedOutError, or WherryError with what one of them failed of."""
     began = time.monotonic()
-    progress, seen = Progress(), dict[Workload, Seen]()
-    with Waker(transport.connection, "workload,allocation") as waker:
+    progress, seen = Progress(), dict[Target, Seen]()
+    with Waker(transport.connection, types) as waker:
         while True:
-            trouble = _look_at_open(transport, workloads, look, seen)
+            trouble = _look_at_open(looks, seen)
             waited = time.monotonic() - began
-            shown = {str(workload): s.lines for workload, s in seen.items()} | ({"": (trouble,)} if trouble else {})
+            shown = {str(target): s.lines for target, s in seen.items()} | ({"": (trouble,)} if trouble else {})
             progress.show(shown, f"{span(waited)} of {span(timeout_s)}; Ctrl-C stops the waiting, not the cluster")
-            failed = [workload for workload, s in seen.items() if s.is_failed]
+            failed = [target for target, s in seen.items() if s.is_failed]
             if failed:
                 raise _failed(failed[0], seen[failed[0]])
-            open_ones = [w for w in workloads if w not in seen or not seen[w].is_done]
+            open_ones = [target for target in looks if target not in seen or not seen[target].is_done]
             if not open_ones:
                 return
             if waited >= timeout_s:
@@ -139,18 +166,18 @@ def _wait(transport: Transport, workloads: Sequence[Workload], look: Look, timeo
             waker.wait(min(LOOK_AGAIN_S, timeout_s - waited))
 
 
-def _look_at_open(transport: Transport, workloads: Sequence[Workload], look: Look, seen: dict[Workload, Seen]) -> str:
+def _look_at_open(looks: Looks, seen: dict[Target, Seen]) -> str:
     """Look at those that aren't done yet. Returns what is the matter when the servers can't be reached."""
-    for workload in workloads:
-        if workload not in seen or not seen[workload].is_done:
+    for target, look in looks.items():
+        if target not in seen or not seen[target].is_done:
             try:
-                seen[workload] = look(transport, workload)
+                seen[target] = look()
             except UnavailableError as error:
                 return f"{error.what}: {error.why}" if error.why else error.what
     return ""
 
 
-def _failed(first: Workload, seen: Seen) -> WherryError:
+def _failed(first: Target, seen: Seen) -> WherryError:
     return WherryError(
         f"{first} failed",
         why="; ".join(line.strip() for line in seen.lines[1:]),
@@ -159,14 +186,14 @@ def _failed(first: Workload, seen: Seen) -> WherryError:
 
 
 def _timed_out(
-    open_ones: Sequence[Workload], seen: Mapping[Workload, Seen], timeout_s: float, trouble: str
+    open_ones: Sequence[Target], seen: Mapping[Target, Seen], timeout_s: float, trouble: str
 ) -> TimedOutError:
     parts = [trouble] if trouble else []
     parts += ["; ".join(line.strip() for line in seen[w].lines) for w in open_ones if w in seen]
     first = open_ones[0]
     namespace = "" if first.namespace == "default" else f" -n {first.namespace}"
     return TimedOutError(
-        f"{plural(len(open_ones), 'workload')} not done within {span(timeout_s)}",
+        f"{plural(len(open_ones), 'node' if first.kind == 'node' else 'workload')} not done within {span(timeout_s)}",
         why="\n".join(parts),
         fix=f"The cluster goes on with it. `wherry describe {first.kind} {first.name}{namespace}` tells more.",
     )

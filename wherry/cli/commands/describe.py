@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> int:
     kind, name = read_one(arguments.what)
     if kind not in (NODES, ALLOCATIONS, *WORKLOAD_KINDS):
         raise UsageError(
-            f"{kind} can't be described", fix="Describe a node, a service, a daemon, a job or an allocation."
+            f"{kind} can't be described", fix="Describe a node, a service, a daemon, a job, a cronjob or an allocation."
         )
     transport = transport_of(arguments)
     item = lookup.get_named(transport, Scope(kind, (name,), arguments.namespace))[0]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.kinds import ALLOCATIONS, EVENTS, NODES, SERVERS, read_targets
+from wherry.cli.kinds import ALLOCATIONS, CLUSTER, EVENTS, NODES, SERVERS, read_targets
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.tables import View, kind_and_name
 from wherry.cli.text import Table, say, style_of
@@ -17,7 +17,8 @@ from wherry.cli.transport import Transport
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, workloads (all of those), allocations, events, servers (and their store)
+kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), allocations, events,
+  servers (and their store), cluster
 -o yaml prints workloads as manifests, which can be edited and applied again."""
 
 
@@ -41,8 +42,8 @@ def run(arguments: Namespace) -> int:
     if arguments.ended and (arguments.watch or any(scope.kind != ALLOCATIONS for scope in scopes)):
         raise UsageError("--all and --finished are for lists of allocations", fix="Run `wherry get allocations --all`.")
     transport = transport_of(arguments)
-    if any(scope.kind == SERVERS for scope in scopes):
-        return _print_servers(transport, scopes, arguments)
+    if any(scope.kind in (SERVERS, CLUSTER) for scope in scopes):
+        return _print_whole(transport, scopes, arguments)
     if arguments.watch:
         from wherry.cli.watching import follow
 
@@ -76,12 +77,14 @@ def _print_once(transport: Transport, scope: Scope, output: str) -> None:
         print("\n".join(table.render([view.row(item) for item in items])))
 
 
-def _print_servers(transport: Transport, scopes: Sequence[Scope], arguments: Namespace) -> int:
+def _print_whole(transport: Transport, scopes: Sequence[Scope], arguments: Namespace) -> int:
+    from wherry.cli.cluster import print_cluster
     from wherry.cli.servers import print_servers
 
     if len(scopes) > 1 or scopes[0].names or arguments.watch:
-        raise UsageError("servers are shown all, alone and once", fix="Run `wherry get servers`.")
-    print_servers(transport, arguments.output)
+        kind = next(scope.kind for scope in scopes if scope.kind in (SERVERS, CLUSTER))
+        raise UsageError(f"{kind} can only be shown whole, alone and once", fix=f"Run `wherry get {kind}`.")
+    (print_servers if scopes[0].kind == SERVERS else print_cluster)(transport, arguments.output)
     return 0
 
 

@@ -37,7 +37,7 @@ def run(arguments: Namespace) -> int:
     find = _finder(arguments.target, arguments.namespace)
     allocations = find(Transport(connection))
     if not allocations:
-        say(f"{arguments.target} has no allocations.")
+        say(f"{arguments.target} has no allocations." + _hint(arguments.target))
         return 0
     query: Query = {"follow": "true" if arguments.follow else None, "tail": arguments.tail, "timestamps": "true"}
     reader = _Reader(connection, query, has_prefix=len(allocations) > 1)
@@ -61,6 +61,13 @@ def _of_workload(transport: Transport, workload: Workload) -> list[Item]:
     if not allocations:
         lookup.get_workload(transport, workload)  # says that there is none of that name
     return allocations
+
+
+def _hint(target: str) -> str:
+    """Say where the logs of a CronJob are."""
+    kind, _, name = target.partition("/")
+    is_cron = kind.lower() in ("cronjob", "cronjobs", "cj")
+    return f" Its jobs have: `wherry describe cronjob {name}` names them." if is_cron else ""
 
 
 def _of_id(transport: Transport, allocation: str) -> Item:
