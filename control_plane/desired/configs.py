@@ -5,6 +5,7 @@ that record. Secrets would go the same way.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from control_plane import keys
@@ -36,6 +37,15 @@ def users_of(state: ClusterState, config: str) -> list[WorkloadRecord]:
     namespace, _, name = config.partition("/")
     found = (r for r in state.workloads.values() if name in r.workload.spec.all_configs())
     return sorted((r for r in found if r.ref.namespace == namespace), key=lambda r: str(r.ref))
+
+
+def all_users(state: ClusterState) -> dict[str, list[WorkloadRecord]]:
+    """Return who uses each config that is used, in one look at all workloads."""
+    users: defaultdict[str, list[WorkloadRecord]] = defaultdict(list)
+    for record in sorted(state.workloads.values(), key=lambda r: str(r.ref)):
+        for name in record.workload.spec.all_configs():
+            users[keys.config_id(record.ref.namespace, name)].append(record)
+    return users
 
 
 class ConfigWriter:
