@@ -4,6 +4,7 @@ A workload that begins to use a config touches its record, so that a change of t
 that record. Secrets would go the same way.
 """
 
+import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ class ConfigWriter:
     def __init__(self, committer: Committer, clock: Clock, rng: random.Random) -> None:
         self._committer, self._store, self._state = committer, committer.store, committer.state
         self._clock, self._rng = clock, rng
+        # Those who touch configs at this server take turns: else many at once would overtake each other over and over.
+        self.turn = asyncio.Lock()
 
     async def delete(self, config: str) -> Revision:
         """Delete the config of that id. Raises ConflictError, with their names, if workloads use it."""
@@ -74,7 +77,8 @@ class ConfigWriter:
             await draft.delete(keys.CONFIGS + config)
             return await self._committer.commit(draft.compares, draft.writes)
 
-        return await self._committer.retried(delete_once)
+        async with self.turn:
+            return await self._committer.retried(delete_once)
 
     async def draft_config(self, draft: Draft, config: Config) -> tuple[Result, ConfigRecord]:
         """Draft the config's next version, if its content changed."""
