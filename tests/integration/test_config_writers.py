@@ -65,6 +65,7 @@ async def test_a_server_that_is_behind_waits_until_it_knows_who_uses_a_config(st
         await ahead.workloads.apply([workload(**USES)])
 
         changing = tasks.create_task(behind.workloads.apply([site("two")]), name="change")
+        assert not (await asyncio.wait({changing}, timeout=0.3))[0], "it decides on what it can't know"
         catching_up = tasks.create_task(behind.state.follow(), name="follow-behind")
         _, results = await changing
 
@@ -84,6 +85,7 @@ async def test_a_server_that_is_behind_deletes_no_config_that_is_used(store: Sto
         await ahead.workloads.apply([workload(**USES)])
 
         deleting = tasks.create_task(_refusal(behind, "default/site"), name="delete")
+        assert not (await asyncio.wait({deleting}, timeout=0.3))[0], "it decides on what it can't know"
         catching_up = tasks.create_task(behind.state.follow(), name="follow-behind")
 
         assert (await deleting).why == "it is used by service/web"
