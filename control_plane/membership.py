@@ -80,8 +80,8 @@ class Membership:
     async def _keep_record(self, record: Put) -> None:
         """Put the record back whenever it is gone although the lease is held, until cancelled.
 
-        So it is when a put of an earlier lease came late, and took the record along as that lease ended. A server without
-        a record is called gone, and its nodes silent. Raises UnavailableError if this lease can't mend that.
+        So it is when a put of an earlier lease came late, and took the record along as that lease ended. A server
+        without a record is called gone, and its nodes silent. Raises UnavailableError if this lease can't mend that.
         """
         while True:
             await self._clock.sleep(CHECK_RECORD_S)
