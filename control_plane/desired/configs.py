@@ -4,7 +4,9 @@ A workload that begins to use a config touches its record, so that a change of t
 that record. Secrets would go the same way.
 """
 
+import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from control_plane import keys
@@ -38,10 +40,21 @@ def users_of(state: ClusterState, config: str) -> list[WorkloadRecord]:
     return sorted((r for r in found if r.ref.namespace == namespace), key=lambda r: str(r.ref))
 
 
+def all_users(state: ClusterState) -> dict[str, list[WorkloadRecord]]:
+    """Return who uses each config that is used, in one look at all workloads."""
+    users: defaultdict[str, list[WorkloadRecord]] = defaultdict(list)
+    for record in sorted(state.workloads.values(), key=lambda r: str(r.ref)):
+        for name in record.workload.spec.all_configs():
+            users[keys.config_id(record.ref.namespace, name)].append(record)
+    return users
+
+
 class ConfigWriter:
     def __init__(self, committer: Committer, clock: Clock, rng: random.Random) -> None:
         self._committer, self._store, self._state = committer, committer.store, committer.state
         self._clock, self._rng = clock, rng
+        # Those who touch configs at this server take turns: else many at once would overtake each other over and over.
+        self.turn = asyncio.Lock()
 
     async def delete(self, config: str) -> Revision:
         """Delete the config of that id. Raises ConflictError, with their names, if workloads use it."""
@@ -64,7 +77,8 @@ class ConfigWriter:
             await draft.delete(keys.CONFIGS + config)
             return await self._committer.commit(draft.compares, draft.writes)
 
-        return await self._committer.retried(delete_once)
+        async with self.turn:
+            return await self._committer.retried(delete_once)
 
     async def draft_config(self, draft: Draft, config: Config) -> tuple[Result, ConfigRecord]:
         """Draft the config's next version, if its content changed."""
