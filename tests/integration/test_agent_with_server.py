@@ -36,7 +36,7 @@ async def test_a_service_is_run_logged_rolled_scaled_and_deleted(tmp_path: Path)
                 await run_through(tmp_path, server.url, server.admin, server.join, daemon.socket, daemon.cgroup_parent)
 
 
-async def test_the_example_of_a_group_runs_and_answers_through_its_sidecar(tmp_path: Path) -> None:
+async def test_groups_and_configs_come_all_the_way_from_a_manifest(tmp_path: Path) -> None:
     async with dockerd(tmp_path) as daemon:
         with in_network_namespace(daemon.netns):
             async with served(tmp_path / "server") as server:
@@ -49,6 +49,7 @@ async def test_the_example_of_a_group_runs_and_answers_through_its_sidecar(tmp_p
                 )
                 async with running_agent(options), Client([server.url], token(server.admin)) as client:
                     await run_example(client)
+                    await run_with_config(client)
 
 
 async def run_example(client: Client) -> None:
@@ -73,6 +74,31 @@ async def run_example(client: Client) -> None:
     with pytest.raises(WherryError, match="3 containers: name one of proxy, migrate, app"):
         [chunk async for chunk in client.logs(allocation["id"])]
     await client.delete("default", "service", "kiosk")
+
+
+async def run_with_config(client: Client) -> None:
+    """A config is seen as a file, and a new version of it as the file of the allocation that replaces the old one."""
+    mount = {"name": "site", "path": "/etc/site.conf"}
+    spec = {"image": "wherry/busybox:1", "command": ["sh", "-c", "cat /etc/site.conf; exec sleep 1000"]}
+    service = {**web(1), "spec": {**spec, "configs": [mount], "stop": {"grace": "100ms"}}}
+
+    async def said() -> set[bytes]:
+        found = [a for a in (await client.list("allocations", name="web"))["items"] if a["phase"] == "running"]
+        return {b"".join([chunk async for chunk in client.logs(a["id"])]) for a in found}
+
+    await client.apply([config("listen 80"), service])
+    await wait_until(said, 60, "it has read its config", lambda found: found == {b"listen 80\n"})
+    await client.apply([config("listen 81")])
+    await wait_until(said, 60, "another one has read the new config", lambda found: found == {b"listen 81\n"})
+
+
+def config(text: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "wherry/v1",
+        "kind": "Config",
+        "metadata": {"name": "site"},
+        "spec": {"data": f"{text}\n"},
+    }
 
 
 async def run_through(
