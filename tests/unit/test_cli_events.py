@@ -133,3 +133,8 @@ def test_describe_tells_recent_ends_with_what_they_wrote_last(stub: Stub, capsys
     for line in ("Recent ends", "web-0-0 on n1: failed", "2 restarts", "| starting", "| no such table: users", "40x"):
         assert line in page
     assert "for=service%2Fweb" in next(r.target for r in stub.requests if "events" in r.target)
+
+
+def test_a_history_too_short_to_be_of_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["server", "--keep-history", "10s"]) == 2
+    assert "at least 60s" in capsys.readouterr().err
