@@ -34,7 +34,7 @@ async def settle(cluster: Cluster) -> None:
     revision = 0
     while cluster.etcd.revision != revision:
         revision = cluster.etcd.revision
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(6.0)  # what is slow takes 4 s at most
 
 
 async def kill(cluster: Cluster, node: NodeHost, *, for_s: float = 0.5) -> None:
