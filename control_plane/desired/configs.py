@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from control_plane import keys
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer
 from control_plane.desired.draft import Draft
 from control_plane.desired.versions import (
@@ -75,7 +76,8 @@ class ConfigWriter:
                     fix="Delete them first, or apply them without it.",
                 )
             await draft.delete(keys.CONFIGS + config)
-            return await self._committer.commit(draft.compares, draft.writes)
+            told = self._committer.deletion(keys.config_place(config))
+            return await self._committer.commit(draft.compares, (*draft.writes, told))
 
         async with self.turn:
             return await self._committer.retried(delete_once)
@@ -91,7 +93,7 @@ class ConfigWriter:
         uid = old.uid if old else f"{self._rng.getrandbits(64):016x}"
         number = old.version + is_new if old else 1 + max(self._kept_versions(id_), default=0)
         created_s = old.created_s if old else self._clock.wall_s()
-        record = ConfigRecord(uid=uid, version=number, created_s=created_s, config=config)
+        record = ConfigRecord(uid=uid, version=number, created_s=created_s, config=config, changed_by=current_actor())
         await draft.put(keys.CONFIGS + id_, record.to_bytes())
         if is_new:
             content = ConfigVersionRecord(

@@ -341,3 +341,14 @@ async def test_while_the_cluster_is_frozen_nothing_is_removed(store: Store, tmp_
         await hold_for(left, 3.0, "all are there", lambda count: count == len(names))
         await server.call("POST", "/v1/unfreeze")
         await wait_until(left, SOON_S, "the oldest are gone", lambda count: count == KEPT_EVENTS_OF_GONE)
+
+
+async def test_a_config_tells_who_changed_and_who_deleted_it(store: Store, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"apiVersion": "wherry/v1", "kind": "Config", "metadata": {"name": "site"}}
+    async with served(tmp_path / "s1", on=store) as server:
+        for data in ("a", "b"):
+            await server.apply({**config, "spec": {"data": data}})
+        changed = await event_of(server, "config/site", "changed")
+        assert (changed["message"], changed["by"]) == ("changed to version 2", "admin token of s1, from 127.0.0.1")
+        assert (await server.call("DELETE", "/v1/configs/default/site"))[0] in (200, 202, 204)
+        assert (await event_of(server, "config/site", "deleted"))["by"] == changed["by"]

@@ -50,6 +50,7 @@ def test_events_tell_what_how_often_why_and_who(stub: Stub, capsys: pytest.Captu
     [
         (["--for", "service/web"], "for=service%2Fweb"),
         (["--for", "svc/web", "-n", "prod"], "for=service%2Fprod%2Fweb&namespace=prod"),
+        (["--for", "config/site", "-n", "prod"], "for=config%2Fprod%2Fsite&namespace=prod"),
         (["--for", "service/prod/web"], "for=service%2Fprod%2Fweb"),
         (["--for", "node/n1", "--since", "1h"], "for=node%2Fn1&since=3600"),
         (["--for", "alloc/web-0-1", "--limit", "5"], "for=allocation%2Fweb-0-1&limit=5"),
