@@ -200,6 +200,8 @@ class Actions:
 
     async def _tidy(self) -> None:
         """Remove the configs of what isn't here any more, once a server has said what is."""
+        if not self._configs.is_used():
+            return
         there = await asyncio.to_thread(self._configs.allocations)
         gone = [allocation for allocation in there if allocation not in self.node.groups]
         if gone and self.node.has_full:

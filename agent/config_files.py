@@ -2,7 +2,7 @@
 
 One folder for each allocation, below one that only the agent may enter, a file for each mount. The content itself is in
 the agent's state file, beside the environments, so an agent that was restarted needs no server to start containers.
-Blocking file access, brief: call all methods but `is_needed` by `asyncio.to_thread`.
+Blocking file access, brief: call `write`, `allocations` and `remove` by `asyncio.to_thread`.
 """
 
 import contextlib
@@ -26,6 +26,10 @@ class ConfigFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+
+    def is_used(self) -> bool:
+        """Say whether there may be files: one look at the disk, cheap enough for the loop."""
+        return self._folder.exists()
 
     @staticmethod
     def is_needed(tracked: Tracked) -> bool:

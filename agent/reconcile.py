@@ -75,12 +75,11 @@ def next_look_s(tracked: Tracked, now_s: float) -> float | None:
     """Return when time alone will ask for something, if ever."""
     if tracked.status.is_terminal and tracked.retry_s <= now_s:
         return None
-    times = [
-        tracked.retry_s,
-        tracked.deadline_s or 0.0,
-        _next_start_s(tracked, now_s),
-        _steady_again_s(tracked),
-    ]
+    times = [tracked.retry_s, tracked.deadline_s or 0.0]
+    if tracked.status.phase is not Phase.RUNNING:
+        times.append(_next_start_s(tracked, now_s))
+    elif tracked.strikes:
+        times.append(_steady_again_s(tracked))
     return min((at for at in times if at > now_s), default=None)
 
 

@@ -39,8 +39,10 @@ def settle(group: Group, moment: Moment) -> tuple[Group, tuple[Action, ...]]:
 
 def next_look_at_group_s(group: Group, now_s: float) -> float | None:
     """Return when time alone will ask for something, if ever."""
+    if group.is_alone:
+        return next_look_s(group.first, now_s)
     times = [at for member in group.members if (at := next_look_s(member, now_s)) is not None]
-    if not group.is_alone and group.fate is None and group.deadline_s is not None:
+    if group.fate is None and group.deadline_s is not None:
         times.append(group.deadline_s)
     return min(times, default=None)
 

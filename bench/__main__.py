@@ -6,11 +6,12 @@ import importlib
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.figures import Figure, load_average, table, to_json
+from bench.figures import Figure, load_average, reported, table, to_json
 
 SENTENCES = {
     "scheduler": "how many replicas a second are placed on 1,000 nodes",
@@ -50,14 +51,14 @@ def _run(names: Sequence[str], *, short: bool) -> tuple[dict[str, list[Figure]],
     failed = []
     for name in names:
         print(f"{name}: {SENTENCES[name]}", flush=True)
-        before = load_average()
+        before, began_s = load_average(), time.monotonic()
         try:
             figures = asyncio.run(_measure(name, short=short))
         except Exception:
             traceback.print_exc()
             failed.append(name)
             continue
-        measured[name] = [*figures, before]
+        measured[name] = [*figures, before, reported("measuring took", time.monotonic() - began_s, "s")]
         print(table(measured[name]), end="\n\n", flush=True)
     return measured, failed
 

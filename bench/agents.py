@@ -17,7 +17,7 @@ from tests.lab.waiting import wait_until
 
 AGENTS, SHORT_AGENTS = 2000, 400
 QUIET_S, SHORT_QUIET_S = 30.0, 10.0
-SETTLE_S = 5.0
+SETTLE_S = 8.0  # for the events of their coming to be stored
 REGISTERED_S, CPU_PERCENT, HANDED_OUT_S = 60.0, 60.0, 10.0
 DEADLINE_S = 300.0
 PROCESSES = 2

@@ -111,21 +111,22 @@ async def _fail_over(cluster: Cluster, chronicle: Chronicle) -> Round:
 async def _ends_s(
     cluster: Cluster, chronicle: Chronicle, mark: int, victim: str, new: Sequence[Json]
 ) -> tuple[float, ...]:
-    lost, stored_s = _heard(chronicle, mark, keys.NODES + victim, _is_lost)
-    placed_s = [_heard(chronicle, mark, _key_of(a), _is_there)[1] for a in new]
+    lost, stored_s = await _heard(chronicle, mark, keys.NODES + victim, _is_lost)
+    placed_s = [(await _heard(chronicle, mark, _key_of(a), _is_there))[1] for a in new]
     containers = [await inspect(cluster.host(a["node"]), a["containerId"]) for a in new]
     made_s = [to_seconds(container["Created"]) for container in containers]
     running_s = [state_time_s(container, "StartedAt") for container in containers]
     return NodeStatus.read(lost.value).changed_s, stored_s, max(placed_s), max(made_s), max(running_s)
 
 
-def _heard(chronicle: Chronicle, mark: int, key: str, done: Callable[[Entry], bool]) -> tuple[Entry, float]:
-    """Return the key's first entry since then for which that holds, and when word of it came."""
-    for heard in chronicle.heard[mark:]:
-        entry = heard.change.entry
-        if heard.change.key == key and entry is not None and done(entry):
-            return entry, heard.at_s
-    raise RuntimeError(f"nothing was heard of {key}")
+async def _heard(chronicle: Chronicle, mark: int, key: str, done: Callable[[Entry], bool]) -> tuple[Entry, float]:
+    """Return the key's first entry since then for which that holds, and when word of it came: soon, or already."""
+
+    async def found() -> list[tuple[Entry, float]]:
+        heard = [h for h in chronicle.heard[mark:] if h.change.key == key]
+        return [(h.change.entry, h.at_s) for h in heard if h.change.entry is not None and done(h.change.entry)]
+
+    return (await wait_until(found, DEADLINE_S, f"word of {key} comes"))[0]
 
 
 def _is_lost(entry: Entry) -> bool:
@@ -146,7 +147,7 @@ async def _lose_leader(cluster: Cluster, chronicle: Chronicle) -> float:
     killed_s = time.time()
     await leader.kill()
     await leader_of(cluster, but=leader, deadline_s=DEADLINE_S)
-    _, led_s = _heard(chronicle, mark, keys.LEADER, lambda entry: True)
+    _, led_s = await _heard(chronicle, mark, keys.LEADER, lambda entry: True)
     leader.start()
     url = cluster.server_urls[cluster.servers.index(leader)]
     await wait_until(partial(cluster.api.get_from, url, "/v1/health"), DEADLINE_S, "it is back")

@@ -14,7 +14,7 @@ CONTAINERS = 10
 AGENTS = 100
 SOON_S = 60.0
 WINDOW_S, SHORT_WINDOW_S = 60.0, 10.0
-SETTLE_S = 5.0  # for the last statuses to be stored, and the first checks to be spread
+SETTLE_S = 8.0  # for the last statuses to be stored, and the first checks to be spread
 MEMORY_MIB = 80.0
 CPU_PERCENT = 1.0
 

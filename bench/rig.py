@@ -54,14 +54,14 @@ class OneNode:
 
 
 @asynccontextmanager
-async def one_node(size: NodeSize) -> AsyncIterator[OneNode]:
+async def one_node(size: NodeSize, *, lost_after: str = "5s") -> AsyncIterator[OneNode]:
     """Run the smallest cluster for the block, its node ready and with the image, and remove it all at the end."""
     async with lab_network(["n1"]) as net:
         host = net["n1"]
         admin, join = admin_token_file(net.folder), join_token_file(net.folder)
         write_token(admin)
         write_token(join)
-        server = Daemon(host, "server", _server_arguments(host, admin, join))
+        server = Daemon(host, "server", (*_server_arguments(host, admin, join), "--lost-after", lost_after))
         agent = Daemon(host, "agent", agent_arguments(host, size, [api_url(host)]))
         await host.start_dockerd()
         await load_busybox(host.dockerd.socket)
@@ -85,6 +85,7 @@ def service(name: str, replicas: int, **spec: object) -> Json:
         "command": ["sleep", "100000"],
         "network": "host",
         "stop": {"grace": "0s"},  # `sleep` as pid 1 heeds no SIGTERM
+        "update": {"minHealthyTime": "0s"},
     }
     return {"apiVersion": "wherry/v1", "kind": "Service", "metadata": {"name": name}, "spec": plain | spec}
 

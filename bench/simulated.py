@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -195,9 +195,9 @@ class SimulatedAgents:
 async def simulated_agents(url: str, token_file: Path, count: int, *, processes: int) -> AsyncIterator[SimulatedAgents]:
     """Run so many agents for the block, in so many processes."""
     agents, each = SimulatedAgents(), count // processes
-    started = []
-    try:
-        async with asyncio.TaskGroup() as tasks:
+    started: list[asyncio.subprocess.Process] = []
+    async with asyncio.TaskGroup() as tasks:
+        try:
             for number in range(processes):
                 words = ("-m", "bench.simulated", url, str(token_file), str(number * each), str(each))
                 process = await asyncio.create_subprocess_exec(
@@ -207,17 +207,12 @@ async def simulated_agents(url: str, token_file: Path, count: int, *, processes:
                 started.append(process)
                 tasks.create_task(agents.follow(number, process.stdout), name=f"counts-{number}")
             yield agents
-            _end(started)
-    finally:
-        _end(started)
-        for process in started:
-            await process.wait()
-
-
-def _end(processes: list[asyncio.subprocess.Process]) -> None:
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
+        finally:
+            for process in started:
+                with suppress(ProcessLookupError):
+                    process.kill()
+    for process in started:
+        await process.wait()
 
 
 async def _main(url: str, token: str, first: int, count: int) -> None:

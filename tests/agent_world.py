@@ -6,6 +6,7 @@ from agent.driver import Container, ContainerId, ContainerState
 from agent.group import Group, listed_of, new_group, with_assigned, with_listed, with_member, withdrawn
 from agent.ownership import Identity
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
+from agent.severed import released
 from agent.state_file import SavedAllocation, to_group, to_saved
 from agent.steering import next_look_at_group_s, settle
 from agent.tracked import (
@@ -35,6 +36,7 @@ class World:
     actions: list[Action] = field(default_factory=list)
     history: list[tuple[int, Phase]] = field(default_factory=list)
     is_forgotten: bool = False
+    silent_s: float = 0.0  # since a server was heard
 
     @classmethod
     def of(cls, assigned: Assigned) -> "World":
@@ -46,7 +48,7 @@ class World:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.now_s, 1000.0 + self.now_s)
+        return Moment(self.now_s, 1000.0 + self.now_s, self.silent_s)
 
     def member(self, name: str) -> Tracked:
         return next(member for member in self.group.members if member.name == name)
@@ -171,6 +173,16 @@ class World:
 
     def withdraw(self) -> None:
         self.group = withdrawn(self.group)
+        self.settle()
+
+    def is_cut_off(self, silent_s: float) -> None:
+        self.silent_s = silent_s
+        self.settle()
+
+    def is_heard_again(self) -> None:
+        self.silent_s = 0.0
+        for member in self.group.members:
+            self.group = with_member(self.group, released(member))
         self.settle()
 
     # Shortcuts.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Change, Delete, Entry, Put, Revision
-from tests.step_clock import StepClock
+from tests.clocks import StepClock
 
 
 class Cache:

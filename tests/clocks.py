@@ -1,5 +1,6 @@
-"""Clocks for tests whose time of day is set by hand, while timers run as ever."""
+"""Clocks for tests: one whose time of day is set by hand while timers run as ever, and one moved by hand alone."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from foundation.clock import SystemClock
@@ -17,3 +18,30 @@ class SetClock(SystemClock):
 
     def wall_s(self) -> float:
         return self._base_s + self.now_s()
+
+
+class StepClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self._now_s = 1_000.0
+        self._moved = asyncio.Condition()
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def wall_s(self) -> float:
+        return self._now_s
+
+    def boot_s(self) -> float:
+        return self._now_s
+
+    async def sleep(self, seconds: float) -> None:
+        until_s = self._now_s + seconds
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._now_s >= until_s)
+
+    async def advance(self, seconds: float) -> None:
+        async with self._moved:
+            self._now_s += seconds
+            self._moved.notify_all()

@@ -62,9 +62,11 @@ class EventWriter:
         """Store events until cancelled."""
         self._events.on_waiting = self._woken.set
         while True:
-            await self._until_due()
+            await self._woken_or_due()
             await self._clock.sleep(GATHER_S)
             self._woken.clear()
+            if self._due_in_s() > 0:
+                continue
             try:
                 await self._store_due(fence)
             except (ConflictError, UnavailableError) as error:
@@ -74,17 +76,19 @@ class EventWriter:
                 self._events.waiting.clear()
             await self._clock.sleep(PAUSE_S)
 
-    async def _until_due(self) -> None:
-        """Return once something may be stored."""
-        while not len(self._state.deletions):
-            now_s = self._clock.now_s()
-            due_s = min((self._allowance.due_in_s(id_, now_s) for id_ in self._events.waiting), default=LOOK_S)
-            if due_s <= 0:
-                return
-            self._woken.clear()
+    async def _woken_or_due(self) -> None:
+        """Return once something may be stored, or there is something new that may."""
+        due_s = self._due_in_s()
+        if due_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due_s):
                     await self._woken.wait()
+
+    def _due_in_s(self) -> float:
+        if len(self._state.deletions):
+            return 0.0
+        now_s = self._clock.now_s()
+        return min((self._allowance.due_in_s(id_, now_s) for id_ in self._events.waiting), default=LOOK_S)
 
     async def _store_due(self, fence: CreatedAt) -> None:
         now_s = self._clock.now_s()

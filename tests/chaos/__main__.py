@@ -46,6 +46,8 @@ def _figures(verdict: Verdict) -> list[Figure]:
         reported("acts of the user", sum(verdict.acts.values()), ""),
         reported("calls of the user that had to be tried again", verdict.refused, ""),
         reported("containers that ran", verdict.containers, ""),
+        reported("times that the machine stood still", len(verdict.stalls), ""),
+        reported("time in which something waited for a processor", verdict.pressure_percent, "%"),
         at_most("violations", len(verdict.violations), "", 0),
     ]
     if verdict.converged_s is not None:

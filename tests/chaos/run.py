@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from tests.chaos import node_faults, server_faults, store_faults
 from tests.chaos.explain import unexplained
 from tests.chaos.fault import Fault, Kind, Lab
+from tests.chaos.stalls import Stalls, cpu_pressure_s
 from tests.chaos.tell import fault_line, last_events
 from tests.chaos.user import User, Wish
 from tests.chaos.world import NODES, wish_of, world
@@ -50,6 +51,8 @@ class Verdict:
     containers: int = 0  # that ran, ever
     acts: dict[str, int] = field(default_factory=dict)  # of the user
     refused: int = 0  # calls of hers that had to be tried again
+    stalls: Sequence[Fault] = ()  # of the machine, which excuse as well
+    pressure_percent: float = 0.0  # of the time, some process waited for a processor
     events: tuple[str, ...] = ()  # the last
     logs: str = ""  # where the daemons' logs are kept, if it isn't good
 
@@ -64,14 +67,17 @@ async def run(plan: Plan) -> Verdict:
         lab = Lab(cluster, Chronicle(), Random(plan.seed))
         truth = Truth([agent.host for agent in cluster.agents])
         user = User(cluster.api, Random(plan.seed + 1), NODES)
-        async with _background(chronicle=lab.chronicle.follow(store), truth=truth.follow()):
+        stalls = Stalls(agent.host.name for agent in cluster.agents)
+        async with _background(chronicle=lab.chronicle.follow(store), truth=truth.follow(), stalls=stalls.watch()):
             await user.begin()
             await wait_until(lambda: look(cluster), BEGIN_S, "all runs at first", lambda p: not p.differences)
-            verdict = Verdict([])
+            verdict, waited_s, began_s = Verdict([]), cpu_pressure_s(), time.monotonic()
             async with _background(user=user.work()):
                 await _break(lab, truth, plan, verdict)
             await user.finish()
+            verdict.stalls = stalls.found
             await _judge(lab, truth, user, verdict)
+            verdict.pressure_percent = 100 * (cpu_pressure_s() - waited_s) / (time.monotonic() - began_s)
         if not verdict.is_good:
             verdict.logs = await in_thread(_kept_logs, cluster)
         return verdict
@@ -127,7 +133,7 @@ async def _judge(lab: Lab, truth: Truth, user: User, verdict: Verdict) -> None:
         violations.append(str(error))
     await lab.chronicle.catch_up(await revision_now(cluster), CAUGHT_UP_S)
     await truth.look()
-    causeless = unexplained(lab.chronicle.heard, truth.lives, verdict.faults)
+    causeless = unexplained(lab.chronicle.heard, truth.lives, [*verdict.faults, *verdict.stalls])
     violations += [*breaches(lab.chronicle.changes), *causeless, *await _unkept(cluster, user)]
     verdict.violations = tuple(violations)
     verdict.containers = len(truth.lives)

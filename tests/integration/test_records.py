@@ -12,14 +12,17 @@ import pytest
 
 from control_plane import keys
 from control_plane.controllers.event_writer import BURST
+from control_plane.controllers.garbage import KEPT_EVENTS_OF_GONE
 from control_plane.controllers.history import KEPT_FAILURES, KEPT_OTHERS
+from control_plane.records import EventRecord
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.allocations import AllocationStatus, Ending, Health, Phase
+from manifests.errors import StoreFullError
 from manifests.session import Assigned
 from tests.etcd import etcd_cluster
-from tests.lab.waiting import wait_still, wait_until
+from tests.lab.waiting import hold_for, wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 WEB = "/v1/workloads/default/service/web"
@@ -285,3 +288,67 @@ async def test_a_watch_tells_events_and_goes_on_where_it_was(store: Store, tmp_p
         async with server.http.get(url, headers=server.admin) as answer, asyncio.timeout(SOON_S):
             change = json.loads(await answer.content.readline())
         assert (change["type"], change["action"], change["object"]) == ("event", "put", created)
+
+
+@pytest.mark.etcd
+async def test_a_full_etcd_refuses_changes_with_the_way_out_and_answers_reads(tmp_path: Path) -> None:
+    async with etcd_cluster(options=("--quota-backend-bytes", "6000000")) as cluster:
+        url = f"etcd:{','.join(cluster.endpoints)}"
+        async with (
+            served(tmp_path / "s1", store=url) as server,
+            connected(server, ScriptedAgent(server, facts("n1"))),
+        ):
+            await server.apply(manifest(replicas=1))
+            await server.until_state(WEB, "healthy")
+            with pytest.raises(StoreFullError):
+                await fill(server.store)
+            status, body = await server.call("POST", WEB + "/scale", {"replicas": 2})
+            assert status == 507
+            assert "NOSPACE" in body["detail"]
+            assert "etcdctl alarm disarm" in body["fix"]
+            assert (await server.get(WEB))["counts"]["ready"] == 1
+
+
+async def fill(store: Store) -> None:
+    for _ in range(100):
+        await store.commit(Txn((), (Put("/other/large", bytes(200_000)),)))
+
+
+async def test_many_idle_agents_make_no_revision(store: Store, tmp_path: Path) -> None:
+    async with served(tmp_path / "s1", on=store) as server:
+        count = 90  # their HTTP client has 100 connections
+        agents = [ScriptedAgent(server, facts(f"n{number:02}")) for number in range(count)]
+        async with connected(server, *agents):
+            await server.apply(manifest(replicas=count))
+            await server.until_state(WEB, "healthy", deadline_s=60)
+            before = await settled(server)
+            await hold_for(lambda: revision(server), 12.0, "the revision stands still", lambda now: now == before)
+
+
+async def test_while_the_cluster_is_frozen_nothing_is_removed(store: Store, tmp_path: Path) -> None:
+    async with served(tmp_path / "s1", on=store) as server, connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(manifest(replicas=1))
+        await server.until_state(WEB, "healthy")
+        assert (await server.call("POST", "/v1/freeze", {"reason": "new switches"}))[0] == 200
+        await event_of(server, "cluster/freeze", "frozen")
+        event = EventRecord(subject="service/old", reason="r", message="", revision=1, first_s=0.0, last_s=0.0)
+        names = [f"{keys.EVENTS}default/service/old/e-{number}" for number in range(KEPT_EVENTS_OF_GONE + 3)]
+        await store.commit(Txn((), tuple(Put(name, event.to_bytes()) for name in names)))
+
+        async def left() -> int:
+            return len((await store.list_prefix(keys.EVENTS + "default/service/old/")).entries)
+
+        await hold_for(left, 3.0, "all are there", lambda count: count == len(names))
+        await server.call("POST", "/v1/unfreeze")
+        await wait_until(left, SOON_S, "the oldest are gone", lambda count: count == KEPT_EVENTS_OF_GONE)
+
+
+async def test_a_config_tells_who_changed_and_who_deleted_it(store: Store, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"apiVersion": "wherry/v1", "kind": "Config", "metadata": {"name": "site"}}
+    async with served(tmp_path / "s1", on=store) as server:
+        for data in ("a", "b"):
+            await server.apply({**config, "spec": {"data": data}})
+        changed = await event_of(server, "config/site", "changed")
+        assert (changed["message"], changed["by"]) == ("changed to version 2", "admin token of s1, from 127.0.0.1")
+        assert (await server.call("DELETE", "/v1/configs/default/site"))[0] in (200, 202, 204)
+        assert (await event_of(server, "config/site", "deleted"))["by"] == changed["by"]

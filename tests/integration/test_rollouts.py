@@ -1,5 +1,6 @@
 """Rollouts and configs through a real server's API and its agents' sessions. The agents here have no containers."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pytest
 
 from control_plane import keys
 from control_plane.store.protocol import Delete, Put, Txn
-from manifests.allocations import AllocationStatus, Health, Phase
+from manifests.allocations import AllocationStatus, Desired, Health, Phase
 from manifests.session import Assigned
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
@@ -52,6 +53,11 @@ async def wanted(server: Served) -> list[dict[str, Any]]:
 
 async def versions(server: Served) -> list[int]:
     return sorted(a["version"] for a in await wanted(server))
+
+
+def contents(agent: ScriptedAgent) -> list[dict[str, str]]:
+    """Return the configs of each allocation that the agent is to run."""
+    return [a.configs for a in agent.assigned.values() if a.allocation.desired is Desired.RUN]
 
 
 async def until_rollout(server: Served, state: str, **also: object) -> dict[str, Any]:
@@ -102,6 +108,38 @@ async def test_without_auto_revert_it_fails_and_the_old_goes_on_serving(server: 
         await act(server, "undo")
         await until_rollout(server, "complete", target=3)
         assert await versions(server) == [3, 3]
+
+
+async def test_with_a_fixed_port_on_one_node_the_old_stops_first_at_once(server: Served) -> None:
+    fixed = {"replicas": 1, "ports": [{"container": 80, "publish": 8080}]}
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(web("one", **fixed))
+        await until_rollout(server, "complete")
+        await server.apply(web("two", **fixed))
+
+        rollout = await until_rollout(server, "complete", target=2)
+
+        assert rollout["stopFirst"] is True
+        assert await versions(server) == [2]
+        await server.apply(web("three", **{**fixed, "ports": []}))
+        assert (await until_rollout(server, "complete", target=3))["stopFirst"] is False
+
+
+async def test_a_daemon_goes_from_node_to_node_and_back_when_it_fails(server: Served) -> None:
+    agents = [PickyAgent(server, facts(f"n{i}"), sick={"bad"}) for i in range(3)]
+    watcher = "/v1/workloads/default/daemon/watcher"
+    update = {"minHealthyTime": "0s", "progressDeadline": "1s"}
+
+    async def rollout() -> dict[str, Any]:
+        return dict((await server.get(watcher))["rollout"])
+
+    async with connected(server, *agents):
+        await server.apply(manifest("Daemon", "watcher", env={"A": "good"}, update=update))
+        await wait_until(rollout, 10, "it is everywhere", lambda r: r["state"] == "complete")
+        await server.apply(manifest("Daemon", "watcher", env={"A": "bad"}, update=update))
+        reverted = await wait_until(rollout, 15, "it is reverted", lambda r: r["state"] == "reverted")
+        assert reverted["message"].startswith("version 2 made no progress for 1s: 0 of 3 available")
+        assert await versions(server) == [1, 1, 1]
 
 
 async def test_canaries_wait_beside_all_of_the_old_until_promoted(server: Served) -> None:
@@ -197,7 +235,7 @@ async def test_a_config_reaches_the_agent_and_its_change_renews_what_uses_it(ser
             ("Config", "created", 1),
         ]
         await until_rollout(server, "complete")
-        assert [a.configs for a in agent.assigned.values()] == [{"site": "first"}] * 2
+        assert contents(agent) == [{"site": "first"}] * 2
 
         results = await server.apply(site("second"))
 
@@ -207,13 +245,13 @@ async def test_a_config_reaches_the_agent_and_its_change_renews_what_uses_it(ser
         ]
         assert results[1]["changes"] == [{"path": "configs.site", "old": 1, "new": 2}]
         await until_rollout(server, "complete", target=2)
-        assert [a.configs for a in agent.assigned.values()] == [{"site": "second"}] * 2
+        assert contents(agent) == [{"site": "second"}] * 2
         newest = (await server.get(f"{WEB}/versions"))["items"][0]
         assert (newest["cause"], newest["configs"]) == ("config site changed to version 2", {"site": 2})
         assert (await server.apply(site("second")))[0]["action"] == "unchanged"
         await act(server, "undo")
         await until_rollout(server, "complete", target=3)
-        assert [a.configs for a in agent.assigned.values()] == [{"site": "first"}] * 2
+        assert contents(agent) == [{"site": "first"}] * 2
 
 
 async def test_a_workload_that_names_an_unknown_config_is_refused_by_name(server: Served) -> None:
@@ -260,6 +298,21 @@ async def test_a_config_that_too_many_use_is_refused_in_words(server: Served) ->
     assert (await server.get("/v1/configs/default/site"))["version"] == 1
 
 
+async def test_a_change_of_a_config_misses_nobody_who_begins_to_use_it_meanwhile(server: Served) -> None:
+    await server.apply(site("0"))
+    uses: dict[str, Any] = {"configs": [{"name": "site", "env": "SITE"}], "replicas": 0}
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(8):
+            tasks.create_task(server.apply(manifest(name=f"web{number}", **uses)), name=f"apply-{number}")
+        for number in range(1, 4):
+            tasks.create_task(server.apply(site(str(number))), name=f"change-{number}")
+
+    present = (await server.get("/v1/configs/default/site"))["version"]
+    for number in range(8):
+        newest = (await server.get(f"/v1/workloads/default/service/web{number}/versions"))["items"][0]
+        assert newest["configs"] == {"site": present}
+
+
 async def test_contents_that_nothing_names_are_collected(server: Served) -> None:
     await server.apply(site("0"), web("one", replicas=0, configs=[{"name": "site", "env": "SITE"}]))
     for number in range(1, 13):
@@ -302,7 +355,7 @@ async def test_configs_are_listed_and_watched(server: Served) -> None:
     assert (gone["action"], gone["object"]["name"]) == ("delete", "site")
 
 
-async def test_a_new_leader_goes_on_with_a_rollout_and_writes_nothing_once_it_is_over(server: Served) -> None:
+async def test_once_a_rollout_is_over_nothing_is_written(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(web("one"))
         await until_rollout(server, "complete")
@@ -326,3 +379,21 @@ async def test_a_rollout_record_that_cannot_be_read_stops_nothing(server: Served
         await server.apply(manifest(name="other", replicas=0))
         await server.until_state("/v1/workloads/default/service/other", "healthy")
         assert {a["id"] for a in await wanted(server)} == before
+
+
+async def test_a_new_leader_goes_on_where_the_old_one_was(tmp_path: Path) -> None:
+    async with served(tmp_path / "server") as first:
+        agent = ScriptedAgent(first, facts("n1"))
+        async with connected(first, agent):
+            await first.apply(web("one"))
+            await until_rollout(first, "complete")
+            await first.apply(web("two", update={**FAST, "canary": 1}))
+            await until_rollout(first, "waiting")
+            before = {a["id"] for a in await wanted(first)}
+    async with served(tmp_path / "server") as second:
+        again = ScriptedAgent(second, facts("n1"), statuses=agent.statuses)
+        async with connected(second, again):
+            await until_rollout(second, "waiting", healthyVersion=1)
+            assert {a["id"] for a in await wanted(second)} == before
+            await act(second, "promote")
+            await until_rollout(second, "complete", target=2)

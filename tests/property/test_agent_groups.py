@@ -111,7 +111,7 @@ def reachable(phase: Phase) -> set[Phase]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(kinds, st.lists(st.one_of(steps, steps, steps, orders), max_size=60))
 def test_every_history_comes_to_rest_with_all_or_nothing_running(kind: str, history: list[tuple[str, str]]) -> None:
     world = made(kind)
@@ -136,7 +136,7 @@ def test_every_history_comes_to_rest_with_all_or_nothing_running(kind: str, hist
         assert world.running() == []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(kinds, st.lists(st.one_of(steps, steps, steps, orders), max_size=60))
 def test_phases_go_forward_within_an_attempt(kind: str, history: list[tuple[str, str]]) -> None:
     world = made(kind)
@@ -148,7 +148,7 @@ def test_phases_go_forward_within_an_attempt(kind: str, history: list[tuple[str,
         assert next_attempt > attempt or next_phase in reachable(phase), (phase, next_phase)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(kinds, st.lists(steps, max_size=60))
 def test_nothing_starts_before_its_turn(kind: str, history: list[tuple[str, str]]) -> None:
     world = made(kind)
@@ -187,7 +187,7 @@ def test_no_manifest_makes_a_hot_loop(is_alone: bool, history: list[tuple[str, s
     assert all(sum(one <= other < one + 60.0 for other in times) <= most for one in times)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -15,7 +15,7 @@ from control_plane.told import Told
 from manifests.allocations import AllocationStatus, Ending, Phase
 from tests.builders import record, seen
 from tests.cache import Cache
-from tests.step_clock import StepClock
+from tests.clocks import StepClock
 
 WEB = record(replicas=3)
 

@@ -87,7 +87,7 @@ def grown(of: WorkloadRecord, size: int = 3) -> RolloutWorld:
 
 
 @given(st.one_of(services(), services(), daemons), EVENTS, st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_rollout_is_safe_at_every_step_and_ends(of: WorkloadRecord, events: list[Event], is_grown: bool) -> None:
     world = grown(of) if is_grown else RolloutWorld(of, {f"n{i}": Eligibility.READY for i in range(3)})
     for event in events:
@@ -118,7 +118,7 @@ def test_a_rollout_is_safe_at_every_step_and_ends(of: WorkloadRecord, events: li
 
 
 @given(services(), st.sampled_from(["bad", "doomed"]), EVENTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_version_that_never_works_takes_nothing_from_the_old_whatever_crashes(
     of: WorkloadRecord, how: str, events: list[Event]
 ) -> None:

@@ -262,6 +262,26 @@ def test_an_agents_restart_changes_nothing_with_or_without_its_state() -> None:
     assert len(world.actions) == actions
 
 
+def test_a_group_that_is_cut_off_for_too_long_ends_but_for_its_network_until_a_server_says_so() -> None:
+    world = group(APP, LOG, inits=("copy",), onDisconnect={"stopAfter": "10s"})
+    world.works()
+    world.exits("copy", 0)
+    world.works()
+    world.is_cut_off(9.0)
+    assert world.stopping() == []
+    world.is_cut_off(10.0)
+    assert world.stopping() == ["app", "log"]
+    world.works()
+    before = len(world.starts)
+    world.wait(100.0)
+    world.works()
+    assert (world.running(), len(world.starts)) == ([SANDBOX], before)
+    world.is_heard_again()
+    world.works()
+    assert (world.phase(), world.running()) == (Phase.RUNNING, [SANDBOX, "app", "log"])
+    assert started(world)[before:] == ["log", "app"]
+
+
 def test_a_jobs_time_counts_for_the_whole_group() -> None:
     world = group(APP, LOG, kind="Job", timeout="10s")
     world.works()

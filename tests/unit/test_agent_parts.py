@@ -12,7 +12,7 @@ from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
 from agent.facts import allocatable_of, capacity_of
 from agent.folder import LocalFolder
-from agent.group import Group
+from agent.group import Group, new_group, with_members
 from agent.machine import own_address
 from agent.node import Node
 from agent.options import AgentOptions
@@ -20,12 +20,13 @@ from agent.outbox import MOST_IN_FRAME, Outbox
 from agent.ownership import Ownership
 from agent.reconcile import Action, decide
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
+from agent.summary import Fate
 from agent.tracked import Moment, Tracked, newly_assigned, with_sight
 from foundation.clock import SystemClock
-from manifests.allocations import HostPort, Phase
+from manifests.allocations import Ending, HostPort, Phase
 from manifests.containers import Resources
 from manifests.session import Assignments
-from tests.scripted_server import assigned
+from tests.scripted_server import assigned, grouped
 
 ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pids": 500})
 
@@ -99,6 +100,40 @@ def test_the_state_survives_a_restart_and_its_times_only_within_one_boot(tmp_pat
     assert not again.is_seen
     assert to_group(other.allocations[0]).first.failures == ()
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+
+
+OLD_STATE = """{"format":1,"bootId":"b1","cluster":"c","appliedRevision":7,"allocations":[{"assigned":{"allocation":
+{"id":"web-0-a","workload":{"namespace":"default","kind":"Service","name":"web","uid":"u1"},"version":1,"index":0,
+"node":"n1","desired":"run","reserved":{"cpu":"200m","memory":"16Mi","pids":128},"ports":[],"why":{"score":0.0,
+"parts":[],"runnersUp":[],"rejections":[],"more":0},"stopReason":"","createdAt":"1970-01-01T00:00:00.000Z",
+"reschedules":0},"workload":{"apiVersion":"wherry/v1","kind":"Service","metadata":{"name":"web","namespace":"default",
+"labels":{}},"spec":{"image":"i","command":["sleep","1000"],"replicas":1}}},"status":{"id":"web-0-a","node":"n1",
+"workload":{"namespace":"default","kind":"Service","name":"web","uid":"u1"},"version":1,"index":0,"phase":"running",
+"health":"unknown","attempt":3,"containerId":"","address":"","message":""},"isWithdrawn":false,"isAdmitted":true,
+"failures":[1.0,2.0],"dueS":3.0,"firstStartS":0.5,"doom":"","doomMessage":""}]}"""
+
+
+def test_a_state_file_of_the_version_before_groups_is_read(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(OLD_STATE)
+    state = load_state(LocalFolder(tmp_path), "b1")
+    group = to_group(state.allocations[0])
+    assert (state.cluster, group.is_alone, group.status.attempt, group.first.id) == ("c", True, 3, "web-0-a")
+    assert (group.first.failures, group.first.first_start_s, group.first.is_admitted) == ((1.0, 2.0), 0.5, True)
+
+
+def test_a_group_survives_a_restart_of_the_agent(tmp_path: Path) -> None:
+    app = {"name": "app", "image": "i"}
+    group = new_group(grouped(app, {**app, "name": "log", "sidecar": True}, kind="Job"))
+    members = tuple(replace(m, has_begun=True, round=2, starts=(1.0,), strikes=2) for m in group.members)
+    fate = Fate(Phase.FAILED, "no luck", "app", Ending(attempt=1, reason="exited", finished_s=0.0))
+    known = with_members(group, members, fate)
+    folder = LocalFolder(tmp_path)
+    save_state(folder, SavedState(boot_id="b1", allocations=(to_saved(known),)))
+    again = to_group(load_state(folder, "b1").allocations[0])
+    assert (again.fate, again.status) == (known.fate, known.status)
+    assert [(m.name, m.has_begun, m.round, m.starts, m.strikes) for m in again.members] == [
+        (name, True, 2, (1.0,), 2) for name in ("_sandbox", "log", "app")
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", '{"bootId": 3}', "\x00\xff"])

@@ -17,9 +17,9 @@ from control_plane.store.protocol import Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import CompactedError
 from manifests.nodes import NodeIntent
+from tests.clocks import StepClock
 from tests.etcd import etcd_cluster
 from tests.lab.waiting import wait_until
-from tests.step_clock import StepClock
 
 PROMISE = HistoryPromise(keep_s=600.0, keep_revisions=20)
 HISTORIES = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 3000)), min_size=1, max_size=30)

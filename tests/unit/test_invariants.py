@@ -13,7 +13,7 @@ from manifests.containers import Resources
 from manifests.nodes import Liveness, NodeFacts, NodeStatus
 from manifests.reasons import Choice
 from manifests.workloads import VersionRecord, WorkloadRecord
-from tests.builders import record, status
+from tests.builders import record, status, version_record
 from tests.invariants.history import breaches
 
 WEB = record(replicas=1, resources={"cpu": "1"})
@@ -84,7 +84,8 @@ def test_a_replacement_after_an_end_breaks_nothing() -> None:
 def test_canaries_may_be_more_than_surge() -> None:
     canaries = record(replicas=1, update={"canary": 2, "minHealthyTime": "0s"})
     small = [allocation(n, n, host_port=80 + n) for n in range(3)]
-    assert breaches(written(LeaderRecord(server="s1"), node(), canaries, *small)) == ()
+    begin = (LeaderRecord(server="s1"), node(), canaries, version_record(canaries, 1))
+    assert breaches(written(*begin, *small)) == ()
 
 
 @pytest.mark.parametrize(

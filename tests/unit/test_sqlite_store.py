@@ -10,7 +10,7 @@ from control_plane.store.sqlite import SqliteStore
 from control_plane.store.sqlite_file import WAL_BYTES, open_reader
 from control_plane.store.sqlite_watch import MARK_EVERY, MOST_BUFFERED, Hub
 from foundation.clock import SystemClock
-from tests.step_clock import StepClock
+from tests.clocks import StepClock
 
 SOON_S = 10.0
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from wherry.cli.rollout_text import rollout_lines
 from wherry.cli.schedule_text import job_lines, lines_of
 from wherry.cli.tables import exit_of, memory, ports_of, said_of, times_of
-from wherry.cli.text import Style, Table, age, clean, span, until
+from wherry.cli.text import Style, Table, age, clean, fields, span, until
 
 Item = Mapping[str, Any]
-_LABEL_WIDTH = 14
 _PLAIN = Style()
 
 
@@ -18,7 +18,7 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
     kind = clean(item.get("kind")).lower()
     lines = [
         style.paint(f"{kind}/{clean(item.get('name'))}", "bold"),
-        *_fields(
+        *fields(
             style,
             namespace=item.get("namespace"),
             state=item.get("state"),
@@ -30,7 +30,7 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
         "",
         style.paint("Schedule" if item.get("cron") else "Counts", "bold"),
         *(lines_of(item, now_s) if item.get("cron") else [f"  {_counts(counts)}"]),
-        *_rollout_lines(item, style),
+        *rollout_lines(item, style),
         "",
         style.paint("Spec", "bold"),
         *_spec_lines(spec),
@@ -48,58 +48,13 @@ def _counts(counts: Item) -> str:
     return ", ".join(f"{value} {clean(name)}" for name, value in counts.items())
 
 
-def _rollout_lines(item: Item, style: Style) -> list[str]:
-    """Return where the rollout stands; nothing for what has none."""
-    rollout = item.get("rollout")
-    if not rollout:
-        return []
-    target, version = rollout.get("target"), rollout.get("version")
-    words = [
-        "paused by its user" if rollout.get("paused") else "",
-        "stops an old one before it starts a new one" if rollout.get("stopFirst") else "",
-    ]
-    return [
-        "",
-        style.paint("Rollout", "bold"),
-        *_fields(
-            style,
-            state=rollout.get("state"),
-            version=f"{version}" if target == version else f"{version}, but version {target} is what it works towards",
-            allocations=f"{rollout.get('updated', 0)} of version {target}, {rollout.get('ready', 0)} of them ready; "
-            f"{rollout.get('old', 0)} of other versions",
-            last_healthy=f"version {rollout['healthyVersion']}" if rollout.get("healthyVersion") else "none yet",
-            message=rollout.get("message"),
-            also="; ".join(word for word in words if word),
-        ),
-    ]
-
-
-def config_page(item: Item, now_s: float, style: Style) -> list[str]:
-    """Return the page of a config, with its content."""
-    content = str(((item.get("manifest") or {}).get("spec") or {}).get("data", ""))
-    return [
-        style.paint(f"config/{clean(item.get('name'))}", "bold"),
-        *_fields(
-            style,
-            namespace=item.get("namespace"),
-            version=item.get("version"),
-            kept="versions " + ", ".join(map(str, item.get("keptVersions") or [])),
-            age=age(item.get("createdAt"), now_s),
-            used_by=", ".join(map(str, item.get("users") or [])) or "nothing",
-        ),
-        "",
-        style.paint(f"Content ({item.get('bytes')} bytes)", "bold"),
-        *(f"  {clean(line)}" for line in content.split("\n")),
-    ]
-
-
 def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -> list[str]:
     """Return the page of an allocation, with the whole reason why it is on this node."""
     owner = f"{clean(item.get('kind')).lower()}/{clean(item.get('name'))}"
     is_stopping = item.get("desired") == "stop"
     lines = [
         style.paint(f"allocation/{clean(item.get('id'))}", "bold"),
-        *_fields(
+        *fields(
             style,
             of=f"{owner} in {clean(item.get('namespace'))}, version {item.get('version')}, slot {item.get('index')}",
             node=f"{clean(item.get('node'))} ({clean(item.get('nodeState'))})",
@@ -138,7 +93,7 @@ def node_page(item: Item, allocations: Sequence[Item], now_s: float, style: Styl
     """Return the page of a node."""
     lines = [
         style.paint(f"node/{clean(item.get('name'))}", "bold"),
-        *_fields(
+        *fields(
             style,
             state=item.get("state"),
             since=f"{age(item.get('changedAt'), now_s)} ago",
@@ -179,13 +134,6 @@ def _left(brake: Item, now_s: float) -> str:
     return span(datetime.fromisoformat(str(brake.get("until"))).timestamp() - now_s)
 
 
-def _fields(style: Style = _PLAIN, **fields: object) -> list[str]:
-    """Return a line for each field that has a value, names aligned, and a state in its colour."""
-    shown = [(name.replace("_", " "), str(value)) for name, value in fields.items() if value not in (None, "")]
-    width = max([_LABEL_WIDTH, *(len(name) for name, _ in shown)])
-    return [f"  {name.ljust(width)} {style.word(clean(value))}" for name, value in shown]
-
-
 def _attributes(attributes: Item) -> list[str]:
     """Return them as a table, since their names are anything."""
     rows = [[clean(name), clean(value)] for name, value in sorted(attributes.items())]
@@ -220,7 +168,7 @@ def _spec_lines(spec: Item) -> list[str]:
     ]
     placement = spec.get("placement") or {}
     is_group = bool(spec.get("containers"))
-    return _fields(
+    return fields(
         image=spec.get("image"),
         command=" ".join(command),
         replicas=spec.get("replicas"),

@@ -40,6 +40,9 @@ class Style(NamedTuple):
         return self.paint(text, colour) if colour else text
 
 
+_PLAIN = Style()
+
+
 def style_of(stream: TextIO) -> Style:
     """Return the style for a stream: plain and endless unless it is a terminal. NO_COLOR is honoured."""
     if not stream.isatty():
@@ -158,6 +161,16 @@ def span(seconds: float) -> str:
             whole, part = rest // size, rest % size // smaller
             return f"{whole}{unit}" if whole >= 10 or not part else f"{whole}{unit}{part}{small_unit}"
     return f"{rest}s"
+
+
+_LABEL_WIDTH = 14
+
+
+def fields(style: Style = _PLAIN, **values: object) -> list[str]:
+    """Return a line for each field that has a value, names aligned, and a state in its colour."""
+    shown = [(name.replace("_", " "), str(value)) for name, value in values.items() if value not in (None, "")]
+    width = max([_LABEL_WIDTH, *(len(name) for name, _ in shown)])
+    return [f"  {name.ljust(width)} {style.word(clean(value))}" for name, value in shown]
 
 
 def plural(count: int, noun: str) -> str:

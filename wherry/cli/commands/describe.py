@@ -8,9 +8,10 @@ from argparse import ArgumentParser, Namespace
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.description import allocation_page, config_page, ended_lines, event_lines, node_page, workload_page
+from wherry.cli.description import allocation_page, ended_lines, event_lines, node_page, workload_page
 from wherry.cli.kinds import ALLOCATIONS, CONFIGS, NODES, WORKLOAD_KINDS, read_one
 from wherry.cli.lookup import Item, Scope
+from wherry.cli.rollout_text import config_page
 from wherry.cli.text import style_of
 from wherry.cli.transport import Transport
 
