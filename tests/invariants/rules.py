@@ -207,7 +207,10 @@ def phases(step: Step, written: Sequence[Written], records: Records) -> Iterator
 
 
 def cordons(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
-    """S13: nothing is placed on a node at a revision after its cordon or the begin of its drain, nor on a lost one."""
+    """S13: nothing is placed on a node at a revision after its cordon or the begin of its drain, nor on a lost one.
+
+    So that it can't be, each placement compares that both the node's records stand as they did when it was decided.
+    """
     for new in _placed(written):
         intent = _before(keys.NODE_INTENTS, new.node, written, records.intents.get(new.node))
         if isinstance(intent, NodeIntent) and (intent.is_cordoned or intent.is_draining):
@@ -215,10 +218,30 @@ def cordons(step: Step, written: Sequence[Written], records: Records) -> Iterato
         node = _before(keys.NODES, new.node, written, records.nodes.get(new.node))
         if isinstance(node, NodeStatus) and node.liveness is Liveness.LOST:
             yield Breach("S13", f"{new.id} was placed on {new.node}, which is lost")
+        for table in (keys.NODE_INTENTS, keys.NODES) if step.compares is not None else ():
+            standing = ModifiedAt(table + new.node, _revision_before(table, new.node, written, records))
+            if standing not in (step.compares or ()):
+                yield Breach("S13", f"{new.id} was placed without comparing {table}{new.node}")
+
+
+def removals(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S1: a record, which holds what its allocation reserves, goes once its node said that it ended, or is gone."""
+    for w in written:
+        if not isinstance(w.old, Allocation) or w.new is not None:
+            continue
+        status = _before(keys.STATUSES, w.id, written, records.statuses.get(w.id))
+        has_ended = isinstance(status, AllocationStatus) and status.is_terminal
+        if not has_ended and w.old.node in records.nodes:
+            yield Breach("S1", f"the record of {w.id} went, and {w.old.node} had not said that it ended")
 
 
 def _before(table: str, id_: str, written: Sequence[Written], now: Model | None) -> Model | None:
     return next((w.old for w in written if (w.table, w.id) == (table, id_)), now)
+
+
+def _revision_before(table: str, id_: str, written: Sequence[Written], records: Records) -> Revision:
+    changed = next((w.old_revision for w in written if (w.table, w.id) == (table, id_)), None)
+    return records.modified_at(table, id_) if changed is None else changed
 
 
 def one_leader(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
@@ -247,4 +270,5 @@ RULES: tuple[Rule, ...] = (
     versions,
     phases,
     cordons,
+    removals,
 )

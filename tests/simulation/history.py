@@ -5,7 +5,7 @@ import gc
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,9 +37,9 @@ class Plan:
     actions: tuple[Action, ...]
 
     @classmethod
-    def drawn(cls, seed: int) -> "Plan":
+    def drawn(cls, seed: int, *, only: Sequence[str] | None = None) -> "Plan":
         rng = random.Random(f"plan/{seed}")
-        chosen = faults.drawn(rng, begin_s=FAULTS_BEGIN_S, end_s=FAULTS_END_S)
+        chosen = faults.drawn(rng, begin_s=FAULTS_BEGIN_S, end_s=FAULTS_END_S, only=only)
         return cls(seed, chosen, users.drawn(rng, begin_s=FAULTS_BEGIN_S, end_s=FAULTS_END_S))
 
     def lines(self) -> Iterator[str]:

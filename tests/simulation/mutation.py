@@ -52,7 +52,7 @@ def _find(name: str) -> Finding:
 def first_breach(mutant: Mutant, seed: int) -> tuple[str, str] | None:
     """Return the invariant that fails in that history while the defect is there, and how; None if none does."""
     with mutant.planted():
-        verdict = run(Plan.drawn(seed))
+        verdict = run(Plan.drawn(seed, only=mutant.only))
     return None if verdict.is_good else (verdict.breaches[0].rule, verdict.breaches[0].what)
 
 
