@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 LEASES, HEARD, LOCK, LOG = "leases", "heard", "lock", "log"
 POLL_S = 0.25  # how soon new leases are seen, and how late a container may be killed
 IDLE_S = 5.0  # without leases it ends
-GIVE_UP_S = 900.0  # so long after everything was killed it ends, though no agent has taken the leases back
+GIVE_UP_S = 120.0  # so long after everything was killed it ends, though no agent has taken the leases back
 LOCK_TRIES = 20  # the agent holds the lock for a moment when it looks whether a guard lives
 _ID = re.compile(r"[0-9a-f]{32,128}")  # a container's id: long enough to be no one else's
 

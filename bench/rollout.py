@@ -15,7 +15,7 @@ from tests.lab.cluster import NodeSize
 from tests.lab.waiting import wait_until
 
 NAME, REPLICAS, BATCH = "rolling", 50, 10
-ROUNDS, SHORT_ROUNDS = 5, 2
+ROUNDS, SHORT_ROUNDS = 5, 1
 TARGET = 1.5
 DEADLINE_S = 120.0
 SIZE = NodeSize(cpu="16000m", memory_mib=8192, pids=16384)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -209,7 +209,8 @@ async def simulated_agents(url: str, token_file: Path, count: int, *, processes:
             yield agents
         finally:
             for process in started:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
     for process in started:
         await process.wait()
 

@@ -15,7 +15,10 @@ from control_plane import keys
 from control_plane.records import ClusterRecord, Role, TokenRecord
 from control_plane.store.protocol import ABSENT, ModifiedAt, Put, Store, Txn
 from foundation.clock import Clock
+from foundation.logs import Log
 from manifests.errors import ConflictError, InvalidError
+
+log = Log(__name__)
 
 LEAST_TOKEN_LENGTH = 20
 _PREFIX = {Role.ADMIN: "wat1.", Role.NODE: "wjt1."}
@@ -77,10 +80,18 @@ async def register_token(store: Store, token: str, role: Role, clock: Clock, *, 
 
 
 def write_client_file(path: Path, *, url: str, token: str, ca_file: str | None) -> None:
-    """Write what the command line on this machine needs to find the server and be let in."""
+    """Write what the command line on this machine needs to find the server and be let in, if it isn't there already.
+
+    A full disk is no reason not to serve: it is told, and whoever has a token comes in as ever.
+    """
     text = json.dumps({"servers": [url], "token": token, "caFile": ca_file}, indent=2) + "\n"
     temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
+    try:
+        if path.exists() and path.read_text() == text:
+            return
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("the file for this host's command line could not be written", path=path, why=str(error))

@@ -64,6 +64,11 @@ def node_place(node: str) -> str:
     return f"-/node/{node}"
 
 
+def config_place(config: str) -> str:
+    """Return where the events of the config of that id are: `default/config/site`."""
+    return config.replace("/", "/config/", 1)
+
+
 def server_place(server: str) -> str:
     return f"-/server/{server}"
 

@@ -24,6 +24,7 @@ log = Log(__name__)
 
 LEASE_TTL_S = 5.0
 RETRY = Backoff(0.2, 2.0)
+CHECK_RECORD_S = 0.5
 
 Lead: TypeAlias = Callable[[CreatedAt], Awaitable[None]]  # leads under that fence until cancelled
 
@@ -70,11 +71,30 @@ class Membership:
                 log.info("the store answered again", server=self._server.name)
             self._failures, self.failure = 0, None
             self._holds_lease.set()
-            await _until_lost(lease, self._campaign(lease, lead))
+            await _until_lost(lease, self._campaign(lease, lead), self._keep_record(record))
             log.warning("the lease was lost", server=self._server.name)
         finally:
             self._holds_lease.clear()
             await _bounded(lease.revoke())
+
+    async def _keep_record(self, record: Put) -> None:
+        """Put the record back whenever it is gone although the lease is held, until cancelled.
+
+        So it is when a put of an earlier lease came late, and took the record along as that lease ended. A server
+        without a record is called gone, and its nodes silent. Raises UnavailableError if this lease can't mend that.
+        """
+        while True:
+            await self._clock.sleep(CHECK_RECORD_S)
+            if self._server.id in self._state.servers:
+                continue
+            try:
+                if await self._store.get(record.key) is None:
+                    log.warning("this server's record was gone", server=self._server.name)
+                    await self._store.commit(Txn((CreatedAt(record.key, ABSENT),), (record,)))
+            except ConflictError as error:
+                raise UnavailableError("the lease is not what it seems", why=error.what) from error
+            except UnavailableError:
+                continue  # the lease tells soon whether the store is lost
 
     async def _campaign(self, lease: Lease, lead: Lead) -> None:
         while True:
@@ -115,20 +135,21 @@ class Membership:
             unsubscribe()
 
 
-async def _until_lost(lease: Lease, work: Awaitable[None]) -> None:
-    """Run the work until the lease is lost, then cancel it; if the work fails, that failure goes on."""
+async def _until_lost(lease: Lease, *works: Awaitable[None]) -> None:
+    """Run the works until the lease is lost, then cancel them; if one fails, that failure goes on."""
 
     async def watch_lease() -> None:
         await lease.wait_lost()
         raise _LeaseLostError
 
-    async def do_work() -> None:
+    async def do(work: Awaitable[None]) -> None:
         await work
 
     try:
         async with TaskGroup() as tasks:
             tasks.create_task(watch_lease(), name="watch-lease")
-            tasks.create_task(do_work(), name="campaign")
+            for work in works:
+                tasks.create_task(do(work), name="on-lease")
     except* _LeaseLostError:
         pass
 

@@ -1,14 +1,16 @@
 """What the API shows of rollouts, versions and configs: JSON made of records, with counts."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 from control_plane import keys
-from control_plane.desired.configs import users_of
+from control_plane.desired.configs import all_users, users_of
 from control_plane.desired.versions import FieldChange, config_changes, field_changes
-from control_plane.state import ClusterState
+from control_plane.state import ClusterState, Stored
 from manifests.allocations import Desired
 from manifests.base import render_timestamp
+from manifests.configs import ConfigRecord
 from manifests.rollouts import Rollout, RolloutState
 from manifests.status import WorkloadStatus
 from manifests.workloads import Daemon, Service, VersionRecord, WorkloadRecord
@@ -98,10 +100,19 @@ def _changes(old: VersionRecord | None, new: VersionRecord) -> list[FieldChange]
     return [*field_changes(old.workload, new.workload), *config_changes(old.configs, new.configs)]
 
 
+def configs(state: ClusterState, namespace: str | None) -> list[View]:
+    """Return the configs of a namespace (None: of all), by name."""
+    ids = sorted(c for c in state.configs.ids() if namespace in (None, c.partition("/")[0]))
+    users = all_users(state)
+    return [_config(state, stored, users.get(id_, ())) for id_ in ids if (stored := state.configs.stored(id_))]
+
+
 def config(state: ClusterState, config_id: str) -> View | None:
     stored = state.configs.stored(config_id)
-    if stored is None:
-        return None
+    return _config(state, stored, users_of(state, config_id)) if stored else None
+
+
+def _config(state: ClusterState, stored: Stored[ConfigRecord], users: Sequence[WorkloadRecord]) -> View:
     record = stored.value
     meta = record.config.metadata
     return {
@@ -114,8 +125,10 @@ def config(state: ClusterState, config_id: str) -> View | None:
         "revision": stored.modified_at,
         "manifest": record.config.model_dump(mode="json", exclude_none=True),
         "bytes": len(record.config.spec.data.encode()),
-        "users": [str(user.ref) for user in users_of(state, config_id)],
-        "keptVersions": sorted(
-            int(v.rpartition("/")[2]) for v in state.config_versions.ids() if keys.place_of(v) == config_id
-        ),
+        "users": [str(user.ref) for user in users],
+        "keptVersions": _kept_versions(state, keys.config_id(meta.namespace, meta.name)),
     }
+
+
+def _kept_versions(state: ClusterState, config_id: str) -> list[int]:
+    return sorted(int(v.rpartition("/")[2]) for v in state.config_versions.ids() if keys.place_of(v) == config_id)

@@ -20,6 +20,7 @@ from control_plane.records import (
 )
 from control_plane.state import ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
+from manifests.configs import ConfigRecord
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
@@ -44,6 +45,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
     match change.new or change.old:
         case WorkloadRecord() as record:
             yield from _workload_told(change, record)
+        case ConfigRecord() as config:
+            yield from _config_told(change, config)
         case WorkloadStatus() as status:
             yield from _workload_status_told(change, status)
         case CronState() as cron:
@@ -71,14 +74,14 @@ def told_of_deletion(deletion: DeletionRecord) -> Told:
     """Return what a user's deletion means: what was deleted can't tell it any more."""
     if deletion.place == keys.cluster_place("freeze"):
         return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
-    is_node = deletion.place.startswith(keys.node_place(""))
-    what = "deleted: what ran there counts as gone" if is_node else "deleted: its allocations are being stopped"
-    return Told(deletion.place, "deleted", what, by=deletion.changed_by)
+    effects = {"node": ": what ran there counts as gone", "config": ""}
+    effect = effects.get(deletion.place.split("/")[1], ": its allocations are being stopped")
+    return Told(deletion.place, "deleted", f"deleted{effect}", by=deletion.changed_by)
 
 
 def _workload_told(change: ObjectChange, record: WorkloadRecord) -> Iterator[Told]:
     old, place = change.old, keys.id_of_ref(record.ref)
-    if change.new is None:
+    if change.new is None or change.new == old:  # put again as it was, so that others notice
         return
     once, by = str(change.revision), record.changed_by
     if not isinstance(old, WorkloadRecord):
@@ -86,6 +89,14 @@ def _workload_told(change: ObjectChange, record: WorkloadRecord) -> Iterator[Tol
         yield Told(place, "created", f"created at version {record.version}{made_for}", once, by=by)
     else:
         yield Told(place, "changed", _change_sentence(old, record), once, by=by)
+
+
+def _config_told(change: ObjectChange, config: ConfigRecord) -> Iterator[Told]:
+    if change.new is None or change.new == change.old:
+        return
+    reason, version = ("changed", "to") if change.old else ("created", "at")
+    said, place = f"{reason} {version} version {config.version}", keys.config_place(change.id)
+    yield Told(place, reason, said, str(change.revision), by=config.changed_by)
 
 
 def _change_sentence(old: WorkloadRecord, new: WorkloadRecord) -> str:

@@ -69,6 +69,15 @@ class OnDisconnectSpec(Model):
     keep: Keep = Keep.REPLACEMENT
 
 
+def _check_deadline(min_healthy_s: float, progress_deadline_s: float) -> None:
+    """Refuse a deadline that no version could ever meet."""
+    if progress_deadline_s <= min_healthy_s:
+        least = render_duration(min_healthy_s)
+        raise FieldError(
+            ("progressDeadline",), f"must be longer than minHealthyTime ({least}): no version could meet it"
+        )
+
+
 class UpdateSpec(Model):
     """How a new version replaces the old: so many more than `replicas`, and so many fewer, at any time."""
 
@@ -82,6 +91,7 @@ class UpdateSpec(Model):
 
     @model_validator(mode="after")
     def _can_progress(self) -> Self:
+        _check_deadline(self.min_healthy_s, self.progress_deadline_s)
         if self.max_surge == 0 and self.max_unavailable == 0:
             raise ValueError("maxSurge and maxUnavailable can't both be 0: no version could ever replace another")
         return self
@@ -94,6 +104,11 @@ class DaemonUpdateSpec(Model):
     min_healthy_s: Duration = Field(5.0, alias="minHealthyTime", le=3600)
     progress_deadline_s: Duration = Field(120.0, alias="progressDeadline", ge=1)
     auto_revert: Flag = True
+
+    @model_validator(mode="after")
+    def _can_progress(self) -> Self:
+        _check_deadline(self.min_healthy_s, self.progress_deadline_s)
+        return self
 
 
 class DependencySpec(Model):

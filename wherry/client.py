@@ -88,6 +88,15 @@ class Client:
         path = _path("workloads", namespace, kind, name)
         return await self.request("POST", f"{path}/scale", body={"replicas": replicas})
 
+    async def rollout(self, namespace: str, kind: str, name: str, action: str, *, version: int | None = None) -> Json:
+        """Pause, resume, promote, restart or undo (to that version, or to the last that was healthy)."""
+        path = _path("workloads", namespace, kind, name)
+        return await self.request("POST", f"{path}/rollout/{action}", body={"version": version} if version else None)
+
+    async def versions(self, namespace: str, kind: str, name: str) -> Json:
+        """Return `{"revision", "items"}` of the kept versions, newest first."""
+        return await self.request("GET", _path("workloads", namespace, kind, name) + "/versions")
+
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:

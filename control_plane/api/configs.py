@@ -9,8 +9,7 @@ from manifests.errors import NotFoundError
 
 async def list_configs(request: web.Request) -> web.Response:
     state, namespace = context_of(request).state, request.query.get("namespace")
-    ids = sorted(c for c in state.configs.ids() if namespace in (None, c.partition("/")[0]))
-    items = [rollout_views.config(state, c) for c in ids]
+    items = rollout_views.configs(state, namespace)
     return web.json_response({"revision": state.revision, "items": items})
 
 

@@ -1,10 +1,12 @@
 """Removes what nobody needs, while this server leads: a bounded number of things at a time, under the fence.
 
 Level-triggered: it looks at all there is whenever anything has changed, so what one pass leaves the next one takes.
+While the cluster is frozen it leaves everything as it is.
 """
 
 from itertools import islice
 
+from control_plane.controllers.freeze import is_frozen
 from control_plane.controllers.garbage import garbage_of
 from control_plane.controllers.writes import transactions
 from control_plane.state import ClusterState
@@ -28,7 +30,7 @@ class Collector:
         """Collect until cancelled."""
         while True:
             await self._clock.sleep(COLLECT_EVERY_S)
-            if self._state.revision == self._seen:
+            if self._state.revision == self._seen or is_frozen(self._state):
                 continue
             try:
                 await self._collect(fence)

@@ -111,14 +111,15 @@ def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _
     stopping = {stop.allocation.id for stop in misplaced}
     staying = [s for s in wanted if s.id not in stopping]
     lost = [s for s in staying if s.node is Eligibility.LOST]
-    here = [s for s in staying if s not in lost]
-    due = [s for s in here if s.phase is Phase.FAILED and _backoff(course, s) <= 0]
+    here = [s for s in staying if s.node is not Eligibility.LOST]
+    due = frozenset(s for s in here if s.phase is Phase.FAILED and _backoff(course, s) <= 0)
     held = [s for s in here if s not in due]
+    there = frozenset((*held, *lost))
     # A node that still stops one isn't vacant: the two might share a port or a name.
-    occupied = {s.allocation.node for s in seen if not (s.has_ended or s.node is None) or s in held or s in lost}
+    occupied = {s.allocation.node for s in seen if not (s.has_ended or s.node is None) or s in there}
     return _Posts(
         misplaced=misplaced,
-        due=tuple(due),
+        due=tuple(s for s in here if s in due),
         fresh=tuple(s for s in held if s.allocation.version == course.target.version),
         old=tuple(s for s in held if s.allocation.version != course.target.version),
         lost=tuple(lost),

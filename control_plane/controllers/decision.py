@@ -24,9 +24,9 @@ class Leaving:
         return self.left_s is not None and self.left_s <= 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """An allocation, what its node says of it, and what is known of the node."""
+    """An allocation, what its node says of it, and what is known of the node. One look; compared by identity."""
 
     allocation: Allocation
     status: AllocationStatus | None

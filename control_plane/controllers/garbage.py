@@ -160,6 +160,10 @@ def _is_there(state: ClusterState, place: str) -> bool:
         return True
     if place.startswith(keys.server_place("")):
         return any(server.name == place.removeprefix(keys.server_place("")) for server in state.servers.values())
+    namespace, kind, name = place.split("/")
+    if kind == "config":
+        config = keys.config_id(namespace, name)
+        return config in state.configs or state.is_unreadable(keys.CONFIGS + config)
     return place in state.workloads or state.is_unreadable(keys.WORKLOADS + place)
 
 

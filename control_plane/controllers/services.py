@@ -82,6 +82,7 @@ def reconcile_service(
     bounds = _bounds(course, mode)
     outgoing = _outgoing(course, slots, mode, bounds)
     surplus = _surplus(course, slots, mode, bounds, outgoing)
+    dropped = frozenset(surplus)
     asks, successions = _asks(course, slots, mode, bounds)
     backoffs = [
         left for s in (*slots.fresh, *slots.old) if s.phase is Phase.FAILED and (left := _backoff(course, s)) > 0
@@ -92,7 +93,7 @@ def reconcile_service(
             *(Stop(s.allocation, lost_reason(s)) for s in slots.lost),
             *(Stop(s.allocation, failed_reason(s)) for s in slots.due),
             *(Stop(s.allocation, f"the service needs only {bounds.replicas}") for s in surplus),
-            *(Stop(s.allocation, _outgoing_reason(s, course)) for s in outgoing if s not in surplus),
+            *(Stop(s.allocation, _outgoing_reason(s, course)) for s in outgoing if s not in dropped),
         ),
         asks=asks,
         successions=successions,
@@ -225,7 +226,8 @@ def _surplus(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds, outgoin
     surplus = fresh[: max(0, len(fresh) - bounds.replicas)] if mode is not Mode.CANARY else []
     if mode is not Mode.ROLLING:
         surplus += old[: max(0, len(old) - bounds.replicas)]
-    kept = [s for s in fresh if s not in surplus]
+    dropped = frozenset(surplus)
+    kept = [s for s in fresh if s not in dropped]
     idle = [s for s in kept if not serves(s)]
     going = {s.id for s in (*surplus, *outgoing)}
     excess = slots.total - len(going) - bounds.most if slots.old else 0
@@ -237,10 +239,10 @@ def _surplus(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds, outgoin
 def _outgoing(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds) -> list[Seen]:
     """Return which old and leaving ones may stop now, so that what is left serves, or can be hoped to."""
     candidates = [*slots.old, *slots.leaving] if mode is Mode.ROLLING else [*slots.leaving]
-    given_up = [
-        s for s in candidates if not serves(s) and (s in slots.leaving or not course.is_proven(s.allocation.version))
-    ]
-    rest = _by_worth(course, (s for s in candidates if s not in given_up))
+    leaving = frozenset(slots.leaving)
+    given_up = [s for s in candidates if not serves(s) and (s in leaving or not course.is_proven(s.allocation.version))]
+    gone = frozenset(given_up)
+    rest = _by_worth(course, (s for s in candidates if s not in gone))
     coming = sum(not counts(course, s) for s in slots.fresh)
     spare = slots.total - len(given_up) - coming - bounds.floor
     idle = [s for s in rest if not serves(s)][: max(0, spare)]
@@ -295,7 +297,8 @@ def _fresh_wanted(course: Course, slots: _Slots, mode: Mode, bounds: _Bounds) ->
 def _asks_of(record: WorkloadRecord, indexes: Sequence[int], vacated: dict[int, Seen]) -> list[Ask]:
     """Return the asks for these slots: where one failed, each avoids that node."""
     failed = [i for i in indexes if i in vacated and vacated[i].phase is Phase.FAILED]
-    plain = [i for i in indexes if i not in failed]
+    apart = frozenset(failed)
+    plain = [i for i in indexes if i not in apart]
     asks = [ask_of(record, [i], avoid=frozenset({vacated[i].allocation.node})) for i in failed]
     return [*asks, ask_of(record, plain)] if plain else asks
 

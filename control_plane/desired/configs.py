@@ -4,10 +4,13 @@ A workload that begins to use a config touches its record, so that a change of t
 that record. Secrets would go the same way.
 """
 
+import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from control_plane import keys
+from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer
 from control_plane.desired.draft import Draft
 from control_plane.desired.versions import (
@@ -38,10 +41,21 @@ def users_of(state: ClusterState, config: str) -> list[WorkloadRecord]:
     return sorted((r for r in found if r.ref.namespace == namespace), key=lambda r: str(r.ref))
 
 
+def all_users(state: ClusterState) -> dict[str, list[WorkloadRecord]]:
+    """Return who uses each config that is used, in one look at all workloads."""
+    users: defaultdict[str, list[WorkloadRecord]] = defaultdict(list)
+    for record in sorted(state.workloads.values(), key=lambda r: str(r.ref)):
+        for name in record.workload.spec.all_configs():
+            users[keys.config_id(record.ref.namespace, name)].append(record)
+    return users
+
+
 class ConfigWriter:
     def __init__(self, committer: Committer, clock: Clock, rng: random.Random) -> None:
         self._committer, self._store, self._state = committer, committer.store, committer.state
         self._clock, self._rng = clock, rng
+        # Those who touch configs at this server take turns: else many at once would overtake each other over and over.
+        self.turn = asyncio.Lock()
 
     async def delete(self, config: str) -> Revision:
         """Delete the config of that id. Raises ConflictError, with their names, if workloads use it."""
@@ -62,9 +76,11 @@ class ConfigWriter:
                     fix="Delete them first, or apply them without it.",
                 )
             await draft.delete(keys.CONFIGS + config)
-            return await self._committer.commit(draft.compares, draft.writes)
+            told = self._committer.deletion(keys.config_place(config))
+            return await self._committer.commit(draft.compares, (*draft.writes, told))
 
-        return await self._committer.retried(delete_once)
+        async with self.turn:
+            return await self._committer.retried(delete_once)
 
     async def draft_config(self, draft: Draft, config: Config) -> tuple[Result, ConfigRecord]:
         """Draft the config's next version, if its content changed."""
@@ -77,7 +93,7 @@ class ConfigWriter:
         uid = old.uid if old else f"{self._rng.getrandbits(64):016x}"
         number = old.version + is_new if old else 1 + max(self._kept_versions(id_), default=0)
         created_s = old.created_s if old else self._clock.wall_s()
-        record = ConfigRecord(uid=uid, version=number, created_s=created_s, config=config)
+        record = ConfigRecord(uid=uid, version=number, created_s=created_s, config=config, changed_by=current_actor())
         await draft.put(keys.CONFIGS + id_, record.to_bytes())
         if is_new:
             content = ConfigVersionRecord(

@@ -1,5 +1,6 @@
 """Writes workloads with their versions: all of one call, or nothing."""
 
+import contextlib
 import random
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
@@ -47,7 +48,9 @@ class WorkloadWriter:
                 why=f"they are stored all at once, and at most {MOST_DOCUMENTS} can be",
                 fix="Apply them in several calls.",
             )
-        return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
+        has_configs = any(isinstance(d, Config) or d.spec.all_configs() for d in documents)
+        async with self._configs.turn if has_configs else contextlib.nullcontext():
+            return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
 
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:

@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, groupby
 
+from agent.drivers.docker_codec import to_seconds
 from control_plane import keys
 from control_plane.store.protocol import Change
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.workloads import Kind, ServiceSpec, WorkloadRecord
-from tests.chaos.fault import Fault
+from tests.chaos.fault import LOST_S, Fault
 from tests.lab.chronicle import Heard, clock_of
 from tests.lab.truth import Life
 
@@ -21,6 +22,7 @@ SETTLED_S = 20.0  # after a fault was healed, until all that it causes has happe
 TOLD_S = 10.0  # from a user's change until the last stop that was decided before it
 TOGETHER_S = 20.0  # for so long two allocations of a slot may run, one of them on its way out
 INIT = "init"  # the name of containers that end by themselves
+ENDS_SEEN_S = 0.5  # after it ended, at the latest
 SEEN_S = 1.5  # how far apart one moment may be seen by two observers
 
 
@@ -50,6 +52,13 @@ class _Excuses:
     def end(self, node: str, at_s: float) -> bool:
         return any(node in f.effect.ends for f in self._around(at_s, SEEN_S))
 
+    def disconnection(self, at_s: float) -> bool:
+        """Say whether some node may have had no word for long: from servers or a store that were broken, too."""
+        return any(f.healed_s - f.began_s >= LOST_S for f in self._around(at_s, SETTLED_S))
+
+    def frozen_double(self, node: str, at_s: float) -> bool:
+        return any(node in f.effect.freezes for f in self._around(at_s, SETTLED_S + TOGETHER_S))
+
     def double(self, node: str, at_s: float) -> bool:
         return any(node in f.effect.touches for f in self._around(at_s, SETTLED_S + TOGETHER_S))
 
@@ -72,6 +81,7 @@ class _Story:
         self._lost_at: dict[str, int] = {}  # the last revision at which a node was lost
         self._drained_at: dict[str, int] = {}  # likewise drained
         self._succeeded: set[tuple[str, int]] = set()  # indexes of jobs
+        self._never_twice: set[str] = set()  # uids of workloads under onDisconnect.stopAfter
         self._known: dict[str, Allocation] = {}  # all that ever were there
         self._ordered: set[str] = set()  # to stop, ever
 
@@ -100,7 +110,9 @@ class _Story:
         self._user_changed_s[workload] = at_s
         self._workloads.pop(workload, None)
         if value is not None:
-            self._workloads[workload] = WorkloadRecord.read(value)
+            record = self._workloads[workload] = WorkloadRecord.read(value)
+            if record.workload.kind != "CronJob" and record.workload.spec.on_disconnect.stop_after_s is not None:
+                self._never_twice.add(record.uid)
 
     def _node(self, new: NodeStatus, revision: int, at_s: float) -> Iterator[str]:
         name = new.facts.name
@@ -164,9 +176,13 @@ class _Story:
         is_new = old is None or (old.phase, old.attempt) != (new.phase, new.attempt)
         has_failed = new.phase in (Phase.BACKOFF, Phase.FAILED) or (new.phase is Phase.SUCCEEDED and not is_job)
         has_ended = has_failed or (new.phase is Phase.STOPPED and new.id not in self._ordered)
-        if is_new and has_ended and not self._excuses.failure(new.node, at_s):
+        if is_new and has_ended and not self._may_fail(new, at_s):
             why = new.last_ending.message or new.last_ending.reason if new.last_ending else new.message
             yield f"{new.id} on {new.node} became {new.phase} in attempt {new.attempt} without a cause: {why}"
+
+    def _may_fail(self, new: AllocationStatus, at_s: float) -> bool:
+        is_cut_off = new.workload.uid in self._never_twice and self._excuses.disconnection(at_s)
+        return is_cut_off or self._excuses.failure(new.node, at_s)
 
     def of_ends(self, lives: Iterable[Life]) -> Iterator[str]:
         """Yield the ends of containers which nobody ordered, no fault caused, and which weren't a job's own."""
@@ -180,7 +196,9 @@ class _Story:
 
     def _may_end(self, life: Life, allocation: Allocation) -> bool:
         assert life.ended_s is not None
-        is_own = life.name == INIT or (allocation.workload.uid, allocation.index) in self._succeeded
+        uid = allocation.workload.uid
+        is_own = life.name == INIT or (uid, allocation.index) in self._succeeded
+        is_own = is_own or (uid in self._never_twice and self._excuses.disconnection(life.ended_s))
         return is_own or life.allocation in self._ordered or self._excuses.end(life.node, life.ended_s)
 
     def of_doubles(self, lives: Iterable[Life]) -> Iterator[str]:
@@ -192,17 +210,25 @@ class _Story:
         for (uid, index, _), group in slots.items():
             for one, other in combinations(group, 2):
                 both_s = _together_s(one, other)
-                most_s = SEEN_S if one.allocation == other.allocation else TOGETHER_S
-                if both_s > most_s and not self._is_excused_double(one, other):
+                if both_s > self._most_together_s(uid, one, other) and not self._is_excused_double(uid, one, other):
                     what = f"{one.allocation} and {other.allocation}"
                     yield f"{what} ran together for {both_s:.1f} s, both slot {index} of {uid}"
 
-    def _is_excused_double(self, one: Life, other: Life) -> bool:
-        since_s = max(one.seen_s, other.seen_s)
-        return any(self._excuses.double(life.node, since_s) for life in (one, other))
+    def _most_together_s(self, uid: str, one: Life, other: Life) -> float:
+        if uid in self._never_twice:
+            return ENDS_SEEN_S
+        return SEEN_S if one.allocation == other.allocation else TOGETHER_S
+
+    def _is_excused_double(self, uid: str, one: Life, other: Life) -> bool:
+        excuse = self._excuses.frozen_double if uid in self._never_twice else self._excuses.double
+        return any(excuse(life.node, _both_since_s(one, other)) for life in (one, other))
 
 
 def _together_s(one: Life, other: Life) -> float:
     """Return for how long both ran; what still runs counts as if for ever."""
     end_s = min(life.ended_s if life.ended_s is not None else float("inf") for life in (one, other))
-    return end_s - max(one.seen_s, other.seen_s)
+    return end_s - _both_since_s(one, other)
+
+
+def _both_since_s(one: Life, other: Life) -> float:
+    return max(to_seconds(life.started_at) for life in (one, other))

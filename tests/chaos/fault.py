@@ -21,6 +21,7 @@ class Effect:
     touches: frozenset[str] = NONE  # where starts may fail and come again
     silences: frozenset[str] = NONE  # which may be called lost, if it lasted long enough
     ends: frozenset[str] = NONE  # whose containers may end, though nobody ordered it
+    freezes: frozenset[str] = NONE  # which stand still as a whole: no software on them can help it
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.fault import LOST_S, NONE, Effect, Kind, Lab, node_away
@@ -41,7 +42,7 @@ async def host_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """Everything on it stands still, containers too, as when a virtual machine is paused."""
     host = _some_agent(lab).host
     await host.pause()
-    yield node_away(host.name, f"{hold_s:.1f} s")
+    yield replace(node_away(host.name, f"{hold_s:.1f} s"), freezes=frozenset({host.name}))
     await host.resume()
 
 

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 
 from tests.chaos.fault import Effect, Kind, Lab
 from tests.lab.cluster import Daemon
+from tests.lab.commands import LabError
 from tests.lab.faults import leader_of, opened_store
 from tests.lab.host import Direction
 
 HOUR_S = 3600.0
+SERVERS_DISK = "s1/server"
 LEADER_SHARE = 0.6  # how often a fault hits the leader and not just any server
 
 
@@ -62,6 +64,20 @@ async def cut_one_way(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 
 @asynccontextmanager
+async def disk_full(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """It keeps nothing there that it can't do without, and must also come up on a full disk."""
+    disk, server = lab.cluster.net.disks[SERVERS_DISK], lab.cluster.server(1)
+    disk.fill()
+    if restarted := lab.rng.random() < 0.5:
+        await server.restart()
+    how = f"killed and restarted, {hold_s:.1f} s" if restarted else f"{hold_s:.1f} s"
+    yield Effect(f"{server.host.name}, {how}")
+    if not server.process.is_alive:
+        raise LabError(f"the server on {server.host.name} ended on a full disk:\n{server.process.log_tail()}")
+    disk.clear()
+
+
+@asynccontextmanager
 async def clock_jumped(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     server, name = await _some_server(lab)
     hours = lab.rng.choice([-1, 1])
@@ -96,5 +112,6 @@ KINDS = (
     Kind("server cut off from etcd, history compacted", cut_from_etcd_and_compacted, (6, 12)),
     Kind("server cut off from agents", cut_from_agents, (4, 12)),
     Kind("server cut off one way", cut_one_way, (4, 12)),
+    Kind("server's disk full", disk_full, (6, 12)),
     Kind("server's clock jumped", clock_jumped, (4, 12)),
 )

@@ -22,7 +22,7 @@ class Stalls:
             slept_s = time.time()
             await asyncio.sleep(TICK_S)
             if (late_s := time.time() - slept_s - TICK_S) > STALL_S:
-                effect = Effect(f"for {late_s:.1f} s", touches=self._nodes, silences=self._nodes)
+                effect = Effect(f"for {late_s:.1f} s", touches=self._nodes, silences=self._nodes, freezes=self._nodes)
                 self.found.append(Fault("the machine stood still", effect, slept_s, slept_s + late_s + LOST_S))
 
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 
@@ -68,6 +69,19 @@ async def full_disk(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 
 @asynccontextmanager
+async def out_of_space(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
+    """As when etcd's quota is used up: it refuses all that would take room, and reads go on."""
+    alarm = {"alarm": "NOSPACE", "memberID": await _member_id(lab)}
+    await _call(lab, "/v3/maintenance/alarm", {**alarm, "action": "ACTIVATE"})
+    yield Effect(f"NOSPACE, {hold_s:.1f} s")
+    await _call(lab, "/v3/maintenance/alarm", {**alarm, "action": "DEACTIVATE"})
+
+
+async def _member_id(lab: Lab) -> str:
+    return str((await _call(lab, "/v3/maintenance/status", {}))["header"]["member_id"])
+
+
+@asynccontextmanager
 async def lease_revoked(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """The leader's lease is gone, and its record with it, though it lives and renews."""
     key = base64.b64encode(keys.LEADER.encode()).decode()
@@ -86,11 +100,11 @@ async def _some_member(lab: Lab) -> tuple[EtcdMember, str]:
     return member, member.host.name
 
 
-async def _call(lab: Lab, path: str, body: object) -> dict[str, list[dict[str, str]]]:
+async def _call(lab: Lab, path: str, body: object) -> Any:
     timeout = aiohttp.ClientTimeout(total=CALL_S)
     url = lab.cluster.etcd.members[0].url + path
     async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=body) as answer:
-        return dict(await answer.json())
+        return await answer.json()
 
 
 KINDS = (
@@ -99,5 +113,6 @@ KINDS = (
     Kind("etcd without quorum", without_quorum, (4, 12)),
     Kind("etcd member's disk slow", slow_disk, (8, 14)),
     Kind("etcd member's disk full", full_disk, (6, 12)),
+    Kind("etcd out of space", out_of_space, (4, 12)),
     Kind("lease revoked", lease_revoked, (1, 2)),
 )

@@ -13,7 +13,7 @@ from tests.lab.api import Answer, Api, ApiError
 EVERY_S = (3.0, 9.0)
 TRIES = 8
 AGAIN_S = 2.0
-MOST_REPLICAS = {"web": 8, "page": 4, "stubborn": 3, "pair": 3}
+MOST_REPLICAS = {"web": 8, "page": 4, "stubborn": 3, "pair": 3, "single": 3}
 _FAILURES = (ApiError, aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -39,7 +39,7 @@ class User:
 
     async def begin(self) -> None:
         """Ask for everything that there is at first."""
-        for name, replicas in (("web", 6), ("page", 2), ("stubborn", 2), ("pair", 2)):
+        for name, replicas in (("web", 6), ("page", 2), ("stubborn", 2), ("pair", 2), ("single", 2)):
             await self._wish(name, Wish(replicas, 1))
         await self._try(lambda: self._api.apply(watcher(1)))
 

@@ -10,7 +10,9 @@ from tests.lab.cluster import MIB, Cluster, Equipment, wherry_cluster
 Json: TypeAlias = dict[str, Any]
 SERVERS, NODES = 3, 4
 IMAGE = "wherry/busybox:1"
-EQUIPMENT = Equipment(etcd_apart=True, wall_clocks=True, disks={"n1/agent": MIB, "e3/etcd": 256 * MIB})
+EQUIPMENT = Equipment(
+    etcd_apart=True, wall_clocks=True, disks={"n1/agent": MIB, "s1/server": MIB, "e3/etcd": 256 * MIB}
+)
 SMALL: Json = {"resources": {"cpu": "100m", "memory": "16Mi", "pids": 20}, "stop": {"grace": "2s"}}
 SOON: Json = {"update": {"minHealthyTime": "1s"}}
 PATIENT = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait $!"]
@@ -55,6 +57,13 @@ def pair(replicas: int, step: int) -> Json:
     return _manifest("Service", "pair", {**spec, "initContainers": [init], **SOON})
 
 
+def single(replicas: int, step: int) -> Json:
+    """Return a service of which no slot may ever run twice, whatever is cut off."""
+    update: Json = {"update": {"maxSurge": 0, "maxUnavailable": 1, "minHealthyTime": "1s"}}
+    never_twice: Json = {"onDisconnect": {"stopAfter": "8s"}, "stop": {"grace": "1s"}}
+    return _service("single", replicas, step, command=PATIENT, **never_twice, **update)
+
+
 def watcher(step: int) -> Json:
     return _workload("Daemon", "watcher", step, command=PATIENT, **SOON)
 
@@ -63,11 +72,11 @@ def batch(number: int) -> Json:
     return _workload("Job", f"batch-{number}", 0, command=["sleep", "3"], completions=4, parallelism=2)
 
 
-SERVICES = {"web": web, "page": page, "stubborn": stubborn, "pair": pair}
+SERVICES = {"web": web, "page": page, "stubborn": stubborn, "pair": pair, "single": single}
 
 
 def _service(name: str, replicas: int, step: int, **spec: object) -> Json:
-    return _workload("Service", name, step, replicas=replicas, **SOON, **spec)
+    return _workload("Service", name, step, replicas=replicas, **{**SOON, **spec})
 
 
 def _workload(kind: str, name: str, step: int, **spec: object) -> Json:

@@ -28,6 +28,10 @@ async def test_a_workload_is_applied_read_scaled_and_deleted(tmp_path: Path) -> 
             await client.scale("default", "service", "web", 1)
             found = await client.list("workloads", namespace="default")
             assert [item["name"] for item in found["items"]] == ["web"]
+            await client.rollout("default", "service", "web", "restart")
+            await client.rollout("default", "service", "web", "undo", version=1)
+            kept = (await client.versions("default", "service", "web"))["items"]
+            assert [version["cause"] for version in kept] == ["undo to version 1", "restart", "created"]
             await client.delete("default", "service", "web")
             with pytest.raises(NotFoundError):
                 await client.workload("default", "service", "no-such")

@@ -43,6 +43,10 @@ class Candidate:
         return self.membership.is_leading
 
 
+async def appears(store: Store, name: str) -> bool:
+    return await store.get(keys.SERVERS + name) is not None
+
+
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
@@ -115,3 +119,14 @@ async def test_a_server_whose_record_is_gone_appears_again(store: Store) -> None
 
         await wait_until(is_back, 10, "a has a new lease, its record, and the lead")
         assert len(candidate.fences) == 2
+
+
+async def test_a_record_that_goes_although_the_lease_is_held_is_put_back(store: Store) -> None:
+    """A put of an earlier lease may come late, and take the record along when that lease ends."""
+    candidate = Candidate(store, "a")
+    async with running(candidate):
+        await wait_until(candidate.leads, 5, "a leads")
+        await store.commit(Txn((), (Delete(keys.SERVERS + "a"),)))
+        await wait_until(lambda: appears(store, "a"), 5, "its record is back")
+        assert candidate.membership.is_leading
+        assert len(candidate.fences) == 1, "it never gave the lead up"

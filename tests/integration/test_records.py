@@ -12,7 +12,9 @@ import pytest
 
 from control_plane import keys
 from control_plane.controllers.event_writer import BURST
+from control_plane.controllers.garbage import KEPT_EVENTS_OF_GONE
 from control_plane.controllers.history import KEPT_FAILURES, KEPT_OTHERS
+from control_plane.records import EventRecord
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Revision, Store, Txn
 from foundation.clock import SystemClock
@@ -321,3 +323,32 @@ async def test_many_idle_agents_make_no_revision(store: Store, tmp_path: Path) -
             await server.until_state(WEB, "healthy", deadline_s=60)
             before = await settled(server)
             await hold_for(lambda: revision(server), 12.0, "the revision stands still", lambda now: now == before)
+
+
+async def test_while_the_cluster_is_frozen_nothing_is_removed(store: Store, tmp_path: Path) -> None:
+    async with served(tmp_path / "s1", on=store) as server, connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(manifest(replicas=1))
+        await server.until_state(WEB, "healthy")
+        assert (await server.call("POST", "/v1/freeze", {"reason": "new switches"}))[0] == 200
+        await event_of(server, "cluster/freeze", "frozen")
+        event = EventRecord(subject="service/old", reason="r", message="", revision=1, first_s=0.0, last_s=0.0)
+        names = [f"{keys.EVENTS}default/service/old/e-{number}" for number in range(KEPT_EVENTS_OF_GONE + 3)]
+        await store.commit(Txn((), tuple(Put(name, event.to_bytes()) for name in names)))
+
+        async def left() -> int:
+            return len((await store.list_prefix(keys.EVENTS + "default/service/old/")).entries)
+
+        await hold_for(left, 3.0, "all are there", lambda count: count == len(names))
+        await server.call("POST", "/v1/unfreeze")
+        await wait_until(left, SOON_S, "the oldest are gone", lambda count: count == KEPT_EVENTS_OF_GONE)
+
+
+async def test_a_config_tells_who_changed_and_who_deleted_it(store: Store, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"apiVersion": "wherry/v1", "kind": "Config", "metadata": {"name": "site"}}
+    async with served(tmp_path / "s1", on=store) as server:
+        for data in ("a", "b"):
+            await server.apply({**config, "spec": {"data": data}})
+        changed = await event_of(server, "config/site", "changed")
+        assert (changed["message"], changed["by"]) == ("changed to version 2", "admin token of s1, from 127.0.0.1")
+        assert (await server.call("DELETE", "/v1/configs/default/site"))[0] in (200, 202, 204)
+        assert (await event_of(server, "config/site", "deleted"))["by"] == changed["by"]

@@ -1,5 +1,6 @@
 """Rollouts and configs through a real server's API and its agents' sessions. The agents here have no containers."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -295,6 +296,21 @@ async def test_a_config_that_too_many_use_is_refused_in_words(server: Served) ->
     assert status == 422
     assert "70 workloads use config site" in body["detail"]
     assert (await server.get("/v1/configs/default/site"))["version"] == 1
+
+
+async def test_a_change_of_a_config_misses_nobody_who_begins_to_use_it_meanwhile(server: Served) -> None:
+    await server.apply(site("0"))
+    uses: dict[str, Any] = {"configs": [{"name": "site", "env": "SITE"}], "replicas": 0}
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(8):
+            tasks.create_task(server.apply(manifest(name=f"web{number}", **uses)), name=f"apply-{number}")
+        for number in range(1, 4):
+            tasks.create_task(server.apply(site(str(number))), name=f"change-{number}")
+
+    present = (await server.get("/v1/configs/default/site"))["version"]
+    for number in range(8):
+        newest = (await server.get(f"/v1/workloads/default/service/web{number}/versions"))["items"][0]
+        assert newest["configs"] == {"site": present}
 
 
 async def test_contents_that_nothing_names_are_collected(server: Served) -> None:

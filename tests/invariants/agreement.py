@@ -9,7 +9,7 @@ from control_plane import keys
 from manifests.allocations import Allocation, Desired, Phase
 from manifests.constraints import parse_constraint
 from manifests.nodes import Liveness
-from manifests.workloads import DaemonSpec, JobSpec, ServiceSpec, Workload, WorkloadRecord
+from manifests.workloads import DaemonSpec, JobSpec, Kind, ServiceSpec, Workload, WorkloadRecord
 from tests.invariants.records import Records
 from tests.invariants.running import RunningChecker
 from tests.invariants.steps import Breach
@@ -71,8 +71,6 @@ def _of_daemon(id_: str, spec: DaemonSpec, wanted: list[Allocation], records: Re
     served = {a.node for a in wanted}
     for name in sorted(records.nodes):
         intent = records.intents.get(name)
-        if intent is not None and intent.is_draining and name in served:
-            yield Breach("L6", f"{id_} is wanted on {name}, which is being drained")
         if (intent is None or not (intent.is_cordoned or intent.is_draining)) and name not in served:
             yield Breach("L2", f"{id_} is missing on {name}")
 
@@ -82,7 +80,6 @@ def _of_allocation(
 ) -> Iterator[Breach]:
     status = records.statuses.get(allocation.id)
     phase = status.phase if status else Phase.PENDING
-    intent = records.intents.get(allocation.node)
     if status is None or not status.is_ready:
         yield Breach("L1", f"{allocation.id} on {allocation.node} is {phase} and not ready")
         return
@@ -92,8 +89,19 @@ def _of_allocation(
     is_blocked = bool(records.workload_statuses[keys.id_of_ref(allocation.workload)].blocked)
     if allocation.version != record.version and not is_blocked:
         yield Breach("L7", f"{allocation.id} is of version {allocation.version}, not {record.version}")
-    if intent is not None and intent.is_draining and not is_blocked:
+    waits = isinstance(record.workload.spec, DaemonSpec) and _has_others(records, allocation)
+    if _is_draining(records, allocation.node) and not is_blocked and not waits:
         yield Breach("L6", f"{allocation.id} is still on {allocation.node}, which is being drained")
+
+
+def _is_draining(records: Records, node: str) -> bool:
+    intent = records.intents.get(node)
+    return intent is not None and intent.is_draining
+
+
+def _has_others(records: Records, daemon: Allocation) -> bool:
+    """Say whether others must leave the node first: daemons go last."""
+    return any(a.workload.kind is not Kind.DAEMON for a in records.holding(daemon.node))
 
 
 def _left_over(records: Records, wanted: Mapping[str, Workload]) -> Iterator[Breach]:

@@ -6,8 +6,11 @@ Only what tells people the time jumps; the monotonic clock, by which a daemon de
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.lab.host import REPOSITORY
+
 # `$LIB` is the loader's own word for this architecture's folder.
 LIBRARY = "/usr/$LIB/faketime/libfaketimeMT.so.1"
+PRELOADED = Path(__file__).parent / "preloaded"
 
 
 class WallClock:
@@ -23,6 +26,7 @@ class WallClock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_NO_CACHE": "1",
             "NO_FAKE_STAT": "1",
+            "PYTHONPATH": f"{PRELOADED}:{REPOSITORY}",
         }
 
     def set_wrong(self, seconds: float) -> None:

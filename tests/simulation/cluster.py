@@ -17,6 +17,7 @@ from manifests.containers import Resources
 from manifests.errors import WherryError
 from tests.simulation.driver import OrderObserver, SimDriver
 from tests.simulation.etcd import Etcd, Link, Store
+from tests.simulation.guard import SimGuard
 from tests.simulation.hosts import Host, SimFolder, SimMachine
 from tests.simulation.loop import Process, SimLoop
 from tests.simulation.network import Network, ServerEnd, SimTransport
@@ -57,6 +58,7 @@ class NodeHost:
     machine: SimMachine
     runtime: Runtime
     folder: SimFolder
+    guard: SimGuard
     process: Process | None = None
     agent: Agent | None = None
     main: "asyncio.Task[None] | None" = None
@@ -107,7 +109,8 @@ class Cluster:
             host = Host(f"n{number}", origin_s=number * 777.0)
             runtime = Runtime(host.name, host, random.Random(f"{seed}/runtime/{host.name}"), {IMAGE: {}})
             folder = SimFolder(host.name, {ID_FILE: f"agent-of-{host.name}\n".encode()})
-            cluster.nodes[host.name] = NodeHost(host, SimMachine(host, NODE_SIZE), runtime, folder)
+            guard = SimGuard(loop, host, runtime)
+            cluster.nodes[host.name] = NodeHost(host, SimMachine(host, NODE_SIZE), runtime, folder, guard)
         return cluster
 
     def start_all(self) -> None:
@@ -203,6 +206,7 @@ class Cluster:
             machine=node.machine,
             clock=node.host,
             rng=random.Random(f"{self.seed}/{process.name}"),
+            guard=node.guard,
         )
         await node.agent.run()
 

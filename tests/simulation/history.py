@@ -54,6 +54,7 @@ class Verdict:
 
     seed: int
     breaches: tuple[Breach, ...]
+    faults: int
     digest: str
     steps: int
     revisions: int
@@ -82,6 +83,7 @@ def run(plan: Plan, *, is_verbose: bool = False) -> Verdict:
         return Verdict(
             seed=plan.seed,
             breaches=tuple(judge.breaches),
+            faults=len(plan.faults),
             digest=trace.digest,
             steps=loop.steps,
             revisions=cluster.etcd.revision,

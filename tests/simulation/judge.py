@@ -1,10 +1,15 @@
 """Watches a simulated cluster: every revision of the store, every container, every order, and the calm at the end."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
+from pydantic import ValidationError
+
+from agent.state_file import STATE_FILE, SavedState
 from control_plane import keys
 from control_plane.store.protocol import Entry
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from manifests.session import Hello
 from tests.invariants.agreement import differences
 from tests.invariants.history import HistoryChecker
 from tests.invariants.running import RunningChecker
@@ -27,9 +32,11 @@ class Judge:
         self.running = RunningChecker(self.records, self._is_ours)
         self.breaches: list[Breach] = []
         self._seals = {name: node.folder.ownership() for name, node in cluster.nodes.items()}
-        self._applied: dict[str, int] = {}
+        self._begun: dict[int, float] = {}  # by revision: when its writer decided to write
+        self._applied: dict[str, tuple[int, int]] = {}  # by node: generation and revision, as last told
         cluster.etcd.observers.append(self._on_step)
         cluster.on_order = self._on_order
+        cluster.network.on_hello = self._on_hello
         for node in cluster.nodes.values():
             node.runtime.observers.append(self)
 
@@ -43,6 +50,7 @@ class Judge:
 
     def _on_step(self, step: Step) -> None:
         changed = " ".join(f"{'' if c.entry else '-'}{c.key.removeprefix('/wherry/')}" for c in step.changes)
+        self._begun[step.revision] = step.began_s or 0.0
         self._cluster.note("revision", step.revision, step.writer or "-", changed)
         self.report(Breach(b.rule, f"at revision {step.revision}: {b.what}") for b in self._history.take(step))
         self.report(self._too_soon(step))
@@ -58,6 +66,18 @@ class Judge:
     def ended(self, node: str, box: Box, cause: str) -> None:
         self._cluster.note("ended", node, box.spec.name, box.exit_code, cause)
         self.running.ended(node, box.id, box.exit_code, cause)
+
+    def _on_hello(self, hello: Hello) -> None:
+        """S8: what an agent obeys is never older than what it obeyed, nor than what its predecessor wrote down."""
+        name = hello.facts.name
+        node, told = self._cluster.nodes[name], (hello.generation, hello.applied_revision)
+        known = self._applied.get(f"{name}.{node.lives}", (0, 0))
+        with suppress(FileNotFoundError, ValidationError):
+            state = SavedState.read(node.folder.read(STATE_FILE))
+            known = max(known, (state.generation, state.applied_revision))
+        self._applied[f"{name}.{node.lives}"] = told
+        if told < known:
+            self.report([Breach("S8", f"the agent of {name} obeys {told}, and had obeyed {known}")])
 
     def _on_order(self, kind: str, node: str, box: Box) -> None:
         if box.is_running:
@@ -134,12 +154,10 @@ class Judge:
                 yield Breach("S16", f"server {name} knows other {table} than the store has")
 
     def final(self, users: Users) -> Iterator[Breach]:
-        """S14: an answer's revision is above that of every answer that came before its question."""
-        newest = 0
-        answered = sorted(users.acknowledged, key=lambda one: one[1])
-        for began_s, _, revision in sorted(users.acknowledged):
-            before = [r for _, at, r in answered if at < began_s]
-            newest = max(before, default=0)
+        """S14: a write's revision is above that of every write that was answered before it was asked for."""
+        writes = [ack for ack in users.acknowledged if self._begun.get(ack[2], 0.0) >= ack[0]]  # others found it done
+        for began_s, _, revision in writes:
+            newest = max((r for _, at, r in writes if at < began_s), default=0)
             if revision < newest:
                 yield Breach("S14", f"an answer at revision {revision} came after one at {newest}")
         for crash in self._cluster.crashes:

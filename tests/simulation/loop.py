@@ -23,6 +23,7 @@ Ts = TypeVarTuple("Ts")
 Problem: TypeAlias = dict[str, Any]
 MOST_STEPS_AT_ONCE = 200_000  # without time going by: something spins
 EXECUTOR_S = 0.002
+LEAST_STEP_S = 1e-6
 BEGIN_S = 1_000.0
 
 
@@ -175,6 +176,8 @@ class SimLoop(asyncio.AbstractEventLoop):
                 continue
             self.steps += 1
             steps_now += 1
+            if steps_now % 1_000 == 0:
+                self._now_s += LEAST_STEP_S  # work takes time, if only so much that rounding never makes it stand still
             if steps_now > MOST_STEPS_AT_ONCE:
                 raise SpinError(f"{handle!r} and others spin at {self._now_s}")
             self._run_handle(handle)

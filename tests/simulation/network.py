@@ -14,7 +14,7 @@ from typing import Generic, TypeAlias, TypeVar
 from agent.transport import Channel
 from control_plane.sessions import LogData
 from manifests.errors import UnavailableError, WherryError
-from manifests.session import FROM_AGENT, FROM_SERVER, FromAgent, FromServer, Heartbeat, HeartbeatAck
+from manifests.session import FROM_AGENT, FROM_SERVER, FromAgent, FromServer, Heartbeat, HeartbeatAck, Hello
 from tests.simulation.crashes import effect
 from tests.simulation.loop import Process, later
 
@@ -33,6 +33,7 @@ class Network:
         self.cuts: dict[tuple[str, str], None] = {}  # from, to
         self._listeners: dict[str, tuple[Process, Serve]] = {}
         self.connections: list[Connection] = []
+        self.on_hello: Callable[[Hello], None] = lambda hello: None
 
     def delay_s(self, source: str, target: str) -> float:
         extra = max(self.extra_delay_s.get(source, 0.0), self.extra_delay_s.get(target, 0.0))
@@ -133,7 +134,7 @@ class Connection:
 
     def __init__(self, network: Network, agent: str, server: str) -> None:
         self.agent, self.server = agent, server
-        self._network = network
+        self.network = network
         self.to_server: Pipe[bytes | Heartbeat | LogData] = Pipe(network, agent, server)
         self.to_agent: Pipe[bytes | HeartbeatAck] = Pipe(network, server, agent)
         self.serving: asyncio.Task[None] | None = None
@@ -167,8 +168,8 @@ class Connection:
         self.to_server.is_void = self.to_agent.is_void = True
 
     def _forget_if_over(self) -> None:
-        if self.to_server.has_ended and self.to_agent.has_ended and self in self._network.connections:
-            self._network.connections.remove(self)
+        if self.to_server.has_ended and self.to_agent.has_ended and self in self.network.connections:
+            self.network.connections.remove(self)
 
 
 class ServerEnd:
@@ -203,6 +204,8 @@ class _AgentEnd:
 
     async def send(self, frame: FromAgent) -> None:
         await effect("frame", before=True)
+        if isinstance(frame, Hello):
+            self.connection.network.on_hello(frame)
         self._write(frame if isinstance(frame, Heartbeat) else frame.to_bytes())
         await effect("frame", before=False)
 

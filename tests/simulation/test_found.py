@@ -106,6 +106,7 @@ def test_an_agent_that_dies_in_the_middle_of_a_start_begins_it_again() -> None:
         for node in cluster.nodes.values():
             node.runtime.most_delay_s = 0.01
             await kill(cluster, node)
+        await asyncio.sleep(5.0)  # for what began while all was slow
         await settle(cluster)
         assert {status.phase for status in judge.records.statuses.values()} == {"running"}
 

@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {
     "reschedule": {"backoff": "1s", "maxBackoff": "5s"},
 }
 SHORT_STOP = {"grace": "3s"}
-FAILING = "looper"  # never runs for long: deleted before all must be quiet
+FAILING = ("looper", "quitter")  # never run for long: deleted before all must be quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def first_workloads() -> list[Workload]:
         workload("Daemon", name="monitor", resources=small("100m"), command=FOREVER, **QUICK),
         workload("Job", name="batch", completions=5, parallelism=2, resources=small(), command=_job(3), **QUICK),
         workload("Job", name="timed", timeout="40s", resources=small(), command=_job(6), **QUICK),
-        workload(name=FAILING, resources=small("100m"), command=("sh", "-c", "sleep 0.2; exit 1"), **_patient()),
+        workload(name="looper", resources=small("100m"), command=_failing(), **_patient()),
+        workload(name="quitter", resources=small("100m"), command=_failing(), restart={"policy": "never"}),
     ]
 
 
@@ -81,6 +82,10 @@ def _stop_first() -> dict[str, int]:
 
 def _job(seconds: int) -> tuple[str, ...]:
     return ("sh", "-c", f"sleep {seconds}; exit 0")
+
+
+def _failing() -> tuple[str, ...]:
+    return ("sh", "-c", "sleep 0.2; exit 1")
 
 
 def _patient() -> dict[str, Any]:
@@ -123,7 +128,8 @@ class Users:
 
     async def settle(self) -> None:
         """Take away what could never come to rest."""
-        await self._delete(f"default/service/{FAILING}")
+        for name in FAILING:
+            await self._delete(f"default/service/{name}")
 
     async def _apply(self, one: Workload) -> None:
         id_ = keys.id_of_metadata(one.kind, one.metadata)

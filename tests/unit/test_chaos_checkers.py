@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -76,7 +77,11 @@ def _key_of(said: Model) -> str:
 
 
 def life(allocation: Allocation, seen_s: float, ended_s: float | None = None, *, number: int = 1) -> Life:
-    return Life("n1", f"c{number}", allocation.id, "main", number, 100 + number, str(seen_s), seen_s, ended_s)
+    return Life("n1", f"c{number}", allocation.id, "main", number, 100 + number, _engine_time(seen_s), seen_s, ended_s)
+
+
+def _engine_time(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 A = placed()
@@ -171,3 +176,22 @@ def test_two_containers_of_one_slot_are_found_unless_one_of_them_gives_way_soon(
     assert "ran together" in unexplained(story, [life(other, 0.0), life(other, 5.0, number=2)], [])[0]
     excuse = Fault("host cut off", node_away("n1", "cut off"), 0.0, 60.0)
     assert unexplained(story, [life(A, 0.0, late), life(other, 10.0)], [excuse]) == ()
+
+
+def test_a_slot_that_may_never_run_twice_is_excused_by_nothing_but_a_frozen_host() -> None:
+    once = record(replicas=2, uid="u2", onDisconnect={"stopAfter": "8s"})
+    former, other = placed(once), placed(once, number=2)
+    story = heard(once, node(), former, node(Liveness.LOST), stopped(former), other)
+    lives = [life(former, 0.0, 20.0), life(other, 19.0)]
+    away = Fault("host cut off", node_away("n1", "cut off"), 0.0, story[-1].at_s)
+    frozen = replace(away, effect=replace(away.effect, freezes=N1))
+    assert "ran together for 1.0 s" in unexplained(story, lives, [away])[0]
+    assert unexplained(story, lives, [frozen]) == ()
+    assert unexplained(story, [life(former, 0.0, 18.9), life(other, 19.0)], [away]) == ()
+
+
+def test_what_may_never_run_twice_ends_by_itself_when_it_may_have_been_cut_off() -> None:
+    once = record(replicas=2, uid="u2", onDisconnect={"stopAfter": "8s"})
+    story, ended = heard(once, node(), placed(once)), life(placed(once), 0.0, 20.0)
+    assert "without a cause" in unexplained(story, [ended], [])[0]
+    assert unexplained(story, [ended], [Fault("etcd without quorum", Effect("e1 and e2"), 8.0, 19.0)]) == ()

@@ -50,6 +50,7 @@ def test_events_tell_what_how_often_why_and_who(stub: Stub, capsys: pytest.Captu
     [
         (["--for", "service/web"], "for=service%2Fweb"),
         (["--for", "svc/web", "-n", "prod"], "for=service%2Fprod%2Fweb&namespace=prod"),
+        (["--for", "config/site", "-n", "prod"], "for=config%2Fprod%2Fsite&namespace=prod"),
         (["--for", "service/prod/web"], "for=service%2Fprod%2Fweb"),
         (["--for", "node/n1", "--since", "1h"], "for=node%2Fn1&since=3600"),
         (["--for", "alloc/web-0-1", "--limit", "5"], "for=allocation%2Fweb-0-1&limit=5"),
@@ -133,3 +134,8 @@ def test_describe_tells_recent_ends_with_what_they_wrote_last(stub: Stub, capsys
     for line in ("Recent ends", "web-0-0 on n1: failed", "2 restarts", "| starting", "| no such table: users", "40x"):
         assert line in page
     assert "for=service%2Fweb" in next(r.target for r in stub.requests if "events" in r.target)
+
+
+def test_a_history_too_short_to_be_of_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["server", "--keep-history", "10s"]) == 2
+    assert "at least 60s" in capsys.readouterr().err

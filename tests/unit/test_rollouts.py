@@ -357,3 +357,16 @@ def test_deciding_twice_decides_the_same() -> None:
     first = decide(of, here)
     again = reconcile_service(course(of, healthy=(1,)), here)
     assert first == again
+
+
+def test_a_new_one_that_serves_since_a_moment_uses_up_what_may_be_tried() -> None:
+    of = web()
+    lost_one_before = [*old(of, 2), seen(of, 3, ready_for_s=1.0)]
+    assert asked(decide(of, lost_one_before)) == []
+
+
+def test_a_drain_during_a_pause_stops_nothing_that_is_needed_while_another_crashes() -> None:
+    of = web().model_copy(update={"paused": True})
+    leaving = seen(of, 0, version=1, node_is=Eligibility.DRAINING)
+    crashed = seen(of, 3, Phase.BACKOFF, version=1)
+    assert stopped(decide(of, [leaving, *old(of)[1:], crashed])) == []

@@ -93,3 +93,8 @@ def test_a_lost_node_does_not_hold_it_up_and_is_renewed_when_it_is_back() -> Non
     assert decision.rollout.state is RolloutState.COMPLETE
     back = [at(of, 0, 1), *here[1:]]
     assert stopped(decide(of, back, healthy=(1, 2), state=RolloutState.COMPLETE)) == ["n0"]
+
+
+def test_a_node_without_one_counts_among_those_that_may_be_without() -> None:
+    of = daemon()
+    assert stopped(decide(of, [at(of, i, 1) for i in range(3)])) == []

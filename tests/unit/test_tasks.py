@@ -49,3 +49,31 @@ async def test_a_cancelled_group_is_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_cancellation_while_a_group_ends_by_an_error_comes_right_after_it() -> None:
+    steps = []
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+
+    async def work() -> None:
+        try:
+            async with TaskGroup() as tasks:
+                tasks.create_task(slow_to_end())
+                await asyncio.sleep(0)
+                raise ValueError("the body")
+        except* ValueError:
+            steps.append("handled")
+        await asyncio.Event().wait()
+
+    task = asyncio.get_running_loop().create_task(work())
+    await asyncio.sleep(0.005)  # the group waits for its task
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    was_cancelled = task.cancelled()
+    task.cancel()  # a second one is heeded in any case
+    assert (steps, was_cancelled) == (["handled"], True)

@@ -8,6 +8,7 @@ from control_plane.store.protocol import Revision
 from control_plane.told import Told, told_of, told_of_deletion
 from manifests.allocations import Allocation, AllocationStatus, Desired, Ending, Health, Phase
 from manifests.base import Model
+from manifests.configs import Config, ConfigRecord
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.reasons import Blocked, Code, Rejection
 from manifests.rollouts import Rollout, RolloutState
@@ -20,8 +21,8 @@ WEB = record(replicas=2)
 ALLOCATION = seen(WEB, 0).allocation
 
 
-def told(old: Model | None, new: Model | None, revision: int = 7) -> list[Told]:
-    return list(told_of(ObjectChange("any", "any", old, new, Revision(revision))))
+def told(old: Model | None, new: Model | None, revision: int = 7, *, id_: str = "any") -> list[Told]:
+    return list(told_of(ObjectChange("any", id_, old, new, Revision(revision))))
 
 
 def changed(allocation: Allocation, **changes: Any) -> Allocation:
@@ -189,3 +190,16 @@ def test_each_start_of_a_cron_job_is_told_and_counts_as_the_same() -> None:
     assert (first.reason, first.same) == (second.reason, second.same)
     assert "backup-2" in second.message
     assert told(at("backup-2"), at("backup-2")) == told(None, at("")) == []
+
+
+def test_a_config_tells_its_versions_and_nothing_when_it_is_only_touched() -> None:
+    def at(version: int, data: str) -> ConfigRecord:
+        document = {"apiVersion": "wherry/v1", "kind": "Config", "metadata": {"name": "site"}, "spec": {"data": data}}
+        config = Config.model_validate(document)
+        return ConfigRecord(uid="u", version=version, created_s=0.0, config=config, changed_by="me")
+
+    [created] = told(None, at(1, "a"), id_="prod/site")
+    [changed_] = told(at(1, "a"), at(2, "b"), id_="prod/site")
+    assert (created.place, created.reason, created.by) == ("prod/config/site", "created", "me")
+    assert (changed_.reason, changed_.message) == ("changed", "changed to version 2")
+    assert told(at(2, "b"), at(2, "b")) == told(WEB, WEB) == []

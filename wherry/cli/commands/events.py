@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from manifests.errors import CompactedError, UnavailableError, UsageError
 from wherry.cli.arguments import add_connection, duration, transport_of, whole_number
-from wherry.cli.kinds import EVENTS, WORKLOAD_KINDS, Workload, read_one
+from wherry.cli.kinds import CONFIGS, EVENTS, WORKLOAD_KINDS, Workload, read_one
 from wherry.cli.lookup import Item
 from wherry.cli.tables import View
 from wherry.cli.text import Table, say, style_of
@@ -50,10 +50,10 @@ def _subject_of(arguments: Namespace) -> str | None:
     if arguments.subject is None:
         return None
     kind, name = read_one([arguments.subject])
-    if kind in WORKLOAD_KINDS:
+    if kind in WORKLOAD_KINDS or kind == CONFIGS:
         given, slash, rest = name.partition("/")
         namespace = given if slash else arguments.namespace or "default"
-        return str(Workload(namespace, WORKLOAD_KINDS[kind], rest if slash else name))
+        return str(Workload(namespace, WORKLOAD_KINDS.get(kind, "config"), rest if slash else name))
     if kind not in ("nodes", "allocations", "servers"):
         raise UsageError(f"{kind} have no events of their own", fix="Name one thing, for example service/web.")
     return f"{kind.rstrip('s')}/{name}"

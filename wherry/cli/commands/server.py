@@ -7,6 +7,7 @@ from manifests.errors import UsageError
 from wherry.cli.arguments import duration, whole_number
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LEAST_HISTORY_S = 60.0
 NOTES = """  wherry server --store etcd:http://10.0.0.1:2379,http://10.0.0.2:2379 \\
     --listen 10.0.0.1:7400 --tls-cert cert.pem --tls-key key.pem
 
@@ -56,6 +57,11 @@ def run(arguments: Namespace) -> int:
     if arguments.lost_after < 2 * arguments.heartbeat:
         raise UsageError(
             "--lost-after must be at least twice --heartbeat", why="one late heartbeat is no reason to act"
+        )
+    if arguments.keep_history < LEAST_HISTORY_S:
+        raise UsageError(
+            f"--keep-history must be at least {LEAST_HISTORY_S:.0f}s",
+            why="servers that are behind for a moment would have to read everything anew",
         )
     options = ServerOptions(
         store=arguments.store or f"sqlite:{arguments.data_dir / 'store.db'}",
