@@ -4,10 +4,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.ownership import ALLOCATION, ATTEMPT
+from agent.ownership import ALLOCATION, ATTEMPT, CONTAINER
 from control_plane import keys
 from manifests.allocations import Desired
-from manifests.workloads import JobSpec, Kind
+from manifests.workloads import MAIN, JobSpec, Kind
 from tests.invariants.records import Records
 from tests.invariants.steps import Breach
 
@@ -24,6 +24,7 @@ class Running:
     container: str
     allocation: str
     attempt: int
+    name: str = MAIN  # which of a group
 
 
 class RunningChecker:
@@ -38,7 +39,7 @@ class RunningChecker:
     def started(self, node: str, container: str, labels: Mapping[str, str], now_s: float) -> Iterator[Breach]:
         if not self._is_ours(node, labels):
             return
-        new = Running(node, container, labels[ALLOCATION], int(labels[ATTEMPT]))
+        new = Running(node, container, labels[ALLOCATION], int(labels[ATTEMPT]), labels.get(CONTAINER, MAIN))
         yield from self._twice(new)
         yield from self._again(new)
         yield from self._too_often(new, now_s)
@@ -56,9 +57,13 @@ class RunningChecker:
             self._succeeded.add(was.allocation)
 
     def _twice(self, new: Running) -> Iterator[Breach]:
-        """S3: an allocation runs once; two that are both wanted, or under stopAfter, never run for the same index."""
+        """S3: an allocation runs once, each container of a group; two that are both wanted, or under stopAfter, never
+        run for the same index.
+        """
         slot = self._slot(new.allocation)
         for other in self.running.values():
+            if other.allocation == new.allocation and other.name != new.name:
+                continue
             if other.allocation == new.allocation:
                 attempts = f"{other.attempt} and {new.attempt}"
                 yield Breach("S3", f"{new.allocation} runs twice on {new.node}, as attempts {attempts}")

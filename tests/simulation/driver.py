@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agent.driver import (
+    SANDBOX_IMAGE,
     Container,
     ContainerId,
     ContainerSpec,
@@ -41,6 +42,9 @@ class SimDriver:
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         runtime = self._runtime
         if await self._call(lambda: image in runtime.present) and policy is not PullPolicy.ALWAYS:
+            return
+        if image == SANDBOX_IMAGE:
+            await self._call(lambda: runtime.present.add(image))
             return
         if policy is PullPolicy.NEVER:
             raise ImageError(f"image {image} is not on this node", fix="Load it, or let it be pulled.")
@@ -80,6 +84,9 @@ class SimDriver:
         box = self._box(container)
         if box.is_running:
             return
+        holder = self._runtime.find(box.spec.network_of) if box.spec.network_of else None
+        if box.spec.network_of and (holder is None or not holder.is_running):
+            raise UnavailableError(f"cannot start {box.spec.name} now", why="its sandbox doesn't run")
         program = box.spec.command[0] if box.spec.command else "sh"
         if program not in PROGRAMS:
             box.error = f"no executable {program}"

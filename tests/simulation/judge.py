@@ -93,7 +93,14 @@ class Judge:
 
     def _is_excused(self, node: str, box: Box) -> bool:
         allocation = box.labels.get("wherry.allocation", "")
-        return box.was_sick or self._cluster.nodes[node].is_misled or self.running.has_timeout(allocation)
+        is_misled, has_timeout = self._cluster.nodes[node].is_misled, self.running.has_timeout(allocation)
+        return box.was_sick or is_misled or has_timeout or self._has_lost_its_network(node, box)
+
+    def _has_lost_its_network(self, node: str, box: Box) -> bool:
+        """Say whether the sandbox of its group is gone: then the whole group starts anew."""
+        of = box.spec.network_of
+        sandbox = self._cluster.nodes[node].runtime.find(of) if of else None
+        return of is not None and (sandbox is None or not sandbox.is_running)
 
     def _is_ours(self, node: str, labels: Mapping[str, str]) -> bool:
         return self._seals[node].owned(labels) is not None
