@@ -17,7 +17,7 @@ from tests.lab.waiting import wait_until
 
 AGENTS, SHORT_AGENTS = 2000, 400
 QUIET_S, SHORT_QUIET_S = 30.0, 10.0
-SETTLE_S = 8.0  # for the events of their coming to be stored
+STILL_S = 4.0  # without a write: the events of their coming are stored
 REGISTERED_S, CPU_PERCENT, HANDED_OUT_S = 60.0, 60.0, 10.0
 DEADLINE_S = 300.0
 PROCESSES = 2
@@ -32,7 +32,7 @@ async def measure(*, short: bool) -> list[Figure]:
             await _until(agents, "all are registered", lambda c: c.registered == count)
             registered_s = time.monotonic() - began_s
             register_cpu_s = _server_cpu_s(cluster) - busy_s
-            await asyncio.sleep(SETTLE_S)
+            await _until_still(cluster)
             quiet = await _quiet(cluster, agents, SHORT_QUIET_S if short else QUIET_S)
             handed_out = await _hand_out(cluster, agents, count)
         return [
@@ -42,6 +42,15 @@ async def measure(*, short: bool) -> list[Figure]:
             *handed_out,
             reported("cores that server, etcd and agents shared", os.cpu_count() or 0, ""),
         ]
+
+
+async def _until_still(cluster: Cluster) -> None:
+    """Return once nothing more is stored of the registrations."""
+    while True:
+        revision = await revision_of(cluster)
+        await asyncio.sleep(STILL_S)
+        if await revision_of(cluster) == revision:
+            return
 
 
 async def _quiet(cluster: Cluster, agents: SimulatedAgents, window_s: float) -> list[Figure]:

@@ -4,13 +4,13 @@ All deciding is pure and elsewhere; here it meets the cache, the store and the c
 couldn't find again: only how long things have been so, and what was blocked in the last pass.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.bookkeeping import Bookkeeping
+from control_plane.controllers.bursts import Portion, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
@@ -39,7 +39,7 @@ from foundation.tasks import TaskGroup
 from manifests.allocations import Desired
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from scheduler.model import Placement, Plan, Snapshot
+from scheduler.model import Plan, Snapshot
 from scheduler.place import place
 
 log = Log(__name__)
@@ -48,7 +48,6 @@ PASS_GAP_S = 0.01  # a burst of events makes few passes
 REST_SHARE = 3.0  # after a pass that took long to decide, so many times as long is left to the sessions
 LONGEST_REST_S = 0.25
 CONFLICT_PAUSE_S = 0.05
-MOST_PER_PASS = 500  # placements of one workload, so that a burst delays nobody by more than one pass
 
 
 class Leader:
@@ -98,8 +97,11 @@ class Leader:
         began_s = self._clock.now_s()
         snapshot = snapshot_of(self._state)
         decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
+        frozen = is_frozen(self._state)
         asks = [ask for decision in decisions.values() for ask in decision.asks]
-        plan = place(asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
+        portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
+        plan = place(portion.asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
+        plan = with_left(plan, portion.left)
         self._decided_in_s = self._clock.now_s() - began_s
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
         for workload in sorted(blocked - dirty.blocked):
@@ -108,10 +110,9 @@ class Leader:
         self._note_waiting(dirty, decisions)
         for workload, decision in decisions.items():
             dirty.mark_after(workload, decision.again_after_s)
-        for workload, count in Counter(keys.id_of_ref(p.workload) for p in plan.placements).items():
-            if count > MOST_PER_PASS:
-                dirty.mark(workload)
-        if is_frozen(self._state):
+        for workload in portion.left.keys() - blocked:
+            dirty.mark(workload)
+        if frozen:
             held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
             await self._commit(fence, [u for w, d in held.items() for u in self._status_units(w, d, plan)])
         else:
@@ -161,7 +162,7 @@ class Leader:
             units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         units += cron_units(self._state, decisions, self._clock.wall_s())
-        for placement in _first_of_each(plan.placements):
+        for placement in plan.placements:
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
             unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
             units.append(unit)
@@ -195,18 +196,6 @@ class Leader:
                 _log_writes(txn, revision)
         finally:
             await self._state.wait_for(revision)
-
-
-def _first_of_each(placements: Sequence[Placement]) -> list[Placement]:
-    """Return at most MOST_PER_PASS placements of each workload."""
-    seen: Counter[str] = Counter()
-    first = []
-    for placement in placements:
-        workload = keys.id_of_ref(placement.workload)
-        seen[workload] += 1
-        if seen[workload] <= MOST_PER_PASS:
-            first.append(placement)
-    return first
 
 
 class _DeposedError(Exception):

@@ -19,7 +19,7 @@ from tests.chaos.tell import fault_line, last_events
 from tests.chaos.user import User, Wish
 from tests.chaos.world import NODES, wish_of, world
 from tests.invariants.history import breaches
-from tests.lab.chronicle import Chronicle
+from tests.lab.chronicle import Chronicle, clock_of
 from tests.lab.cluster import Cluster
 from tests.lab.commands import in_thread
 from tests.lab.faults import hold_untouched, look, opened_store, revision_now
@@ -116,9 +116,13 @@ async def _break(lab: Lab, truth: Truth, plan: Plan, verdict: Verdict) -> None:
 async def _fault(lab: Lab, kind: Kind, verdict: Verdict) -> None:
     """Make one fault and heal it. While it lasts it excuses already."""
     began_s, hold_s = time.time(), lab.rng.uniform(*kind.hold_s)
-    async with kind.make(lab, hold_s) as effect:
-        verdict.faults.append(Fault(kind.name, effect, began_s))
-        await asyncio.sleep(hold_s)
+    try:
+        async with kind.make(lab, hold_s) as effect:
+            verdict.faults.append(Fault(kind.name, effect, began_s))
+            await asyncio.sleep(hold_s)
+    except Exception as error:
+        error.add_note(f"during the fault: {kind.name}, begun at {clock_of(began_s)}")
+        raise
     verdict.faults[-1] = replace(verdict.faults[-1], healed_s=time.time())
 
 
