@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.simulation.history import Plan, run
 from tests.simulation.mutants import MUTANTS, SHORT, Mutant
 
-MOST_SEEDS = 60
+MOST_SEEDS = 100
 
 
 @dataclass(frozen=True, slots=True)
