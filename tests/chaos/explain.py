@@ -13,7 +13,8 @@ from control_plane import keys
 from control_plane.store.protocol import Change
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
-from manifests.workloads import Kind, ServiceSpec, WorkloadRecord
+from manifests.status import WorkloadStatus
+from manifests.workloads import DaemonSpec, Kind, ServiceSpec, WorkloadRecord
 from tests.chaos.fault import LOST_S, Fault
 from tests.lab.chronicle import Heard, clock_of
 from tests.lab.truth import Life
@@ -49,6 +50,9 @@ class _Excuses:
     def failure(self, node: str, at_s: float) -> bool:
         return any(node in f.effect.touches for f in self._around(at_s, SETTLED_S))
 
+    def any_failure(self, at_s: float) -> bool:
+        return any(f.effect.touches for f in self._around(at_s, SETTLED_S))
+
     def end(self, node: str, at_s: float) -> bool:
         return any(node in f.effect.ends for f in self._around(at_s, SEEN_S))
 
@@ -81,6 +85,9 @@ class _Story:
         self._lost_at: dict[str, int] = {}  # the last revision at which a node was lost
         self._drained_at: dict[str, int] = {}  # likewise drained
         self._succeeded: set[tuple[str, int]] = set()  # indexes of jobs
+        self._said: dict[str, WorkloadStatus] = {}  # by the leader, of workloads
+        self._replicas_before: dict[str, tuple[float, int]] = {}  # the last change of a service: when, and what it had
+        self._intents_changed_s = 0.0
         self._never_twice: set[str] = set()  # uids of workloads under onDisconnect.stopAfter
         self._known: dict[str, Allocation] = {}  # all that ever were there
         self._ordered: set[str] = set()  # to stop, ever
@@ -88,8 +95,51 @@ class _Story:
     def step(self, group: Sequence[Heard]) -> Iterator[str]:
         """Take in one revision, and yield what in it has no cause."""
         wanted = [a for a in self._allocations.values() if a.desired is Desired.RUN]
+        serving = {a.id for a in wanted if self._serves(a)}
         for heard in group:
             yield from self._take(heard.change, heard.at_s, wanted)
+        replaced = [a for a in wanted if a.id in serving and self._is_outdated(a)]
+        yield from self._availability({a.workload.uid: a for a in replaced}.values(), group[0].at_s)
+
+    def _serves(self, a: Allocation) -> bool:
+        status, node = self._statuses.get(a.id), self._nodes.get(a.node)
+        return status is not None and status.is_ready and node is not None and node.liveness is Liveness.READY
+
+    def _is_outdated(self, a: Allocation) -> bool:
+        """Say whether it was just ordered to stop for another version of its workload."""
+        now, record = self._allocations.get(a.id), self._workloads.get(keys.id_of_ref(a.workload))
+        is_stopped = now is not None and now.desired is Desired.STOP
+        return is_stopped and record is not None and record.uid == a.workload.uid and record.version != a.version
+
+    def _availability(self, stopped: Iterable[Allocation], at_s: float) -> Iterator[str]:
+        """S12: a rollout stops what serves only while enough others do, of a workload each."""
+        for a in stopped:
+            workload = keys.id_of_ref(a.workload)
+            said = self._said.get(workload)
+            if self._excuses.any_failure(at_s) or (
+                said and (said.blocked or (said.rollout and said.rollout.stop_first))
+            ):
+                continue
+            wanted = [w for w in self._allocations.values() if w.desired is Desired.RUN]
+            serving = sum(w.workload.uid == a.workload.uid and self._serves(w) for w in wanted)
+            if serving < (least := self._least_serving(workload, at_s)):
+                yield f"only {serving} of {workload} serve once {a.id} stops for a version, and {least} must (S12)"
+
+    def _has_no_room(self, workload: str) -> bool:
+        said = self._said.get(workload)
+        return said is not None and bool(said.blocked or (said.rollout and said.rollout.stop_first))
+
+    def _least_serving(self, workload: str, at_s: float) -> int:
+        spec = self._workloads[workload].workload.spec
+        if isinstance(spec, ServiceSpec):
+            changed_s, before = self._replicas_before.get(workload, (0.0, spec.replicas))
+            replicas = min(spec.replicas, before) if at_s - changed_s <= TOLD_S else spec.replicas
+            return replicas - spec.update.max_unavailable
+        if isinstance(spec, DaemonSpec) and at_s - self._intents_changed_s > SETTLED_S:
+            closed = {i.name for i in self._intents.values() if i.is_cordoned or i.is_draining}
+            there = {name for name, node in self._nodes.items() if node.liveness is Liveness.READY}
+            return len(there - closed) - spec.update.max_unavailable
+        return 0
 
     def _take(self, change: Change, at_s: float, wanted: Sequence[Allocation]) -> Iterator[str]:
         key, value = change.key, change.entry.value if change.entry else None
@@ -97,7 +147,10 @@ class _Story:
             self._workload(key.removeprefix(keys.WORKLOADS), value, at_s)
         elif key.startswith(keys.NODES) and value:
             yield from self._node(NodeStatus.read(value), change.revision, at_s)
+        elif key.startswith(keys.WORKLOAD_STATUSES) and value:
+            self._said[key.removeprefix(keys.WORKLOAD_STATUSES)] = WorkloadStatus.read(value)
         elif key.startswith(keys.NODE_INTENTS) and value:
+            self._intents_changed_s = at_s
             self._intent(NodeIntent.read(value), change.revision)
         elif key.startswith(keys.ALLOCATIONS) and value:
             yield from self._allocation(Allocation.read(value), change.revision, at_s, wanted)
@@ -108,6 +161,9 @@ class _Story:
 
     def _workload(self, workload: str, value: bytes | None, at_s: float) -> None:
         self._user_changed_s[workload] = at_s
+        old = self._workloads.get(workload)
+        if old is not None and isinstance(old.workload.spec, ServiceSpec):
+            self._replicas_before[workload] = at_s, old.workload.spec.replicas
         self._workloads.pop(workload, None)
         if value is not None:
             record = self._workloads[workload] = WorkloadRecord.read(value)

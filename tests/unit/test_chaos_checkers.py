@@ -195,3 +195,36 @@ def test_what_may_never_run_twice_ends_by_itself_when_it_may_have_been_cut_off()
     story, ended = heard(once, node(), placed(once)), life(placed(once), 0.0, 20.0)
     assert "without a cause" in unexplained(story, [ended], [])[0]
     assert unexplained(story, [ended], [Fault("etcd without quorum", Effect("e1 and e2"), 8.0, 19.0)]) == ()
+
+
+def test_a_rollout_that_stops_what_must_serve_is_found() -> None:
+    both = [placed(index=i, number=i + 1) for i in range(2)]
+    ready = [status(a, Phase.RUNNING) for a in both]
+    begun = heard(WEB, node(), *both, *ready, NEWER, stopped(both[0]))
+    assert "only 1 of default/service/web serve" in unexplained(begun, [], [])[0]
+    fault = Fault("engine frozen", Effect("n1", N1), begun[-1].at_s - 5.0, begun[-1].at_s)
+    assert unexplained(begun, [], [fault]) == ()
+    fresh = placed(index=2, number=3, version=2)
+    assert (
+        unexplained(
+            heard(WEB, node(), *both, *ready, NEWER, fresh, status(fresh, Phase.RUNNING), stopped(both[0])), [], []
+        )
+        == ()
+    )
+
+
+def test_a_rollout_may_stop_what_does_not_serve() -> None:
+    both = [placed(index=i, number=i + 1) for i in range(2)]
+    assert unexplained(heard(WEB, node(), *both, NEWER, stopped(both[0])), [], []) == ()
+
+
+def test_a_daemons_rollout_that_takes_two_nodes_at_once_is_found() -> None:
+    daemon = record("Daemon", uid="d1")
+    newer = daemon.model_copy(update={"version": 2, "generation": 2})
+    old = placed(daemon)
+    others = [
+        node().model_copy(update={"facts": node().facts.model_copy(update={"name": name})}) for name in ("n2", "n3")
+    ]
+    story = heard(daemon, node(), *others, old, status(old, Phase.RUNNING), newer, stopped(old))
+    assert "only 0 of default/daemon/web serve" in unexplained(story, [], [])[0]
+    assert unexplained(heard(daemon, node(), old, status(old, Phase.RUNNING), newer, stopped(old)), [], []) == ()
