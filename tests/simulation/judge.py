@@ -93,7 +93,12 @@ class Judge:
 
     def _is_excused(self, node: str, box: Box) -> bool:
         allocation = box.labels.get("wherry.allocation", "")
-        return box.was_sick or self._cluster.nodes[node].is_misled or self.running.has_timeout(allocation)
+        return (
+            "wherry.container" in box.labels
+            or box.was_sick
+            or self._cluster.nodes[node].is_misled
+            or self.running.has_timeout(allocation)
+        )
 
     def _is_ours(self, node: str, labels: Mapping[str, str]) -> bool:
         return self._seals[node].owned(labels) is not None
