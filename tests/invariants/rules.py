@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 from control_plane import keys
+from control_plane.controllers.brake import HOLD_S, is_mass_loss
 from control_plane.records import LeaderRecord
 from control_plane.store.protocol import ABSENT, CreatedAt, ModifiedAt, Revision
 from manifests.allocations import NEXT, Allocation, AllocationStatus, Desired, Phase
 from manifests.base import Model
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
-from manifests.workloads import DaemonSpec, JobSpec, Kind, ServiceSpec, VersionRecord
+from manifests.workloads import DaemonSpec, JobSpec, Kind, ServiceSpec, VersionRecord, WorkloadRecord
 from tests.invariants.records import Records, Written
 from tests.invariants.steps import Breach, Step
 
@@ -244,6 +245,37 @@ def _revision_before(table: str, id_: str, written: Sequence[Written], records: 
     return records.modified_at(table, id_) if changed is None else changed
 
 
+def cron_slots(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S11: a CronJob's time makes one Job, ever: its name tells the time, and is never used again."""
+    for w in written:
+        if w.old is None and isinstance(w.new, WorkloadRecord) and w.new.owner is not None:
+            slot = (w.new.owner.uid, w.new.ref.name)
+            if slot in records.cron_slots:
+                yield Breach("S11", f"{w.id} was made before, for the same time of {w.new.owner}")
+            records.cron_slots.add(slot)
+
+
+def mass_loss(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S20: of 3 or more nodes, and over 55 % of those that were there, that are silent at once none is lost.
+
+    Unless an operator said so, or they have been silent for all of the brake's hold.
+    """
+    lost = [w.new for w in written if isinstance(w.new, NodeStatus) and _has_become_lost(w)]
+    if not lost or any(node.silent_s > HOLD_S for node in lost):
+        return
+    if any(i.confirmed_lost is not None for i in (records.intents.get(n.facts.name) for n in lost) if i):
+        return
+    suspects = sum(n.liveness is Liveness.SUSPECT for n in records.nodes.values())
+    heard = sum(n.liveness is Liveness.READY for n in records.nodes.values())
+    if is_mass_loss(len(lost) + suspects, heard):
+        yield Breach("S20", f"{len(lost)} nodes were called lost, with {suspects} more silent and {heard} heard")
+
+
+def _has_become_lost(w: Written) -> bool:
+    was_lost = isinstance(w.old, NodeStatus) and w.old.liveness is Liveness.LOST
+    return isinstance(w.new, NodeStatus) and w.new.liveness is Liveness.LOST and not was_lost
+
+
 def one_leader(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
     """S4: leadership passes on by way of nobody: the key is never overwritten."""
     for w in written:
@@ -271,4 +303,6 @@ RULES: tuple[Rule, ...] = (
     phases,
     cordons,
     removals,
+    cron_slots,
+    mass_loss,
 )

@@ -34,7 +34,7 @@ class RunningChecker:
         self._records, self._is_ours = records, is_ours
         self.running: dict[tuple[str, str], Running] = {}
         self._succeeded: set[str] = set()  # allocations of jobs of which a container has ended well
-        self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._starts: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
 
     def started(self, node: str, container: str, labels: Mapping[str, str], now_s: float) -> Iterator[Breach]:
         if not self._is_ours(node, labels):
@@ -47,9 +47,10 @@ class RunningChecker:
 
     def forget_starts(self, node: str) -> None:
         """The node's agent has lost what it knew, and so how often it has tried."""
-        for allocation, known in self._records.ever.items():
-            if known.node == node:
-                self._starts.pop(allocation, None)
+        for allocation, name in list(self._starts):
+            known = self._records.ever.get(allocation)
+            if known is not None and known.node == node:
+                del self._starts[allocation, name]
 
     def ended(self, node: str, container: str, exit_code: int | None, cause: str) -> None:
         was = self.running.pop((node, container), None)
@@ -65,6 +66,8 @@ class RunningChecker:
             if other.allocation == new.allocation and other.name != new.name:
                 continue
             if other.allocation == new.allocation:
+                if other.name != new.name:
+                    continue
                 attempts = f"{other.attempt} and {new.attempt}"
                 yield Breach("S3", f"{new.allocation} runs twice on {new.node}, as attempts {attempts}")
             elif slot is not None and self._slot(other.allocation) == slot and self._clash(new, other):
@@ -80,7 +83,7 @@ class RunningChecker:
         """L10: what fails is tried again at most so often, in place and elsewhere."""
         slot = self._slot(new.allocation)
         for what in (new.allocation, f"slot {slot[1]} of {slot[0]}" if slot else "nobody's"):
-            starts = self._starts[what]
+            starts = self._starts[what, new.name]
             starts.append(now_s)
             while starts[0] < now_s - WINDOW_S:
                 starts.popleft()
@@ -92,7 +95,7 @@ class RunningChecker:
     ) -> Iterator[Breach]:
         """S9: an agent stops and removes only what it has sealed. S10: what runs and is wanted is not stopped.
 
-        `is_excused`: the spec itself orders it, as a failed liveness check or a job's timeout do.
+        `is_excused`: the spec itself orders it, as a failed liveness check, a job's timeout, or a group's end do.
         """
         if not self._is_ours(node, labels):
             yield Breach("S9", f"the agent of {node} would {kind} a container that isn't its own: {dict(labels)}")

@@ -41,6 +41,9 @@ class SimDriver:
 
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         runtime = self._runtime
+        if image == SANDBOX_IMAGE:
+            await self._call(lambda: runtime.present.add(image))
+            return
         if await self._call(lambda: image in runtime.present) and policy is not PullPolicy.ALWAYS:
             return
         if image == SANDBOX_IMAGE:
@@ -91,6 +94,9 @@ class SimDriver:
         if program not in PROGRAMS:
             box.error = f"no executable {program}"
             raise StartError(f"cannot start {box.spec.name}", why=box.error)
+        network = box.spec.network_of
+        if network is not None and ((other := self._runtime.find(network)) is None or not other.is_running):
+            raise UnavailableError(f"cannot start {box.spec.name} now", why="what has its network doesn't run")
         if taken := self._runtime.taken_port(box.spec):
             box.error = taken
             raise StartError(f"cannot start {box.spec.name}: {taken}", why=taken)

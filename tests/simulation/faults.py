@@ -16,7 +16,7 @@ from tests.simulation.loop import Process
 from tests.simulation.runtime import Box
 
 LEADER = "leader"  # whoever leads when the fault begins
-LONG_SLEEP_S = 3.0
+LONG_SLEEP_S = 2.1
 LEAST_FAULTS, MOST_FAULTS = 10, 20
 EFFECTS = ("commit", "frame", "driver", "file", "")
 

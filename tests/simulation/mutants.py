@@ -13,7 +13,6 @@ from unittest.mock import patch
 import agent.actions
 import agent.agent
 import agent.node
-import agent.reconcile
 import agent.tracked
 import agent.watch_runtime
 import control_plane.controllers.jobs
@@ -297,7 +296,7 @@ def _hints_are_all(stack: ExitStack) -> None:
 
 def _no_restart_backoff(stack: ExitStack) -> None:
     _swap(stack, Backoff, "delay_s", lambda self, failures, rng=None: 0.0)
-    _swap(stack, agent.reconcile, "free_again_s", lambda starts, now_s: 0.0)
+    _swap(stack, agent.tracked, "free_again_s", lambda starts, now_s: 0.0)
 
 
 def _orphans_ended_early(stack: ExitStack) -> None:
