@@ -98,7 +98,8 @@ class Leader:
         snapshot = snapshot_of(self._state)
         decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
         frozen = is_frozen(self._state)
-        asks = [ask for decision in decisions.values() for ask in decision.asks]
+        going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
+        asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
         plan = place(portion.asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         plan = with_left(plan, portion.left)

@@ -5,7 +5,7 @@ import asyncio
 from control_plane import keys
 from control_plane.store.protocol import LeaseId, Put, Txn
 from manifests.nodes import Liveness
-from manifests.workloads import Workload
+from manifests.workloads import Kind, VersionRecord, Workload, WorkloadRecord, WorkloadRef
 from tests.builders import workload
 from tests.simulation.cluster import Cluster, NodeHost, ServerHost
 from tests.simulation.etcd import Store
@@ -128,5 +128,25 @@ def test_what_has_ended_stays_so_when_its_node_forgets_it() -> None:
         await kill(cluster, node)
         await settle(cluster)
         assert {status.phase for status in judge.records.statuses.values()} == {"succeeded"}
+
+    simulate(scenario)
+
+
+def test_a_job_that_goes_with_its_cron_job_is_not_placed_once_more() -> None:
+    """A leader that found both to do in one pass placed the job in the transaction that deleted it."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        job = workload("Job", name="slot", command=("sh", "-c", "sleep 3; exit 0"))
+        owner = WorkloadRef(namespace="default", kind=Kind.CRON_JOB, name="gone", uid="u0")
+        record = WorkloadRecord(uid="u1", version=1, generation=1, created_s=0.0, workload=job, owner=owner)
+        version = VersionRecord(uid="u1", version=1, created_s=0.0, workload=job)
+        id_ = keys.id_of_ref(record.ref)
+        hand = Store(cluster.etcd, leader_of(cluster).link, cluster.network.rng, name="s0")
+        version_key = keys.VERSIONS + keys.version_id(id_, 1)
+        puts = (Put(keys.WORKLOADS + id_, record.to_bytes()), Put(version_key, version.to_bytes()))
+        await hand.commit(Txn((), puts))
+        await asyncio.sleep(5.0)
+        assert id_ not in judge.records.workloads
+        assert judge.records.ever == {}
 
     simulate(scenario)
