@@ -17,6 +17,7 @@ from tests.simulation.runtime import Box
 
 LEADER = "leader"  # whoever leads when the fault begins
 LONG_SLEEP_S = 2.1
+RESENT_S = 0.9
 LEAST_FAULTS, MOST_FAULTS = 10, 20
 EFFECTS = ("commit", "frame", "driver", "file", "")
 
@@ -135,6 +136,15 @@ def _pause(cluster: Cluster, fault: Fault) -> None:
     if process is not None and not process.is_dead:
         process.freeze()
         cluster.undo_later(fault.seconds, _thaw, cluster, process, cluster.loop.time())
+
+
+def _pause_host(cluster: Cluster, fault: Fault) -> None:
+    """Freeze a server's whole machine: what is sent to it comes a while after it wakes up, when it is sent again."""
+    near = _server(cluster, fault).name
+    _pause(cluster, fault)
+    for pair in [p for far in cluster.nodes for p in _directions("both", near, far)]:
+        cluster.network.cut(*pair)
+        cluster.undo_later(fault.seconds + RESENT_S, cluster.network.heal, *pair)
 
 
 def _thaw(cluster: Cluster, process: Process, since_s: float) -> None:
@@ -385,6 +395,7 @@ KINDS: Mapping[str, tuple[str, Begin]] = {
     "server-kill": ("server", _kill),
     "server-stop": ("server", _stop),
     "server-pause": ("server", _pause),
+    "host-pause": ("server", _pause_host),
     "crash-server": ("server", _crash),
     "isolate-server": ("server", _isolate_server),
     "slow-server": ("server", _slow_network),

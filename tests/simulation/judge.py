@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from agent.state_file import STATE_FILE, SavedState
 from control_plane import keys
-from control_plane.store.protocol import Entry
+from control_plane.store.protocol import Change, Entry
+from manifests.allocations import AllocationStatus
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.session import Hello
 from tests.invariants.agreement import differences
@@ -33,6 +34,7 @@ class Judge:
         self.running = RunningChecker(self.records, self._is_ours)
         self.breaches: list[Breach] = []
         self._seals = {name: node.folder.ownership() for name, node in cluster.nodes.items()}
+        self.restless = 0  # how many revisions there were but for those that only time brings
         self._calls: dict[int, int] = {}  # by commit: its revision
         self._begun: dict[int, float] = {}  # by revision: when its writer decided to write
         self._applied: dict[str, tuple[int, int]] = {}  # by node: generation and revision, as last told
@@ -52,6 +54,7 @@ class Judge:
 
     def _on_step(self, step: Step) -> None:
         changed = " ".join(f"{'' if c.entry else '-'}{c.key.removeprefix('/wherry/')}" for c in step.changes)
+        self.restless += not all(self._only_forgives(change) for change in step.changes) or not step.changes
         self._begun[step.revision] = step.began_s or 0.0
         self._cluster.note("revision", step.revision, step.writer or "-", changed)
         self.report(Breach(b.rule, f"at revision {step.revision}: {b.what}") for b in self._history.take(step))
@@ -104,6 +107,16 @@ class Judge:
 
     def _is_ours(self, node: str, labels: Mapping[str, str]) -> bool:
         return self._seals[node].owned(labels) is not None
+
+    def _only_forgives(self, change: Change) -> bool:
+        """Say whether a status forgets failures that are long ago: once, and not for anything that happens now."""
+        if not change.key.startswith(keys.STATUSES) or change.entry is None:
+            return False
+        old = self.records.statuses.get(change.key.rpartition("/")[2])
+        new = AllocationStatus.read(change.entry.value)
+        if old is None or new.failures >= old.failures:
+            return False
+        return new == old.model_copy(update={"failures": new.failures})
 
     def _twice(self, step: Step) -> Iterator[Breach]:
         """S15: a write takes effect once, however often it was tried."""

@@ -366,7 +366,7 @@ MUTANTS = (
     Mutant("old-session", "the status of an old session is accepted", _statuses_of_old_sessions),
     Mutant("terminal-left", "what has ended may come back", _terminal_phase_left, AMNESIA),
     Mutant(
-        "stalled-judge", "a server that stalled counts that time as silence", _stalled_server_judges, ("server-pause",)
+        "stalled-judge", "a server that stalled counts that time as silence", _stalled_server_judges, ("host-pause",)
     ),
     Mutant("stale-obeyed", "assignments that are older than those obeyed are obeyed", _stale_assignments, STALE),
     Mutant(
