@@ -5,6 +5,7 @@ For a quiet cluster: while things are under way, of course they differ.
 
 from collections.abc import Iterator, Mapping
 
+from agent.tracked import SANDBOX
 from control_plane import keys
 from manifests.allocations import Allocation, Desired, Phase
 from manifests.constraints import parse_constraint
@@ -83,7 +84,11 @@ def _of_allocation(
     if status is None or not status.is_ready:
         yield Breach("L1", f"{allocation.id} on {allocation.node} is {phase} and not ready")
         return
-    if [one.container for one in running.of(allocation.id)] != [status.container_id]:
+    if record.workload.spec.is_group:
+        names = sorted(one.name for one in running.of(allocation.id))
+        if names != sorted([SANDBOX, *(member.name for member in record.workload.spec.containers)]):
+            yield Breach("L1", f"{allocation.id} is said to run, and of its group run {names}")
+    elif [one.container for one in running.of(allocation.id)] != [status.container_id]:
         found = [one.container for one in running.of(allocation.id)]
         yield Breach("L1", f"{allocation.id} is said to run as {status.container_id}, and runs as {found}")
     is_blocked = bool(records.workload_statuses[keys.id_of_ref(allocation.workload)].blocked)

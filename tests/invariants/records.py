@@ -58,6 +58,7 @@ class Records:
         self.of_workload: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)  # by uid
         self.ever: dict[str, Allocation] = {}  # each allocation that there ever was, as it was last
         self.told_in: dict[str, tuple[int, int]] = {}  # by allocation: the node's session of its last two statuses
+        self.cron_slots: set[tuple[str, str]] = set()  # that ever made a job: the CronJob's uid and the job's name
         self._modified_at: dict[tuple[str, str], Revision] = {}
         self._tables: dict[str, dict[str, Model]] = {
             keys.WORKLOADS: self.workloads,  # type: ignore[dict-item]  # each holds the models of its prefix

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 from control_plane import keys
+from control_plane.controllers.brake import HOLD_S, is_mass_loss
 from control_plane.records import LeaderRecord
 from control_plane.store.protocol import ABSENT, CreatedAt, ModifiedAt, Revision
 from manifests.allocations import NEXT, Allocation, AllocationStatus, Desired, Phase
 from manifests.base import Model
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
-from manifests.workloads import DaemonSpec, JobSpec, Kind, ServiceSpec, VersionRecord
+from manifests.workloads import DaemonSpec, JobSpec, Kind, ServiceSpec, VersionRecord, WorkloadRecord
 from tests.invariants.records import Records, Written
 from tests.invariants.steps import Breach, Step
 
@@ -207,7 +208,10 @@ def phases(step: Step, written: Sequence[Written], records: Records) -> Iterator
 
 
 def cordons(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
-    """S13: nothing is placed on a node at a revision after its cordon or the begin of its drain, nor on a lost one."""
+    """S13: nothing is placed on a node at a revision after its cordon or the begin of its drain, nor on a lost one.
+
+    So that it can't be, each placement compares that both the node's records stand as they did when it was decided.
+    """
     for new in _placed(written):
         intent = _before(keys.NODE_INTENTS, new.node, written, records.intents.get(new.node))
         if isinstance(intent, NodeIntent) and (intent.is_cordoned or intent.is_draining):
@@ -215,10 +219,61 @@ def cordons(step: Step, written: Sequence[Written], records: Records) -> Iterato
         node = _before(keys.NODES, new.node, written, records.nodes.get(new.node))
         if isinstance(node, NodeStatus) and node.liveness is Liveness.LOST:
             yield Breach("S13", f"{new.id} was placed on {new.node}, which is lost")
+        for table in (keys.NODE_INTENTS, keys.NODES) if step.compares is not None else ():
+            standing = ModifiedAt(table + new.node, _revision_before(table, new.node, written, records))
+            if standing not in (step.compares or ()):
+                yield Breach("S13", f"{new.id} was placed without comparing {table}{new.node}")
+
+
+def removals(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S1: a record, which holds what its allocation reserves, goes once its node said that it ended, or is gone."""
+    for w in written:
+        if not isinstance(w.old, Allocation) or w.new is not None:
+            continue
+        status = _before(keys.STATUSES, w.id, written, records.statuses.get(w.id))
+        has_ended = isinstance(status, AllocationStatus) and status.is_terminal
+        if not has_ended and w.old.node in records.nodes:
+            yield Breach("S1", f"the record of {w.id} went, and {w.old.node} had not said that it ended")
 
 
 def _before(table: str, id_: str, written: Sequence[Written], now: Model | None) -> Model | None:
     return next((w.old for w in written if (w.table, w.id) == (table, id_)), now)
+
+
+def _revision_before(table: str, id_: str, written: Sequence[Written], records: Records) -> Revision:
+    changed = next((w.old_revision for w in written if (w.table, w.id) == (table, id_)), None)
+    return records.modified_at(table, id_) if changed is None else changed
+
+
+def cron_slots(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S11: a CronJob's time makes one Job, ever: its name tells the time, and is never used again."""
+    for w in written:
+        if w.old is None and isinstance(w.new, WorkloadRecord) and w.new.owner is not None:
+            slot = (w.new.owner.uid, w.new.ref.name)
+            if slot in records.cron_slots:
+                yield Breach("S11", f"{w.id} was made before, for the same time of {w.new.owner}")
+            records.cron_slots.add(slot)
+
+
+def mass_loss(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S20: of 3 or more nodes, and over 55 % of those that were there, that are silent at once none is lost.
+
+    Unless an operator said so, or they have been silent for all of the brake's hold.
+    """
+    lost = [w.new for w in written if isinstance(w.new, NodeStatus) and _has_become_lost(w)]
+    if not lost or any(node.silent_s > HOLD_S for node in lost):
+        return
+    if any(i.confirmed_lost is not None for i in (records.intents.get(n.facts.name) for n in lost) if i):
+        return
+    suspects = sum(n.liveness is Liveness.SUSPECT for n in records.nodes.values())
+    heard = sum(n.liveness is Liveness.READY for n in records.nodes.values())
+    if is_mass_loss(len(lost) + suspects, heard):
+        yield Breach("S20", f"{len(lost)} nodes were called lost, with {suspects} more silent and {heard} heard")
+
+
+def _has_become_lost(w: Written) -> bool:
+    was_lost = isinstance(w.old, NodeStatus) and w.old.liveness is Liveness.LOST
+    return isinstance(w.new, NodeStatus) and w.new.liveness is Liveness.LOST and not was_lost
 
 
 def one_leader(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
@@ -247,4 +302,7 @@ RULES: tuple[Rule, ...] = (
     versions,
     phases,
     cordons,
+    removals,
+    cron_slots,
+    mass_loss,
 )

@@ -4,10 +4,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.ownership import ALLOCATION, ATTEMPT
+from agent.ownership import ALLOCATION, ATTEMPT, CONTAINER
 from control_plane import keys
 from manifests.allocations import Desired
-from manifests.workloads import JobSpec, Kind
+from manifests.workloads import MAIN, JobSpec, Kind
 from tests.invariants.records import Records
 from tests.invariants.steps import Breach
 
@@ -24,6 +24,7 @@ class Running:
     container: str
     allocation: str
     attempt: int
+    name: str = MAIN  # which of a group
 
 
 class RunningChecker:
@@ -33,12 +34,12 @@ class RunningChecker:
         self._records, self._is_ours = records, is_ours
         self.running: dict[tuple[str, str], Running] = {}
         self._succeeded: set[str] = set()  # allocations of jobs of which a container has ended well
-        self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._starts: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
 
     def started(self, node: str, container: str, labels: Mapping[str, str], now_s: float) -> Iterator[Breach]:
         if not self._is_ours(node, labels):
             return
-        new = Running(node, container, labels[ALLOCATION], int(labels[ATTEMPT]))
+        new = Running(node, container, labels[ALLOCATION], int(labels[ATTEMPT]), labels.get(CONTAINER, MAIN))
         yield from self._twice(new)
         yield from self._again(new)
         yield from self._too_often(new, now_s)
@@ -46,9 +47,10 @@ class RunningChecker:
 
     def forget_starts(self, node: str) -> None:
         """The node's agent has lost what it knew, and so how often it has tried."""
-        for allocation, known in self._records.ever.items():
-            if known.node == node:
-                self._starts.pop(allocation, None)
+        for allocation, name in list(self._starts):
+            known = self._records.ever.get(allocation)
+            if known is not None and known.node == node:
+                del self._starts[allocation, name]
 
     def ended(self, node: str, container: str, exit_code: int | None, cause: str) -> None:
         was = self.running.pop((node, container), None)
@@ -56,10 +58,16 @@ class RunningChecker:
             self._succeeded.add(was.allocation)
 
     def _twice(self, new: Running) -> Iterator[Breach]:
-        """S3: an allocation runs once; two that are both wanted, or under stopAfter, never run for the same index."""
+        """S3: an allocation runs once, each container of a group; two that are both wanted, or under stopAfter, never
+        run for the same index.
+        """
         slot = self._slot(new.allocation)
         for other in self.running.values():
+            if other.allocation == new.allocation and other.name != new.name:
+                continue
             if other.allocation == new.allocation:
+                if other.name != new.name:
+                    continue
                 attempts = f"{other.attempt} and {new.attempt}"
                 yield Breach("S3", f"{new.allocation} runs twice on {new.node}, as attempts {attempts}")
             elif slot is not None and self._slot(other.allocation) == slot and self._clash(new, other):
@@ -75,7 +83,7 @@ class RunningChecker:
         """L10: what fails is tried again at most so often, in place and elsewhere."""
         slot = self._slot(new.allocation)
         for what in (new.allocation, f"slot {slot[1]} of {slot[0]}" if slot else "nobody's"):
-            starts = self._starts[what]
+            starts = self._starts[what, new.name]
             starts.append(now_s)
             while starts[0] < now_s - WINDOW_S:
                 starts.popleft()
@@ -87,7 +95,7 @@ class RunningChecker:
     ) -> Iterator[Breach]:
         """S9: an agent stops and removes only what it has sealed. S10: what runs and is wanted is not stopped.
 
-        `is_excused`: the spec itself orders it, as a failed liveness check or a job's timeout do.
+        `is_excused`: the spec itself orders it, as a failed liveness check, a job's timeout, or a group's end do.
         """
         if not self._is_ours(node, labels):
             yield Breach("S9", f"the agent of {node} would {kind} a container that isn't its own: {dict(labels)}")

@@ -13,6 +13,7 @@ class Step:
     changes: tuple[Change, ...]
     compares: tuple[Compare, ...] | None = None  # None: not known
     began_s: float | None = None  # when the writer decided to write, on the simulation's clock
+    call: int | None = None  # of the client's commits; each makes one revision, however often it was tried
     writer: str | None = None  # the name of the server that wrote; "" for the store itself, as when a lease ends
 
 

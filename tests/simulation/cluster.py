@@ -94,6 +94,7 @@ class Cluster:
     crashes: list[str] = field(default_factory=list)
     heard: dict[str, list[float]] = field(default_factory=dict)  # by node: when a server that is a member heard it
     note: Callable[..., None] = lambda *_: None
+    woke_s: dict[str, float] = field(default_factory=dict)  # by host: when it last woke up from a long sleep
     undoing: dict[int, Callable[[], object]] = field(default_factory=dict)  # what will end faults that have begun
     _undos: int = 0
     on_order: OrderObserver = lambda kind, node, box: None

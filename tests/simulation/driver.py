@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agent.driver import (
+    SANDBOX_IMAGE,
     Container,
     ContainerId,
     ContainerSpec,
@@ -40,7 +41,13 @@ class SimDriver:
 
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         runtime = self._runtime
+        if image == SANDBOX_IMAGE:
+            await self._call(lambda: runtime.present.add(image))
+            return
         if await self._call(lambda: image in runtime.present) and policy is not PullPolicy.ALWAYS:
+            return
+        if image == SANDBOX_IMAGE:
+            await self._call(lambda: runtime.present.add(image))
             return
         if policy is PullPolicy.NEVER:
             raise ImageError(f"image {image} is not on this node", fix="Load it, or let it be pulled.")
@@ -80,10 +87,16 @@ class SimDriver:
         box = self._box(container)
         if box.is_running:
             return
+        holder = self._runtime.find(box.spec.network_of) if box.spec.network_of else None
+        if box.spec.network_of and (holder is None or not holder.is_running):
+            raise UnavailableError(f"cannot start {box.spec.name} now", why="its sandbox doesn't run")
         program = box.spec.command[0] if box.spec.command else "sh"
         if program not in PROGRAMS:
             box.error = f"no executable {program}"
             raise StartError(f"cannot start {box.spec.name}", why=box.error)
+        network = box.spec.network_of
+        if network is not None and ((other := self._runtime.find(network)) is None or not other.is_running):
+            raise UnavailableError(f"cannot start {box.spec.name} now", why="what has its network doesn't run")
         if taken := self._runtime.taken_port(box.spec):
             box.error = taken
             raise StartError(f"cannot start {box.spec.name}: {taken}", why=taken)

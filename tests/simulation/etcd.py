@@ -97,11 +97,11 @@ class Etcd:
                 entries[event.change.key] = event.before
         return entries
 
-    def apply(self, txn: Txn, operation: int, writer: str, began_s: float = 0.0) -> Revision:
+    def apply(self, txn: Txn, operation: int, writer: str, began_s: float, call: int) -> Revision:
         """Apply the transaction, unless that was done before: then its outcome stands."""
         if operation not in self._done:
             try:
-                self._done[operation] = self._apply(txn, writer, began_s)
+                self._done[operation] = self._apply(txn, writer, began_s, call)
             except WherryError as error:
                 self._done[operation] = error
         outcome = self._done[operation]
@@ -109,7 +109,7 @@ class Etcd:
             raise type(outcome)(outcome.what, why=outcome.why, fix=outcome.fix)
         return outcome
 
-    def _apply(self, txn: Txn, writer: str, began_s: float) -> Revision:
+    def _apply(self, txn: Txn, writer: str, began_s: float, call: int) -> Revision:
         found = {c.key: self._revisions_of(c.key) for c in txn.compares}
         if not all(holds(c, *found[c.key]) for c in txn.compares):
             raise conflict(txn, found)
@@ -120,7 +120,7 @@ class Etcd:
             return self.revision
         self.revision = Revision(self.revision + 1)  # the client's own mark, at least, is put
         changes = tuple(change for write in txn.writes if (change := self._write(write)))
-        self._tell(Step(self.revision, changes, tuple(txn.compares), began_s, writer))
+        self._tell(Step(self.revision, changes, tuple(txn.compares), began_s, call, writer))
         return self.revision
 
     def _revisions_of(self, key: str) -> tuple[Revision, Revision]:
@@ -195,7 +195,7 @@ class Etcd:
         found = self._leases.pop(lease, None)
         if found is not None and found.keys:
             self.revision = Revision(self.revision + 1)
-            self._tell(Step(self.revision, tuple(self._remove(key) for key in list(found.keys)), (), None, ""))
+            self._tell(Step(self.revision, tuple(self._remove(key) for key in list(found.keys)), (), None, None, ""))
 
     def leases(self) -> list[LeaseId]:
         return list(self._leases)
@@ -277,7 +277,7 @@ class Store:
         check(txn)
         operation, began_s = self._etcd.new_operation(), _now_s()
         await effect("commit", before=True)
-        revision = await self.call(lambda: self._etcd.apply(txn, operation, self._name, began_s))
+        revision = await self.call(lambda: self._etcd.apply(txn, operation, self._name, began_s, operation))
         await effect("commit", before=False)
         return revision
 

@@ -4,7 +4,7 @@ Every fault is data, so that a history can be told again with fewer of them. Eac
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from tests.simulation.loop import Process
 from tests.simulation.runtime import Box
 
 LEADER = "leader"  # whoever leads when the fault begins
+LONG_SLEEP_S = 2.1
 LEAST_FAULTS, MOST_FAULTS = 10, 20
 EFFECTS = ("commit", "frame", "driver", "file", "")
 
@@ -39,10 +40,11 @@ class Fault:
 Begin: TypeAlias = Callable[[Cluster, Fault], None]
 
 
-def drawn(rng: random.Random, *, begin_s: float, end_s: float) -> tuple[Fault, ...]:
-    """Return the faults of one history: of a random subset of kinds, at random moments."""
+def drawn(rng: random.Random, *, begin_s: float, end_s: float, only: Sequence[str] | None = None) -> tuple[Fault, ...]:
+    """Return the faults of one history: of a random subset of kinds, or of `only` those, at random moments."""
     share = rng.choice((0.15, 0.3, 0.5, 1.0))
     kinds = [kind for kind in sorted(KINDS) if rng.random() < share] or [rng.choice(sorted(KINDS))]
+    kinds = sorted(only) if only else kinds
     return tuple(
         sorted(
             (_draw(rng, rng.choice(kinds), begin_s, end_s) for _ in range(rng.randint(LEAST_FAULTS, MOST_FAULTS))),
@@ -132,7 +134,13 @@ def _pause(cluster: Cluster, fault: Fault) -> None:
     process = _host(cluster, fault).process
     if process is not None and not process.is_dead:
         process.freeze()
-        cluster.undo_later(fault.seconds, process.thaw)
+        cluster.undo_later(fault.seconds, _thaw, cluster, process, cluster.loop.time())
+
+
+def _thaw(cluster: Cluster, process: Process, since_s: float) -> None:
+    if process.is_frozen and cluster.loop.time() - since_s > LONG_SLEEP_S:
+        cluster.woke_s[process.name.partition(".")[0]] = cluster.loop.time()
+    process.thaw()
 
 
 def _crash(cluster: Cluster, fault: Fault) -> None:

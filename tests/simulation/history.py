@@ -1,12 +1,9 @@
 """One history: a seed, the faults and actions drawn from it, the run, and the verdict."""
 
 import asyncio
-import gc
-import logging
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.driver import ContainerSpec, Limits
@@ -17,7 +14,7 @@ from tests.simulation.cluster import IMAGE, Cluster
 from tests.simulation.faults import Fault
 from tests.simulation.judge import Judge
 from tests.simulation.loop import DeadlockError, SpinError, new_loop
-from tests.simulation.trace import LogsIntoTrace, Trace
+from tests.simulation.trace import Trace, undisturbed
 from tests.simulation.users import Action, Users
 
 FAULTS_BEGIN_S, FAULTS_END_S = 3.0, 40.0
@@ -37,9 +34,9 @@ class Plan:
     actions: tuple[Action, ...]
 
     @classmethod
-    def drawn(cls, seed: int) -> "Plan":
+    def drawn(cls, seed: int, *, only: Sequence[str] | None = None) -> "Plan":
         rng = random.Random(f"plan/{seed}")
-        chosen = faults.drawn(rng, begin_s=FAULTS_BEGIN_S, end_s=FAULTS_END_S)
+        chosen = faults.drawn(rng, begin_s=FAULTS_BEGIN_S, end_s=FAULTS_END_S, only=only)
         return cls(seed, chosen, users.drawn(rng, begin_s=FAULTS_BEGIN_S, end_s=FAULTS_END_S))
 
     def lines(self) -> Iterator[str]:
@@ -71,7 +68,7 @@ def run(plan: Plan, *, is_verbose: bool = False) -> Verdict:
     """Tell the history. The same plan always gives the same verdict, to the last event."""
     began_s = time.process_time()
     trace = Trace(is_verbose=is_verbose)
-    with _undisturbed(trace, is_verbose=is_verbose), new_loop(str(plan.seed)) as loop:
+    with undisturbed(trace if is_verbose else None), new_loop(str(plan.seed)) as loop:
         cluster = Cluster.make(loop, str(plan.seed))
         cluster.note = trace.note
         judge = Judge(cluster)
@@ -168,20 +165,3 @@ def _plant_strangers(create: Callable[[ContainerSpec], object], start: Callable[
             limits=Limits(100, 2**20, 10),
         )
         start(create(spec))
-
-
-@contextmanager
-def _undisturbed(trace: Trace, *, is_verbose: bool) -> Iterator[None]:
-    """Collect no garbage, since that would run clean-ups at random moments, and keep logs off the terminal."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers[:] = [LogsIntoTrace(trace)] if is_verbose else []
-    root.setLevel(logging.INFO if is_verbose else logging.CRITICAL)
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        root.handlers[:] = handlers
-        root.setLevel(level)

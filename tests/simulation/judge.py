@@ -20,6 +20,7 @@ from tests.simulation.runtime import Box
 from tests.simulation.users import Users
 
 MOST_BREACHES = 20
+JUST_S = 1.0
 
 
 class Judge:
@@ -32,6 +33,7 @@ class Judge:
         self.running = RunningChecker(self.records, self._is_ours)
         self.breaches: list[Breach] = []
         self._seals = {name: node.folder.ownership() for name, node in cluster.nodes.items()}
+        self._calls: dict[int, int] = {}  # by commit: its revision
         self._begun: dict[int, float] = {}  # by revision: when its writer decided to write
         self._applied: dict[str, tuple[int, int]] = {}  # by node: generation and revision, as last told
         cluster.etcd.observers.append(self._on_step)
@@ -54,6 +56,7 @@ class Judge:
         self._cluster.note("revision", step.revision, step.writer or "-", changed)
         self.report(Breach(b.rule, f"at revision {step.revision}: {b.what}") for b in self._history.take(step))
         self.report(self._too_soon(step))
+        self.report(self._twice(step))
 
     def started(self, node: str, box: Box) -> None:
         self._cluster.note("started", node, box.spec.name)
@@ -90,10 +93,24 @@ class Judge:
 
     def _is_excused(self, node: str, box: Box) -> bool:
         allocation = box.labels.get("wherry.allocation", "")
-        return box.was_sick or self._cluster.nodes[node].is_misled or self.running.has_timeout(allocation)
+        is_misled, has_timeout = self._cluster.nodes[node].is_misled, self.running.has_timeout(allocation)
+        return box.was_sick or is_misled or has_timeout or self._has_lost_its_network(node, box)
+
+    def _has_lost_its_network(self, node: str, box: Box) -> bool:
+        """Say whether the sandbox of its group is gone: then the whole group starts anew."""
+        of = box.spec.network_of
+        sandbox = self._cluster.nodes[node].runtime.find(of) if of else None
+        return of is not None and (sandbox is None or not sandbox.is_running)
 
     def _is_ours(self, node: str, labels: Mapping[str, str]) -> bool:
         return self._seals[node].owned(labels) is not None
+
+    def _twice(self, step: Step) -> Iterator[Breach]:
+        """S15: a write takes effect once, however often it was tried."""
+        if step.call is not None:
+            known = self._calls.setdefault(step.call, step.revision)
+            if known != step.revision:
+                yield Breach("S15", f"{step.writer} wrote once, and that was done at {known} and at {step.revision}")
 
     def _too_soon(self, step: Step) -> Iterator[Breach]:
         """S20: no node is lost while a server that has the store acknowledged its heartbeat a moment ago."""
@@ -101,6 +118,8 @@ class Judge:
             if not change.key.startswith(keys.NODES) or change.entry is None or step.began_s is None:
                 continue
             node = NodeStatus.read(change.entry.value)
+            if node.liveness is Liveness.SUSPECT:
+                yield from self._by_a_sleeper(node, step)
             if node.liveness is not Liveness.LOST:
                 continue
             heard = [at for at in self._cluster.heard.get(node.facts.name, ()) if at < step.began_s]
@@ -108,13 +127,28 @@ class Judge:
                 ago = step.began_s - heard[-1]
                 yield Breach("S20", f"{node.facts.name} was called lost {ago:.2f} s after its last heartbeat was heard")
 
+    def _by_a_sleeper(self, node: NodeStatus, step: Step) -> Iterator[Breach]:
+        """S20: a server that has just woken up judges nobody by the time that it slept."""
+        woke_s = self._cluster.woke_s.get(step.writer or "", -1e9)
+        is_silence = "connection" not in node.message and "server" not in node.message
+        if step.began_s is not None and 0.0 <= step.began_s - woke_s < JUST_S and is_silence:
+            yield Breach("S20", f"{step.writer} woke up, and called {node.facts.name} suspect at once")
+
     # The calm at the end.
 
     def differences(self, users: Users) -> list[Breach]:
         """Return what isn't as users want it. Empty: the cluster has converged."""
         found = list(differences(self.records, self.running, users.wanted, frozenset(self._cluster.nodes)))
-        found += self._intents(users)
+        found += [*self._intents(users), *self._left_containers()]
         return found or list(self._caches())
+
+    def _left_containers(self) -> Iterator[Breach]:
+        """L3: each container that an agent made has an allocation, also when it runs no more."""
+        for name, node in self._cluster.nodes.items():
+            for box in node.runtime.boxes.values():
+                identity = self._seals[name].owned(box.labels)
+                if identity is not None and identity.allocation not in self.records.allocations:
+                    yield Breach("L3", f"{box.spec.name} is left on {name}, and its allocation is gone")
 
     def _intents(self, users: Users) -> Iterator[Breach]:
         for node, changes in users.intents.items():

@@ -21,7 +21,8 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Problem: TypeAlias = dict[str, Any]
-MOST_STEPS_AT_ONCE = 200_000  # without time going by: something spins
+MOST_STEPS_AT_ONCE = 100_000  # without time going by: something spins
+MOST_STEPS = 400_000  # ten times what a history takes
 EXECUTOR_S = 0.002
 LEAST_STEP_S = 1e-6
 BEGIN_S = 1_000.0
@@ -178,7 +179,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             steps_now += 1
             if steps_now % 1_000 == 0:
                 self._now_s += LEAST_STEP_S  # work takes time, if only so much that rounding never makes it stand still
-            if steps_now > MOST_STEPS_AT_ONCE:
+            if steps_now > MOST_STEPS_AT_ONCE or self.steps > MOST_STEPS:
                 raise SpinError(f"{handle!r} and others spin at {self._now_s}")
             self._run_handle(handle)
 

@@ -13,7 +13,6 @@ from unittest.mock import patch
 import agent.actions
 import agent.agent
 import agent.node
-import agent.reconcile
 import agent.tracked
 import agent.watch_runtime
 import control_plane.controllers.jobs
@@ -51,6 +50,7 @@ class Mutant:
     name: str
     what: str
     plant: Defect
+    only: tuple[str, ...] = ()  # the kinds of fault that bring it out; none: any
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -296,7 +296,7 @@ def _hints_are_all(stack: ExitStack) -> None:
 
 def _no_restart_backoff(stack: ExitStack) -> None:
     _swap(stack, Backoff, "delay_s", lambda self, failures, rng=None: 0.0)
-    _swap(stack, agent.reconcile, "free_again_s", lambda starts, now_s: 0.0)
+    _swap(stack, agent.tracked, "free_again_s", lambda starts, now_s: 0.0)
 
 
 def _orphans_ended_early(stack: ExitStack) -> None:
@@ -343,6 +343,8 @@ def _endings_not_awaited(stack: ExitStack) -> None:
     _swap(stack, agent.actions.Actions, "_stop", stop)
 
 
+AMNESIA = ("agent-kill", "node-reboot", "torn-state", "lost-write", "disk-full")
+STALE = ("stale-replica", "connection-reset", "agent-kill", "server-kill", "cut-session")
 MUTANTS = (
     Mutant("no-fence", "the leader's writes don't compare its key", _no_fence),
     Mutant("no-compares", "a placement compares nothing of what it rests on", _no_compares_of_placements),
@@ -350,26 +352,48 @@ MUTANTS = (
     Mutant("freed-early", "capacity counts as free before the end is observed", _capacity_freed_early),
     Mutant("cordon-ignored", "new work goes to cordoned nodes", _drained_node_used),
     Mutant("job-again", "a job's index that succeeded runs again", _job_forgets_success),
-    Mutant("own-writes", "the leader decides before it sees its own writes", _own_writes_not_awaited),
+    Mutant(
+        "own-writes",
+        "the leader decides before it sees its own writes",
+        _own_writes_not_awaited,
+        ("stale-replica", "container-exit"),
+    ),
     Mutant("no-reschedule-backoff", "what failed is placed again at once", _no_reschedule_backoff),
     Mutant("removed-early", "records go before the node has said that it ended", _records_removed_early),
     Mutant("lead-blindly", "a conflict of the election is retried blindly", _lead_taken_blindly),
     Mutant("lost-by-lease", "a missing lease makes nodes lost", _lost_by_a_missing_lease),
     Mutant("lost-at-once", "a silent node is lost at once", _silent_is_lost_at_once),
     Mutant("old-session", "the status of an old session is accepted", _statuses_of_old_sessions),
-    Mutant("terminal-left", "what has ended may come back", _terminal_phase_left),
-    Mutant("stalled-judge", "a server that stalled counts that time as silence", _stalled_server_judges),
-    Mutant("stale-obeyed", "assignments that are older than those obeyed are obeyed", _stale_assignments),
-    Mutant("compaction-skipped", "what was compacted away under a watch is skipped", _compaction_skipped),
+    Mutant("terminal-left", "what has ended may come back", _terminal_phase_left, AMNESIA),
+    Mutant(
+        "stalled-judge", "a server that stalled counts that time as silence", _stalled_server_judges, ("server-pause",)
+    ),
+    Mutant("stale-obeyed", "assignments that are older than those obeyed are obeyed", _stale_assignments, STALE),
+    Mutant(
+        "compaction-skipped",
+        "what was compacted away under a watch is skipped",
+        _compaction_skipped,
+        ("compaction", "container-exit"),
+    ),
     Mutant("withdrawn-unsaid", "an agent isn't told what is no longer desired", _withdrawals_not_sent),
-    Mutant("blind-retry", "a write whose outcome is unknown is sent again blindly", _unknown_outcome_retried),
+    Mutant(
+        "blind-retry",
+        "a write whose outcome is unknown is sent again blindly",
+        _unknown_outcome_retried,
+        ("lost-reply", "cut-store"),
+    ),
     Mutant("version-gone", "a version is removed while it is in use", _version_removed_early),
     Mutant("no-seal", "containers are adopted by their labels alone", _adopts_by_labels),
-    Mutant("timeout-fails", "a container manager that is late counts as a failed start", _timeout_is_failure),
-    Mutant("no-resync", "an event that is lost is lost for ever", _hints_are_all),
+    Mutant(
+        "timeout-fails",
+        "a container manager that is late counts as a failed start",
+        _timeout_is_failure,
+        ("manager-hang", "lost-manager-reply", "slow-pull"),
+    ),
+    Mutant("no-resync", "an event that is lost is lost for ever", _hints_are_all, ("lost-event", "container-exit")),
     Mutant("no-backoff", "restarts know neither backoff nor pace", _no_restart_backoff),
-    Mutant("early-orphans", "orphans are ended before a server said what is desired", _orphans_ended_early),
-    Mutant("state-ignored", "an agent forgets at each start", _state_ignored),
+    Mutant("early-orphans", "orphans are ended before a server said what is desired", _orphans_ended_early, AMNESIA),
+    Mutant("state-ignored", "an agent forgets at each start", _state_ignored, AMNESIA[:2]),
     Mutant("stop-ignored", "an order to stop is ignored", _stop_ignored),
     Mutant("silence-orders", "a lost session ends what runs", _silence_is_an_order),
     Mutant("stop-unchecked", "what was told to stop counts as stopped", _endings_not_awaited),

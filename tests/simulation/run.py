@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from tests.simulation.cluster import Cluster
 from tests.simulation.judge import Judge
 from tests.simulation.loop import new_loop
+from tests.simulation.trace import undisturbed
 
 Scenario = Callable[[Cluster, Judge], Awaitable[None]]
 
@@ -18,7 +19,7 @@ def simulate(scenario: Scenario, *, seed: str = "scenario", but: frozenset[str] 
         await asyncio.sleep(2.0)
         await scenario(cluster, judge)
 
-    with new_loop(seed) as loop:
+    with undisturbed(), new_loop(seed) as loop:
         cluster = Cluster.make(loop, seed)
         judge = Judge(cluster)
         loop.run(main(cluster, judge))

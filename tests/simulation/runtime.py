@@ -57,6 +57,7 @@ class Box:
             started_s=self.started_s,
             finished_s=self.finished_s,
             address=self.address if self.is_running else "",
+            network_of=self.spec.network_of or "",
         )
 
 
@@ -92,7 +93,7 @@ class Runtime:
     def create(self, spec: ContainerSpec) -> Box:
         self._made += 1
         id_ = ContainerId(f"{self.node}-{self._made:06d}")
-        address = "" if spec.host_network else f"172.17.0.{self._made % 250 + 2}"
+        address = "" if spec.host_network or spec.network_of else f"172.17.0.{self._made % 250 + 2}"
         box = self.boxes[id_] = Box(id_, spec, {**self.registry.get(spec.image, {}), **spec.labels}, address)
         return box
 

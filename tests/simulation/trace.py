@@ -1,9 +1,12 @@
 """What happened, in order: a hash over all of it, and the last of it in words."""
 
 import asyncio
+import gc
 import hashlib
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.simulation.loop import CURRENT
 
@@ -50,3 +53,23 @@ class LogsIntoTrace(logging.Handler):
             return
         name = process.name if process else "?"
         self._trace.tell(f"{now_s:9.4f} {name} says: {record.getMessage()}")
+
+
+@contextmanager
+def undisturbed(trace: Trace | None = None) -> Iterator[None]:
+    """Collect no garbage, since that would run clean-ups at random moments, and keep logs off the terminal.
+
+    With a trace the logs are shown among its events.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = [LogsIntoTrace(trace)] if trace else []
+    root.setLevel(logging.INFO if trace else logging.CRITICAL)
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        root.handlers[:] = handlers
+        root.setLevel(level)

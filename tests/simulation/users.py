@@ -14,9 +14,9 @@ from typing import Any
 from control_plane import keys
 from control_plane.core import Core
 from manifests.errors import InvalidError, NotFoundError, WherryError
-from manifests.workloads import Service, Workload
+from manifests.workloads import WORKLOAD, Service, Workload
 from tests.builders import workload
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import IMAGE, Cluster
 
 ASK_S = 6.0
 PAUSE_S = 0.5
@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {
     "reschedule": {"backoff": "1s", "maxBackoff": "5s"},
 }
 SHORT_STOP = {"grace": "3s"}
-FAILING = ("looper", "quitter")  # never run for long: deleted before all must be quiet
+RESTLESS = ("service/looper", "service/quitter", "cronjob/ticker")  # deleted before all must be quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ def first_workloads() -> list[Workload]:
         workload("Daemon", name="monitor", resources=small("100m"), command=FOREVER, **QUICK),
         workload("Job", name="batch", completions=5, parallelism=2, resources=small(), command=_job(3), **QUICK),
         workload("Job", name="timed", timeout="40s", resources=small(), command=_job(6), **QUICK),
+        _group(),
+        workload("CronJob", name="ticker", schedule="* * * * *", command=_job(4), resources=small("50m"), **QUICK),
         workload(name="looper", resources=small("100m"), command=_failing(), **_patient()),
         workload(name="quitter", resources=small("100m"), command=_failing(), restart={"policy": "never"}),
     ]
@@ -82,6 +84,16 @@ def _stop_first() -> dict[str, int]:
 
 def _job(seconds: int) -> tuple[str, ...]:
     return ("sh", "-c", f"sleep {seconds}; exit 0")
+
+
+def _group() -> Workload:
+    """Return a service of two containers beside a sandbox, one of which must be there first."""
+    size = {"cpu": "50m", "memory": "32Mi", "pids": 20}
+    proxy = {"name": "proxy", "sidecar": True, "image": IMAGE, "command": FOREVER, "resources": size}
+    app = {"name": "app", "image": IMAGE, "command": FOREVER, "resources": size}
+    spec = {"replicas": 2, "containers": [proxy, app], "reschedule": QUICK["reschedule"]}
+    document = {"apiVersion": "wherry/v1", "kind": "Service", "metadata": {"name": "pair"}, "spec": spec}
+    return WORKLOAD.validate_python(document)
 
 
 def _failing() -> tuple[str, ...]:
@@ -128,8 +140,8 @@ class Users:
 
     async def settle(self) -> None:
         """Take away what could never come to rest."""
-        for name in FAILING:
-            await self._delete(f"default/service/{name}")
+        for name in RESTLESS:
+            await self._delete(f"default/{name}")
 
     async def _apply(self, one: Workload) -> None:
         id_ = keys.id_of_metadata(one.kind, one.metadata)
