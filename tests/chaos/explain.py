@@ -135,7 +135,7 @@ class _Story:
             changed_s, before = self._replicas_before.get(workload, (0.0, spec.replicas))
             replicas = min(spec.replicas, before) if at_s - changed_s <= TOLD_S else spec.replicas
             return replicas - spec.update.max_unavailable
-        if isinstance(spec, DaemonSpec) and at_s - self._intents_changed_s > SETTLED_S:
+        if isinstance(spec, DaemonSpec) and at_s - self._intents_changed_s > TOLD_S:
             closed = {i.name for i in self._intents.values() if i.is_cordoned or i.is_draining}
             there = {name for name, node in self._nodes.items() if node.liveness is Liveness.READY}
             return len(there - closed) - spec.update.max_unavailable
