@@ -56,7 +56,7 @@ class StatusWriter:
             return False
         known = session.told.get(status.id) or self._state.statuses.get(status.id)
         if known is not None and known.is_terminal:
-            return status.phase is known.phase and status != known
+            return (status.phase, status.attempt) == (known.phase, known.attempt) and status != known
         return status != known
 
     def _check_newest(self, session: LiveSession) -> None:

@@ -57,7 +57,7 @@ class Records:
         self.on_node: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)
         self.of_workload: defaultdict[str, dict[str, Allocation]] = defaultdict(dict)  # by uid
         self.ever: dict[str, Allocation] = {}  # each allocation that there ever was, as it was last
-        self.told_in: dict[str, tuple[int, int]] = {}  # by allocation: the node's session of its last two statuses
+        self.told_in: dict[str, tuple[int, int]] = {}  # by allocation: the node's session of its last two steps
         self.cron_slots: set[tuple[str, str]] = set()  # that ever made a job: the CronJob's uid and the job's name
         self._modified_at: dict[tuple[str, str], Revision] = {}
         self._tables: dict[str, dict[str, Model]] = {
@@ -106,7 +106,7 @@ class Records:
             self.on_node[new.node][new.id] = new
             self.of_workload[new.workload.uid][new.id] = new
             self.ever[new.id] = new
-        if isinstance(new, AllocationStatus):
+        if isinstance(new, AllocationStatus) and not _is_where_it_was(old, new):
             node = self.nodes.get(new.node)
             self.told_in[new.id] = (self.told_in.get(new.id, (0, 0))[1], node.session if node else 0)
 
@@ -124,3 +124,7 @@ class Records:
     def holding(self, node: str) -> Iterator[Allocation]:
         """Yield what holds its resources on the node: until the node has said that it ended."""
         return (a for a in self.on_node[node].values() if not self.has_ended(a.id))
+
+
+def _is_where_it_was(old: Model | None, new: AllocationStatus) -> bool:
+    return isinstance(old, AllocationStatus) and (old.phase, old.attempt) == (new.phase, new.attempt)

@@ -265,7 +265,11 @@ def mass_loss(step: Step, written: Sequence[Written], records: Records) -> Itera
         return
     if any(i.confirmed_lost is not None for i in (records.intents.get(n.facts.name) for n in lost) if i):
         return
-    suspects = sum(n.liveness is Liveness.SUSPECT for n in records.nodes.values())
+    known = max((c.revision for c in step.compares or () if isinstance(c, ModifiedAt)), default=Revision(0))
+    suspects = sum(
+        n.liveness is Liveness.SUSPECT and records.modified_at(keys.NODES, name) <= known
+        for name, n in records.nodes.items()
+    )  # as far as the leader must have seen
     heard = sum(n.liveness is Liveness.READY for n in records.nodes.values())
     if is_mass_loss(len(lost) + suspects, heard):
         yield Breach("S20", f"{len(lost)} nodes were called lost, with {suspects} more silent and {heard} heard")

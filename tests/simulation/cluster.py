@@ -15,6 +15,7 @@ from control_plane.bootstrap import ensure_cluster
 from control_plane.core import Core, assemble
 from manifests.containers import Resources
 from manifests.errors import WherryError
+from manifests.nodes import NodeStatus
 from tests.simulation.driver import OrderObserver, SimDriver
 from tests.simulation.etcd import Etcd, Link, Store
 from tests.simulation.guard import SimGuard
@@ -180,7 +181,9 @@ class Cluster:
 
     async def _serve_session(self, server: ServerHost, core: Core, end: ServerEnd) -> None:
         def hear() -> None:
-            if self.etcd.get(keys.SERVERS + core.server.id) is not None:
+            record = self.etcd.get(keys.NODES + end.connection.agent)
+            is_ours = record is not None and NodeStatus.read(record.value).server == core.server.id
+            if is_ours and self.etcd.get(keys.SERVERS + core.server.id) is not None:
                 self.heard.setdefault(end.connection.agent, []).append(self.loop.time())
 
         end.on_heartbeat = hear
