@@ -15,7 +15,8 @@ def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of text must have the same order in each run
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], _environment())
     if options.mutants:
-        return run_mutants(is_short=options.short, only=options.only, jobs=options.jobs, json=options.json)
+        only = options.only.split(",") if options.only else None
+        return run_mutants(only, is_short=options.short, jobs=options.jobs, json=options.json)
     if options.seed is not None:
         return 0 if tell_seed(options.seed, is_verbose=options.verbose).is_good else 1
     campaign = run_seeds(range(options.first, options.first + options.seeds), jobs=options.jobs)
@@ -43,7 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--verbose", action="store_true", help="with --seed: print every event")
     parser.add_argument("--mutants", action="store_true", help="plant defects, one by one, and see each found")
     parser.add_argument("--short", action="store_true", help="with --mutants: a few of them")
-    parser.add_argument("--only", metavar="NAME", help="with --mutants: this one")
+    parser.add_argument("--only", metavar="NAME,...", help="with --mutants: these")
     return parser.parse_args()
 
 

@@ -10,7 +10,7 @@ from control_plane.store.protocol import Change, Entry, Revision
 from manifests.allocations import Allocation, AllocationStatus, Desired, HostPort, Phase, allocation_id
 from manifests.base import Model
 from manifests.containers import Resources
-from manifests.nodes import Liveness, NodeFacts, NodeStatus
+from manifests.nodes import Liveness, NodeFacts, NodeIntent, NodeStatus
 from manifests.reasons import Choice
 from manifests.workloads import VersionRecord, WorkloadRecord
 from tests.builders import record, status, version_record
@@ -62,6 +62,8 @@ def _key_of(record: Model) -> str:
             return keys.WORKLOADS + keys.id_of_ref(record.ref)
         case NodeStatus():
             return keys.NODES + record.facts.name
+        case NodeIntent():
+            return keys.NODE_INTENTS + record.name
         case VersionRecord():
             return keys.VERSIONS + keys.version_id(
                 keys.id_of_metadata("Service", record.workload.metadata), record.version
@@ -88,6 +90,10 @@ def test_canaries_may_be_more_than_surge() -> None:
     assert breaches(written(*begin, *small)) == ()
 
 
+def _told(*phases: Phase) -> list[AllocationStatus]:
+    return [status(allocation(1), phase) for phase in phases]
+
+
 @pytest.mark.parametrize(
     ("history", "breach"),
     [
@@ -96,6 +102,13 @@ def test_canaries_may_be_more_than_surge() -> None:
         ((allocation(1), allocation(2)), "2 allocations of service/web are wanted in slot 0 (S2)"),
         (tuple(allocation(n, n) for n in range(3)), "3 allocations of web are wanted, at most 2 may be (S2)"),
         ((keys.LEADER, allocation(1)), "at revision 7: allocations were written while nobody led (S4)"),
+        ((LeaderRecord(server="s2"),), "s2 took the lead from s1, which had it (S4)"),
+        ((allocation(1), _key_of(VERSION)), "needs it (S6)"),
+        ((VERSION.model_copy(update={"created_s": 5.0}),), "was changed (S6)"),
+        ((allocation(1), *_told(Phase.RUNNING, Phase.PULLING)), "can't go from running (1) to pulling (1) (S7)"),
+        ((allocation(1), *_told(Phase.FAILED, Phase.RUNNING)), "has ended as failed (1) and became running (1) (S7)"),
+        ((NodeIntent(name="n1", is_cordoned=True), allocation(1)), "cordoned or being drained (S13)"),
+        ((allocation(1), _key_of(allocation(1))), "n1 had not said that it ended (S1)"),
     ],
 )
 def test_each_breach_is_found(history: Sequence[Model | str], breach: str) -> None:
