@@ -135,6 +135,8 @@ class SessionRegistry:
                 await self._clock.sleep(0.05)
                 continue
             await self._state.wait_for(revision)
+            if self._state.nodes.modified_at(name) > revision:
+                continue  # while the answer was under way, this server took the node for one that had left: once more
             return await self._adopt(status, revision, connection, is_reboot=is_reboot(hello, old))
         raise UnavailableError(f"node {name} can't be registered", why="its record keeps changing", fix="Try again.")
 

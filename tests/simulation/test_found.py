@@ -9,6 +9,8 @@ from manifests.workloads import Kind, VersionRecord, Workload, WorkloadRecord, W
 from tests.builders import workload
 from tests.simulation.cluster import Cluster, NodeHost, ServerHost
 from tests.simulation.etcd import Store
+from tests.simulation.faults import Fault
+from tests.simulation.history import Plan, run
 from tests.simulation.judge import Judge
 from tests.simulation.run import simulate
 from tests.simulation.users import FOREVER
@@ -150,3 +152,15 @@ def test_a_job_that_goes_with_its_cron_job_is_not_placed_once_more() -> None:
         assert judge.records.ever == {}
 
     simulate(scenario)
+
+
+def test_a_node_whose_registration_takes_long_is_not_called_lost_by_its_own_server() -> None:
+    """Its record was there, its session not yet: the server took it for silent, and acknowledged it all the same."""
+    faults = (
+        Fault(15.0, "compaction", "s3", 4.49, 15, "both"),
+        Fault(19.33, "lost-write", "n1", 12.93, 18, "s1"),
+        Fault(20.87, "lease-ended", "leader", 8.91, 25, "to"),
+        Fault(31.863, "lost-reply", "leader", 5.75, 27, "to"),
+        Fault(32.204, "compaction", "s1", 8.05, 9, "to"),
+    )
+    assert [str(breach) for breach in run(Plan(519, faults, ())).breaches] == []
