@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.simulation.history import Plan, run
 from tests.simulation.mutants import MUTANTS, SHORT, Mutant
 
-MOST_SEEDS = 40
+MOST_SEEDS = 100
 
 
 @dataclass(frozen=True, slots=True)
