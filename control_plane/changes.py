@@ -5,7 +5,7 @@ A slow reader's pending changes coalesce by object, so its buffer is bounded by 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -31,7 +31,7 @@ class Subscription:
     events: deque[LiveEvent] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS_WAITING))
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def touch(self, touched: Iterator[ViewKey] | frozenset[ViewKey]) -> None:
+    def touch(self, touched: Iterable[ViewKey]) -> None:
         self.touched.update(dict.fromkeys(touched))
         self.woken.set()
 
@@ -53,7 +53,7 @@ class ChangeFeed:
 
     def __init__(self, state: ClusterState, events: EventLog) -> None:
         self._state = state
-        self._batches: deque[tuple[int, frozenset[ViewKey]]] = deque(maxlen=MOST_BATCHES)
+        self._batches: deque[tuple[int, tuple[ViewKey, ...]]] = deque(maxlen=MOST_BATCHES)
         self._complete_after = 0  # every batch after this revision is remembered
         self._subscriptions: list[Subscription] = []
         state.subscribe(self._on_batch)
@@ -82,7 +82,7 @@ class ChangeFeed:
         if batch.is_first:
             self._complete_after = batch.revision
             return
-        touched = frozenset(key for change in batch.changes for key in self._touched_by(change))
+        touched = tuple(dict.fromkeys(key for change in batch.changes for key in self._touched_by(change)))
         if not touched:
             return
         if len(self._batches) == MOST_BATCHES:

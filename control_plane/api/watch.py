@@ -79,6 +79,7 @@ async def _changes(
         changes = [change for key in touched if key[0] in types and (change := _change(context, key, revision))]
         if "event" in types:
             changes += [_put("event", e.revision, event_views.live(e)) for e in events]
+            changes.sort(key=_place)
         if is_first:
             changes.append({"type": "synced", "revision": revision})
             is_first = False
@@ -89,6 +90,11 @@ async def _changes(
                 await subscription.woken.wait()
         except TimeoutError:
             yield [{"type": "progress", "revision": context.state.revision}]
+
+
+def _place(change: View) -> int:
+    """Put events behind the rest, in the order in which what they tell has happened."""
+    return int(change["object"]["revision"]) if change["type"] == "event" and change["action"] == "put" else 0
 
 
 _SHOW = {
