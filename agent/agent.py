@@ -192,6 +192,7 @@ class Agent:
 
     def _on_kept(self) -> None:
         self._must_save = True
+        self._set_surroundings()
         self._news.facts_changed()
 
     async def _pin(self, cluster: str) -> None:
@@ -210,6 +211,7 @@ class Agent:
                 address=self._options.publish_address,
                 cgroup_parent=self._cgroup_parent,
                 allocatable=self._allocatable,
+                generation=self._generations.present,
             )
 
     # The state file.

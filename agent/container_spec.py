@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from agent.config_files import config_env
 from agent.driver import ContainerSpec, Limits, Mount, PublishedPort
-from agent.ownership import Identity, Ownership
+from agent.ownership import Identity, Ownership, order_label
 from agent.tracked import Role, Tracked
 from manifests.containers import Resources
 from manifests.workloads import MAIN
@@ -21,6 +21,7 @@ class Surroundings:
     address: str  # on which ports are published, "" for all
     cgroup_parent: str
     allocatable: Resources
+    generation: int = 0  # of the store, which is obeyed now
 
 
 def container_name(cluster: str, node: str, allocation: str, attempt: int, container: str = MAIN) -> str:
@@ -50,7 +51,7 @@ def container_spec(
             **config_env(tracked),
             **_own_env(tracked, around),
         },
-        labels=ownership.labels(identity),
+        labels={**ownership.labels(identity), **order_label(around.generation, tracked.assigned.fence)},
         # The kernel refuses a quota above that of the parent cgroup, which is the node's allocatable.
         limits=Limits(min(limit.cpu_m, around.allocatable.cpu_m), limit.memory_bytes, limit.pids),
         ports=_published(tracked, around) if holds_ports else (),

@@ -24,6 +24,10 @@ class Generations:
         self.present = max(self.present, generation)
         return is_new
 
+    def recall(self, generation: int) -> None:
+        """Take it from containers, where what was written down is lost or late, which generation was obeyed."""
+        self.present = max(self.present, generation)
+
     def keep(self, allocations: Iterable[str]) -> None:
         self.kept.update(allocations)
 

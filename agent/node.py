@@ -24,6 +24,7 @@ from agent.group import (
     with_member,
     withdrawn,
 )
+from agent.ownership import order_of
 from agent.reconcile import Action, Discard, Forget
 from agent.severed import is_severed, released
 from agent.steering import next_look_at_group_s, settle
@@ -212,6 +213,7 @@ class Node:
 
     def see_all(self, listed: Listed, before: Mapping[str, Tracked]) -> None:
         """Take in a full list. `before` is what was tracked when it was asked for: what changed since is not judged."""
+        self._recall_orders(listed)
         found: dict[str, Listed] = {}
         for identity, container in listed:
             found[identity.allocation] = (*found.get(identity.allocation, ()), (identity, container))
@@ -227,6 +229,13 @@ class Node:
         self.has_looked.set()
         self._settle(self._groups)
         self._end_orphans()
+
+    def _recall_orders(self, listed: Listed) -> None:
+        """Obey nothing older than what runs here was ordered by: an agent may die before it has written that down."""
+        newest = max((order_of(container.labels) for _, container in listed), default=(0, 0))
+        if newest > (self._generations.present, self.applied_revision):
+            generation, self.applied_revision = newest
+            self._generations.recall(generation)
 
     def see(self, before: Tracked, container: Container | None) -> None:
         """Take in how the current container is now, unless things have moved on since it was asked for."""

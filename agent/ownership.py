@@ -23,6 +23,7 @@ VERSION = "wherry.version"
 ATTEMPT = "wherry.attempt"
 CONTAINER = "wherry.container"
 SEAL = "wherry.seal"
+ORDER = "wherry.order"  # the store's generation and revision at which it was ordered: not sealed, it proves nothing
 KEY_FILE = "seal.key"
 _KEY_BYTES = 32
 
@@ -37,6 +38,22 @@ class Identity:
     version: int
     attempt: int
     container: str = MAIN
+
+
+def order_label(generation: int, revision: int) -> dict[str, str]:
+    """Return the label that tells by which state of the store a container was ordered."""
+    return {ORDER: f"{generation}.{revision}"}
+
+
+def order_of(labels: Mapping[str, str]) -> tuple[int, int]:
+    """Return the generation and revision by which it was ordered; zeros if that isn't known.
+
+    >>> order_of(order_label(2, 417)), order_of({})
+    ((2, 417), (0, 0))
+    """
+    generation, _, revision = labels.get(ORDER, "").partition(".")
+    known = generation.isdecimal() and revision.isdecimal()
+    return (int(generation), int(revision)) if known else (0, 0)
 
 
 class Ownership:

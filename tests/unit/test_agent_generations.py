@@ -6,7 +6,7 @@ from agent.driver import Container, ContainerId, ContainerState
 from agent.generations import SETTLE_S, Generations
 from agent.group import Group, new_group
 from agent.node import Node
-from agent.ownership import Identity
+from agent.ownership import Identity, order_label
 from agent.reconcile import Action, Discard, Start, Stop
 from manifests.allocations import Phase, advance
 from manifests.containers import Resources
@@ -58,8 +58,8 @@ class Host:
         if new is not None and (old is None or old.status is not new.status):
             self.told.append(new.id)
 
-    def see(self, *allocations: str) -> None:
-        listed = [(Identity("c", "n1", a, 1, 1), container(a)) for a in allocations]
+    def see(self, *allocations: str, ordered_by: tuple[int, int] | None = None) -> None:
+        listed = [(Identity("c", "n1", a, 1, 1), container(a, ordered_by)) for a in allocations]
         self.node.see_all(listed, dict(self.node.tracked))
 
     def assign(
@@ -79,8 +79,8 @@ def running(allocation: str) -> Group:
     return replace(group, status=status, members=(first,))
 
 
-def container(allocation: str) -> Container:
-    labels = {"wherry.allocation": allocation}
+def container(allocation: str, ordered_by: tuple[int, int] | None = None) -> Container:
+    labels = {"wherry.allocation": allocation, **(order_label(*ordered_by) if ordered_by else {})}
     return Container(ContainerId(f"c-{allocation}"), allocation, labels, "x", ContainerState.RUNNING, pid=7)
 
 
@@ -163,3 +163,26 @@ def test_a_server_that_is_too_old_to_tell_its_generation_changes_nothing() -> No
     host = Host()
     host.node.begin_generation(0)
     assert (host.node.generation, host.node.applied_revision) == (1, 500)
+
+
+def test_nothing_older_is_obeyed_than_what_runs_was_ordered_by_although_that_was_not_written_down() -> None:
+    host = Host()
+    host.see("web-0-a", "web-1-a", "new-0-a", ordered_by=(1, 507))
+    assert (host.node.generation, host.node.applied_revision) == (1, 507)
+    host.node.begin_session()
+    host.assign(assigned("web-0-a"), assigned("web-1-a"), revision=503)
+    assert host.harmed == []
+
+
+def test_an_agent_without_its_state_file_knows_the_generation_from_what_runs() -> None:
+    host = Host(generations=Generations())
+    host.node.applied_revision = 0
+    host.see("web-0-a", "web-1-a", ordered_by=(3, 40))
+    assert (host.node.generation, host.node.applied_revision) == (3, 40)
+
+
+def test_a_container_of_an_older_generation_says_nothing_of_the_present_one() -> None:
+    host = Host(generations=Generations(2))
+    host.node.applied_revision = 9
+    host.see("web-0-a", "web-1-a", ordered_by=(1, 507))
+    assert (host.node.generation, host.node.applied_revision) == (2, 9)
