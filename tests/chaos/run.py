@@ -146,7 +146,7 @@ async def _judge(lab: Lab, truth: Truth, user: User, verdict: Verdict) -> None:
 async def _agreed_for_good(cluster: Cluster, last_s: float) -> float:
     """Return when all parts agreed and nothing moved any more. Raises AssertionError if that isn't in time.
 
-    They may agree for a moment too soon: what is under stopAfter ends by the clock of its node, not by what servers see.
+    They may agree for a moment too soon: what is under stopAfter ends by its node's clock, not by what servers see.
     """
     while True:
         left_s = max(1.0, last_s + CONVERGED_S - time.time())
