@@ -1,7 +1,5 @@
 """A whole cluster in the lab: three servers on three etcd members, three nodes, all of them the real command line."""
 
-import importlib.util
-
 import pytest
 
 from tests.lab.cluster import NodeSize, wherry_cluster
@@ -13,7 +11,6 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.etcd,
     pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-    pytest.mark.skipif(importlib.util.find_spec("wherry.__main__") is None, reason="there is no `wherry` command yet"),
 ]
 
 

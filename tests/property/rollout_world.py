@@ -36,7 +36,7 @@ class WorldClock:
         return self.now
 
     async def sleep(self, delay_s: float) -> None:
-        raise NotImplementedError
+        raise AssertionError("a rollout is stepped, it never sleeps")
 
 
 @dataclass
