@@ -1,9 +1,19 @@
-"""For all tests. How fast examples are made says something of the machine and nothing of the code."""
+"""For all tests. How fast examples are made says something of the machine and nothing of the code.
+
+The same examples are tried each time, so that a change is judged by what it changed; `script/test --explore` tries new
+ones, of which a failing one is worth a line of its own (@example).
+"""
+
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("wherry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+IS_EXPLORING = bool(os.environ.get("WHERRY_TEST_EXPLORE"))
+
+settings.register_profile(
+    "wherry", deadline=None, derandomize=not IS_EXPLORING, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("wherry")
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from control_plane.controllers.decision import Decision, Seen, Stop, soonest
+from control_plane.controllers.decision import Decision, Seen, Stop, Succession, soonest
 from manifests.allocations import Allocation, Desired, Phase
 from manifests.policies import Keep
 from manifests.quantities import render_duration
@@ -49,6 +49,7 @@ def reconcile_around(
     for spare in _oldest_first([s for s in seen if _is_spare(s)]):
         choice.judge(spare)
     choice.hold_back(seen)
+    choice.name_predecessors()
     waiting = [s for s in seen if s.id in awaited]
     waits = [*choice.waits, *(policy.replaced_in_s(s) for s in waiting), choice.decision.again_after_s or math.inf]
     messages = (*choice.decision.messages, *choice.messages, *(_awaited(s, policy) for s in waiting[:3]))
@@ -226,6 +227,7 @@ class _Choice:
         self.turns.append(spare.allocation.model_copy(update={"desired": Desired.RUN, "note": note}))
         self._withdraw([spare.allocation.index])
         if holder is not None:
+            self.turns = [turn for turn in self.turns if turn.id != holder.id]
             reason = f"{spare.id}, which it replaced, is back on node {node} (onDisconnect.keep: {keep})"
             self.stops.append(Stop(holder.allocation, reason))
 
@@ -248,6 +250,13 @@ class _Choice:
             )
         kept = tuple(a for a in self.decision.removals if a.id not in unsure)
         self.decision = replace(self.decision, removals=kept)
+
+    def name_predecessors(self) -> None:
+        """Have what is asked for in a spare's slot known as what replaces it: by that the older one is told later."""
+        asked = {index for ask in self.decision.asks for index in ask.indexes}
+        spares = _oldest_first([s for s in self.seen.values() if _is_spare(s) and s.allocation.index in asked])
+        youngest = {s.allocation.index: Succession(s.id, s.allocation.reschedules) for s in spares}
+        self.decision = replace(self.decision, successions=youngest | dict(self.decision.successions))
 
     def _withdraw(self, indexes: Sequence[int]) -> None:
         """Ask for these slots no more."""

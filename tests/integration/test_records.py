@@ -310,8 +310,10 @@ async def test_a_full_etcd_refuses_changes_with_the_way_out_and_answers_reads(tm
 
 
 async def fill(store: Store) -> None:
-    for _ in range(100):
-        await store.commit(Txn((), (Put("/other/large", bytes(200_000)),)))
+    """Write until the store refuses: etcd looks at its size only now and then."""
+    async with asyncio.timeout(SOON_S):
+        while True:
+            await store.commit(Txn((), (Put("/other/large", bytes(200_000)),)))
 
 
 async def test_many_idle_agents_make_no_revision(store: Store, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class World:
         self.rollout = decision.rollout
         self._apply(decision, plan)
         self.check()
-        return bool(decision.stops or decision.removals or plan.placements)
+        return bool(decision.stops or decision.removals or decision.turns or plan.placements)
 
     def _snapshot(self, decision: Decision) -> Snapshot:
         stopped = {s.allocation.id for s in decision.stops}

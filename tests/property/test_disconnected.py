@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from control_plane.controllers.decision import Decision, Seen
@@ -211,7 +211,12 @@ def heal(world: Cut) -> None:
             break
 
 
+ORIGINAL = record(replicas=1, onDisconnect={"keep": "original", "replaceAfter": "0s"}, stop={"grace": "5s"})
+
+
 @given(records(st.one_of(policies(), AT_MOST_ONCE)), EVENTS, st.integers(2, 4))
+@example(ORIGINAL, [("act", 0)] * 10 + [("lose", 0), ("lose", 1), ("lose", 2), ("back", 1), ("lose", 1)], 3)
+@example(ORIGINAL, [("act", 0), ("cordon", 0), ("change", 0), ("lose", 1)], 2)
 @settings(max_examples=500, deadline=None)
 def test_whatever_is_lost_and_back_one_survives_in_each_slot(
     of: WorkloadRecord, events: list[tuple[str, int]], size: int
