@@ -35,6 +35,9 @@ def admit(tracked: Collection[Tracked], allocatable: Resources, moment: Moment) 
     return tuple(changed)
 
 
+_AMOUNTS = (("cpu_m", render_cpu), ("memory_bytes", render_bytes), ("pids", str), ("disk_bytes", render_bytes))
+
+
 def _has_let_go(tracked: Tracked) -> bool:
     return tracked.status.is_terminal and not tracked.has_running_container
 
@@ -42,7 +45,7 @@ def _has_let_go(tracked: Tracked) -> bool:
 def _lack(newcomer: Tracked, others: Iterable[Tracked], allocatable: Resources) -> str:
     """Return what the node lacks for the newcomer beside the others, "" if nothing."""
     others = tuple(others)
-    for name, render in (("cpu_m", render_cpu), ("memory_bytes", render_bytes), ("pids", str)):
+    for name, render in _AMOUNTS:
         needed: int = getattr(newcomer.reserved, name)
         free: int = getattr(allocatable, name) - sum(getattr(other.reserved, name) for other in others)
         if needed > free:

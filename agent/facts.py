@@ -1,37 +1,43 @@
 """What the agent tells of its node: what the machine has, what of that is allocatable, and what runs containers.
 
 Reserved for the system unless flags say what is allocatable: 5 % of the cpu (at least 100m), 5 % of the memory (at
-least 256Mi) and 10 % of the process ids, each never more than half.
+least 256Mi), and 10 % of the process ids and of the disk, each never more than half.
 """
 
 from agent.driver import DriverInfo
 from agent.machine import Machine
 from agent.options import AgentOptions
 from foundation.version import VERSION
-from manifests.containers import Resources
+from manifests.containers import NodeResources
 from manifests.nodes import NodeFacts
 
 _LEAST_CPU_M, _LEAST_MEMORY_BYTES = 100, 256 * 2**20
 _ATTRIBUTES = ("cgroup.version", "runtimes", "storage", "live-restore")  # of the driver's, those worth a constraint
 
 
-def capacity_of(options: AgentOptions, machine: Resources) -> Resources:
+def capacity_of(options: AgentOptions, machine: NodeResources) -> NodeResources:
     return machine.model_copy(update=_given(options))
 
 
-def allocatable_of(options: AgentOptions, machine: Resources) -> Resources:
+def allocatable_of(options: AgentOptions, machine: NodeResources) -> NodeResources:
     """Return what may be reserved: exactly what the flags say, else the machine's less what the system keeps."""
     reserved = {
         "cpu_m": max(machine.cpu_m // 20, _LEAST_CPU_M),
         "memory_bytes": max(machine.memory_bytes // 20, _LEAST_MEMORY_BYTES),
         "pids": machine.pids // 10,
+        "disk_bytes": machine.disk_bytes // 10,
     }
     left = {name: getattr(machine, name) - min(keep, getattr(machine, name) // 2) for name, keep in reserved.items()}
-    return Resources.of(**(left | _given(options)))
+    return NodeResources.of(**(left | _given(options)))
 
 
 def _given(options: AgentOptions) -> dict[str, int]:
-    flags = {"cpu_m": options.cpu_m, "memory_bytes": options.memory_bytes, "pids": options.pids}
+    flags = {
+        "cpu_m": options.cpu_m,
+        "memory_bytes": options.memory_bytes,
+        "pids": options.pids,
+        "disk_bytes": options.disk_bytes,
+    }
     return {name: value for name, value in flags.items() if value is not None}
 
 

@@ -8,14 +8,16 @@ import platform
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import disk_usage
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from agent.cgroups import cap_parent, remove_parent
 from agent.options import AgentOptions
-from manifests.containers import Resources
+from manifests.containers import NodeResources, Resources
 
 PROC = Path("/proc")
+DATA = Path("/var/lib")  # where container managers keep images and containers
 
 
 class Machine(Protocol):
@@ -23,7 +25,7 @@ class Machine(Protocol):
 
     def boot_id(self) -> str: ...
 
-    def resources(self) -> Resources:
+    def resources(self) -> NodeResources:
         """Return all that the machine has."""
         ...
 
@@ -52,7 +54,7 @@ class LocalMachine:
     def boot_id(self) -> str:
         return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
-    def resources(self) -> Resources:
+    def resources(self) -> NodeResources:
         return machine_resources()
 
     def cores(self) -> int:
@@ -76,13 +78,18 @@ class LocalMachine:
         remove_parent(parent)
 
 
-def machine_resources() -> Resources:
+def machine_resources() -> NodeResources:
     """Return all that the machine has."""
     memory_kb = next(
         int(line.split()[1]) for line in (PROC / "meminfo").read_text().splitlines() if line.startswith("MemTotal:")
     )
     pids = min(int((PROC / "sys/kernel" / name).read_text()) for name in ("pid_max", "threads-max"))
-    return Resources.of(cpu_m=(os.cpu_count() or 1) * 1000, memory_bytes=memory_kb * 1024, pids=min(pids, 4_194_304))
+    return NodeResources.of(
+        cpu_m=(os.cpu_count() or 1) * 1000,
+        memory_bytes=memory_kb * 1024,
+        pids=min(pids, 4_194_304),
+        disk_bytes=disk_usage(DATA if DATA.exists() else "/").total,
+    )
 
 
 def own_address(options: AgentOptions) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """`cpu_m`, `memory_bytes` and `pids`, where given, are allocatable exactly; else the machine's, less a reserve."""
+    """The amounts, where given, are allocatable exactly; else what the machine has of them, less a reserve."""
 
     servers: tuple[str, ...]  # base URLs; any of them will do
     name: str
@@ -18,6 +18,7 @@ class AgentOptions:
     cpu_m: int | None = None
     memory_bytes: int | None = None
     pids: int | None = None
+    disk_bytes: int | None = None
     publish_address: str = ""  # where published ports answer; "" for all of the node's addresses
     cgroup_parent: str | None = None  # None: one of its own, "": that of the container manager
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bench.figures import Figure, at_least
 from manifests.workloads import Kind, WorkloadRef
-from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Vector
+from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Spread, Vector
 from scheduler.place import place
 
 NODES = REPLICAS = 1_000
@@ -77,7 +77,7 @@ def _ask(
         indexes=tuple(range(replicas)),
         reserved=Vector(250, 128 * _MEBIBYTE, 64),
         ports=ports,
-        spread=spread,
+        spread=tuple(Spread(over) for over in spread),
         only_node=only_node,
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.transport import Channel, WebSocketTransport
 from manifests.allocations import AllocationStatus, Desired, Health, Phase
-from manifests.containers import Resources
+from manifests.containers import UNCOUNTED_BYTES, NodeResources
 from manifests.errors import WherryError
 from manifests.nodes import NodeFacts
 from manifests.session import (
@@ -36,7 +36,7 @@ AT_ONCE = 50  # connections that one process opens at a time
 TELL_EVERY_S = 0.1
 FLUSH_S = 0.05  # as the real agent: statuses that change within this travel together
 RETRY_S = 1.0
-ROOM = Resources.of(cpu_m=4000, memory_bytes=8 * 2**30, pids=4096)
+ROOM = NodeResources.of(cpu_m=4000, memory_bytes=8 * 2**30, pids=4096, disk_bytes=UNCOUNTED_BYTES)
 
 
 @dataclass(slots=True)

@@ -34,6 +34,8 @@ def amounts(vector: Vector) -> View:
         "cpu": render_cpu(vector.cpu_m),
         "memory": render_bytes(vector.memory_bytes),
         "pids": vector.pids,
+        "disk": render_bytes(vector.disk_bytes),
+        "devices": dict(vector.devices),
     }
 
 

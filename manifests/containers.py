@@ -1,8 +1,9 @@
 """How containers run, alone or in a group: image, command, resources, ports, health checks, restarts and stop."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -11,6 +12,8 @@ from manifests.base import Bytes, Cpu, Duration, FieldError, Flag, Model, Name, 
 DEFAULT_CPU_M = 100
 DEFAULT_MEMORY_BYTES = 64 * 2**20
 DEFAULT_PIDS = 128
+DEFAULT_DISK_BYTES = 64 * 2**20
+UNCOUNTED_BYTES = 2**50
 LEAST_MEMORY_BYTES = 6 * 2**20  # the least that container managers accept
 
 
@@ -31,6 +34,14 @@ EnvName = Annotated[
 EnvValue = Annotated[str, BeforeValidator(_env_text), AfterValidator(checked_text)]
 PORT_OF_A_CHECK = "the name or the number of a container port"
 Pids = Annotated[int, Field(strict=True, ge=1, le=4_194_304)]
+DeviceKind = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,62}[A-Za-z0-9])?\z",
+        description="a kind of devices, such as nvidia.com/gpu",
+    ),
+]
+DeviceCount = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 
 class Resources(Model):
@@ -39,26 +50,41 @@ class Resources(Model):
     cpu_m: Cpu = Field(DEFAULT_CPU_M, alias="cpu")
     memory_bytes: Bytes = Field(DEFAULT_MEMORY_BYTES, alias="memory")
     pids: Pids = DEFAULT_PIDS
+    disk_bytes: Bytes = Field(DEFAULT_DISK_BYTES, alias="disk")
+    devices: dict[DeviceKind, DeviceCount] = Field(default_factory=dict)  # how many of each kind
 
     def __add__(self, other: "Resources") -> "Resources":
-        return Resources.of(
-            cpu_m=self.cpu_m + other.cpu_m,
-            memory_bytes=self.memory_bytes + other.memory_bytes,
-            pids=self.pids + other.pids,
-        )
+        return self._combined(other, operator.add)
 
     def most(self, other: "Resources") -> "Resources":
         """Return the larger of both in each amount."""
-        return Resources.of(
-            cpu_m=max(self.cpu_m, other.cpu_m),
-            memory_bytes=max(self.memory_bytes, other.memory_bytes),
-            pids=max(self.pids, other.pids),
-        )
+        return self._combined(other, max)
 
     @classmethod
-    def of(cls, *, cpu_m: int, memory_bytes: int, pids: int) -> "Resources":
+    def of(
+        cls, *, cpu_m: int, memory_bytes: int, pids: int, disk_bytes: int = 0, devices: Mapping[str, int] | None = None
+    ) -> Self:
         """Return amounts given in their units. (Validation would read a bare number as cores, as people write them.)"""
-        return Resources.model_construct(cpu_m=cpu_m, memory_bytes=memory_bytes, pids=pids)
+        made = cls.model_construct(
+            cpu_m=cpu_m, memory_bytes=memory_bytes, pids=pids, disk_bytes=disk_bytes, devices=dict(devices or {})
+        )
+        return cast("Self", made)
+
+    def _combined(self, other: "Resources", combine: Callable[[int, int], int]) -> "Resources":
+        kinds = sorted(self.devices.keys() | other.devices.keys())
+        return Resources.of(
+            cpu_m=combine(self.cpu_m, other.cpu_m),
+            memory_bytes=combine(self.memory_bytes, other.memory_bytes),
+            pids=combine(self.pids, other.pids),
+            disk_bytes=combine(self.disk_bytes, other.disk_bytes),
+            devices={kind: combine(self.devices.get(kind, 0), other.devices.get(kind, 0)) for kind in kinds},
+        )
+
+
+class NodeResources(Resources):
+    """What a node has. One whose agent says nothing of its disk has as much as anybody asks for."""
+
+    disk_bytes: Bytes = Field(UNCOUNTED_BYTES, alias="disk")
 
 
 class LimitsSpec(Model):

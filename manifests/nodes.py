@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from manifests.allocations import Allocation
 from manifests.base import LabelKey, Labels, Model, Text, Timestamp
-from manifests.containers import Resources
+from manifests.containers import NodeResources
 from manifests.taints import parse_taint
 
 
@@ -46,8 +46,9 @@ class NodeFacts(Model):
     address: str = ""  # where its published ports answer
     labels: Labels = Field(default_factory=dict)
     attributes: dict[str, str] = Field(default_factory=dict)  # arch, os, kernel, hostname, driver, driver.version, ...
-    capacity: Resources
-    allocatable: Resources
+    capacity: NodeResources
+    allocatable: NodeResources
+    devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # the instances of each kind
 
 
 class NodeStatus(Model):

@@ -1,24 +1,12 @@
-"""How a workload as a whole is treated: where it may run, how it is renewed, what follows failures and lost nodes."""
+"""How a workload as a whole is treated: how it is renewed, what follows failures and lost nodes."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from manifests.base import Count, Duration, FieldError, Flag, Model, Name
-from manifests.constraints import parse_attribute, parse_constraint
 from manifests.quantities import parse_duration, render_duration
-from manifests.taints import parse_toleration
-
-
-def _checked_constraint(text: str) -> str:
-    parse_constraint(text)
-    return text
-
-
-def _checked_toleration(text: str) -> str:
-    parse_toleration(text)
-    return text
 
 
 def _duration_or_never(value: object) -> object:
@@ -35,15 +23,6 @@ DurationOrNever = Annotated[
     PlainSerializer(_render_or_never, return_type=str),
     Field(description="a duration such as 30s, or never"),
 ]
-
-
-class PlacementSpec(Model):
-    """Where it may run: constraints must hold; `spread` evens out over the values of a label or attribute."""
-
-    constraints: tuple[Annotated[str, AfterValidator(_checked_constraint)], ...] = Field((), max_length=32)
-    tolerations: tuple[Annotated[str, AfterValidator(_checked_toleration)], ...] = Field((), max_length=16)
-    spread: tuple[Annotated[str, AfterValidator(parse_attribute)], ...] = Field((), max_length=8)
-    max_per_node: Annotated[int, Field(strict=True, ge=1)] | None = None
 
 
 class RescheduleSpec(Model):

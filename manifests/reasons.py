@@ -18,10 +18,15 @@ class Code(StrEnum):
     CPU = "cpu"
     MEMORY = "memory"
     PIDS = "pids"
+    DISK = "disk"
+    DEVICES = "devices"  # `needed` is the count and the kind
     HOST_PORT = "hostPort"
     CONSTRAINT = "constraint"
     TAINT = "taint"  # `needed` is the toleration, `found` the taint
     MAX_PER_NODE = "maxPerNode"
+    SKEW = "maxSkew"  # `found` tells how full its value and the emptiest one are
+    APART = "apart"  # `needed` is the other workload, `found` where it is
+    TOGETHER = "together"
     CORDONED = "cordoned"
     DRAINING = "draining"
     TROUBLED = "troubled"  # its container manager doesn't answer
@@ -135,10 +140,15 @@ _REASON = {
     Code.CPU: "needs {needed} cpu, has {found} free",
     Code.MEMORY: "needs {needed} memory, has {found} free",
     Code.PIDS: "needs {needed} pids, has {found} free",
+    Code.DISK: "needs {needed} disk, has {found} free",
+    Code.DEVICES: "needs {needed}, has {found} free",
     Code.HOST_PORT: "host port {needed} is taken by {found}",
     Code.CONSTRAINT: "{needed} doesn't hold, it is {found}",
     Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already, maxPerNode is {needed}",
+    Code.SKEW: "would make the spread uneven by more than {needed}: {found}",
+    Code.APART: "{needed}, from which it is kept apart, is on {found}",
+    Code.TOGETHER: "{needed}, with which it must be together, isn't on {found}",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
     Code.TROUBLED: "can't start containers now",
@@ -149,10 +159,15 @@ _OF_ONE = {
     Code.CPU: "lacks cpu ({needed} needed, {found} free)",
     Code.MEMORY: "lacks memory ({needed} needed, {found} free)",
     Code.PIDS: "lacks pids ({needed} needed, {found} free)",
+    Code.DISK: "lacks disk ({needed} needed, {found} free)",
+    Code.DEVICES: "lacks devices ({needed} needed, {found} free)",
     Code.HOST_PORT: "has host port {needed} taken by {found}",
     Code.CONSTRAINT: "fails {needed} (it is {found})",
     Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already (maxPerNode is {needed})",
+    Code.SKEW: "would make the spread uneven by more than {needed} ({found})",
+    Code.APART: "is where {needed} is, from which it is kept apart",
+    Code.TOGETHER: "isn't where {needed} is, with which it must be together",
     Code.CORDONED: "is cordoned",
     Code.DRAINING: "is being drained",
     Code.TROUBLED: "can't start containers now",
@@ -163,10 +178,15 @@ _OF_MANY = {
     Code.CPU: "lack cpu ({needed} needed, at most {found} free)",
     Code.MEMORY: "lack memory ({needed} needed, at most {found} free)",
     Code.PIDS: "lack pids ({needed} needed, at most {found} free)",
+    Code.DISK: "lack disk ({needed} needed, at most {found} free)",
+    Code.DEVICES: "lack devices ({needed} needed, at most {found} free)",
     Code.HOST_PORT: "have host port {needed} taken",
     Code.CONSTRAINT: "fail {needed}",
     Code.TAINT: "have the taint {needed}, which isn't tolerated",
     Code.MAX_PER_NODE: "have reached maxPerNode ({needed})",
+    Code.SKEW: "would make the spread uneven by more than {needed}",
+    Code.APART: "are where {needed} is, from which it is kept apart",
+    Code.TOGETHER: "aren't where {needed} is, with which it must be together",
     Code.CORDONED: "are cordoned",
     Code.DRAINING: "are being drained",
     Code.TROUBLED: "can't start containers now",
@@ -219,9 +239,9 @@ def _amount(code: Code, rendered: str) -> int:
         match code:
             case Code.CPU:
                 return parse_cpu(rendered)
-            case Code.MEMORY:
+            case Code.MEMORY | Code.DISK:
                 return parse_bytes(rendered)
-            case Code.PIDS | Code.MAX_PER_NODE:
+            case Code.PIDS | Code.MAX_PER_NODE | Code.DEVICES:
                 return int(rendered)
             case _:
                 return 0

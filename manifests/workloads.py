@@ -21,16 +21,17 @@ from manifests.containers import (
     RestartPolicy,
     is_given,
 )
+from manifests.placement import PlacementSpec
 from manifests.policies import (
     DaemonUpdateSpec,
     DependencySpec,
     OnDisconnectSpec,
-    PlacementSpec,
     RescheduleSpec,
     UpdateSpec,
 )
 
 API_VERSION = "wherry/v1"
+DEFAULT_PRIORITY = 50
 MOST_CRON_NAME = 49  # 63, less what a job's name adds, such as -20261124-2215
 MAIN = "main"  # the name of a container that is alone
 
@@ -49,6 +50,8 @@ class WorkloadSpec(ContainerSpec):
     containers: tuple[MemberSpec, ...] = Field((), max_length=16)
     init_containers: tuple[InitContainerSpec, ...] = Field((), max_length=16)
     placement: PlacementSpec = PlacementSpec()
+    priority: Annotated[int, Field(strict=True, ge=0, le=100)] = DEFAULT_PRIORITY
+    preempts: Flag = True  # may have allocations of lower priority stopped where nothing else makes room
     reschedule: RescheduleSpec = RescheduleSpec()
     on_disconnect: OnDisconnectSpec = OnDisconnectSpec()
     start_after: tuple[DependencySpec, ...] = Field((), max_length=16)
@@ -226,6 +229,7 @@ MODELS: dict[str, type[Document]] = {
 
 _NOT_OF_THE_TEMPLATE = {
     *("replicas", "update", "completions", "parallelism", "retries", "reschedule", "placement", "start_after"),
+    *("priority", "preempts"),
     *("schedule", "time_zone", "overlap", "start_window_s", "suspend", "keep_succeeded", "keep_failed"),
 }
 

@@ -1,95 +1,124 @@
-"""What is left on each node, and who is where, while a plan grows: the snapshot, and what was placed since.
+"""The cluster in arrays: one column per node, with what is left of each resource, and who is where.
 
-Only `place` and its parts change a ledger; it lives as long as one call.
+The shell keeps one between passes, brings it up to date with `put` and `drop`, and gives a `fork` of it to each plan.
+Row numbers mean nothing: a plan is the same whatever order the nodes came in.
 """
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import TypeAlias
+import numpy as np
 
-from manifests.allocations import HostPort, allocation_id
-from manifests.workloads import WorkloadRef
-from scheduler.model import AUTO_PORTS, Ask, NodeView, Placement, Snapshot, Vector
-
-WorkloadKey: TypeAlias = tuple[str, str, str, str]
-
-
-@dataclass(slots=True)
-class NodeLedger:
-    """One node's free amounts, and the host ports held on it, each with its holder's id."""
-
-    view: NodeView
-    free: Vector
-    tie: int  # breaks ties between equal scores: by the seed, not by the name, so that no node is always first
-    held: dict[tuple[int, str], str] = field(default_factory=dict)
-    auto_held: Counter[str] = field(default_factory=Counter)  # by protocol: how many of AUTO_PORTS are held
-
-    @property
-    def name(self) -> str:
-        return self.view.name
-
-    def hold(self, ports: tuple[HostPort, ...], holder: str) -> None:
-        for port in ports:
-            if (port.host, port.protocol) not in self.held:
-                self.auto_held[port.protocol] += port.host in AUTO_PORTS
-            self.held[port.host, port.protocol] = holder
-
-
-@dataclass(slots=True)
-class Siblings:
-    """The wanted allocations of one workload, counted by node: all, and those of the version that is asked for.
-
-    Both grow with the ledger.
-    """
-
-    running: Counter[str]
-    same_version: Counter[str]
+from manifests.allocations import allocation_id
+from scheduler.holdings import Holdings
+from scheduler.model import NOTHING, NodeView, PlacedAllocation, Placement, Snapshot
+from scheduler.nodes import BASE, LEAST_ROWS, Amounts, NodeTable
 
 
 class Ledger:
-    """The cluster as the plan leaves it so far."""
+    """The cluster as it is, or as a plan leaves it so far."""
 
-    def __init__(self, snapshot: Snapshot, *, seed: int) -> None:
-        ordered = sorted(snapshot.nodes, key=lambda n: n.name)
-        self.seed = seed
-        self.revision = snapshot.revision
-        self.nodes = {n.name: NodeLedger(n, n.allocatable, hash_of(seed, n.name)) for n in ordered}
-        self._running: defaultdict[WorkloadKey, Counter[str]] = defaultdict(Counter)
-        self._of_version: defaultdict[tuple[WorkloadKey, int], Counter[str]] = defaultdict(Counter)
-        for a in snapshot.allocations:
-            self._book(a.node, a.reserved, a.ports, a.id)
-            if a.is_wanted:
-                self._count(a.workload, a.version, a.node)
+    def __init__(self) -> None:
+        self.revision = 0
+        self.nodes = NodeTable()
+        self.free: Amounts = np.zeros((BASE, LEAST_ROWS))
+        self.holdings = Holdings()
+        self._shares_nodes = False
+        self._homeless: dict[str, dict[str, PlacedAllocation]] = {}  # by the node that isn't there
 
-    def siblings(self, ask: Ask) -> Siblings:
-        key = _key(ask.workload)
-        return Siblings(self._running[key], self._of_version[key, ask.version])
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Ledger":
+        ledger = cls()
+        ledger.revision = snapshot.revision
+        for view in snapshot.nodes:
+            ledger.put_node(view)
+        for allocation in snapshot.allocations:
+            ledger.put(allocation)
+        return ledger
 
-    def take(self, placement: Placement) -> None:
-        """Count the placement as made."""
-        holder = allocation_id(placement.workload, placement.index, self.revision) if placement.ports else ""
-        self._book(placement.node, placement.reserved, placement.ports, holder)
-        self._count(placement.workload, placement.version, placement.node)
+    def fork(self) -> "Ledger":
+        """Return one that can be changed without changing this one, as long as this one isn't changed meanwhile."""
+        twin = Ledger()
+        twin.revision, twin.nodes, twin.free = self.revision, self.nodes, self.free.copy()
+        twin.holdings = self.holdings.fork()
+        twin._shares_nodes = True
+        twin._homeless = {node: held.copy() for node, held in self._homeless.items()}
+        return twin
 
-    def _count(self, ref: WorkloadRef, version: int, node: str) -> None:
-        key = _key(ref)
-        self._running[key][node] += 1
-        self._of_version[key, version][node] += 1
+    def put_node(self, view: NodeView) -> None:
+        """Take in a node, new or changed."""
+        self._own_nodes()
+        is_new = view.name not in self.nodes.rows
+        row = self.nodes.put(view)
+        self._fit_free()
+        if is_new:
+            self.free[:, row] = self.nodes.allocatable[:, row]
+            for allocation in self._homeless.pop(view.name, {}).values():
+                self._book(row, allocation)
+        else:
+            held = self._held_by(row)
+            self.free[:, row] = self.nodes.allocatable[:, row] - held
 
-    def _book(self, name: str, reserved: Vector, ports: tuple[HostPort, ...], holder: str) -> None:
-        node = self.nodes.get(name)
-        if node is not None:  # what a deleted node still holds is nobody's any more
-            node.free = node.free - reserved
-            node.hold(ports, holder)
+    def drop_node(self, name: str) -> None:
+        """Forget a node; what is on it is nobody's then, until there is one of that name again."""
+        self._own_nodes()
+        row = self.nodes.rows.get(name)
+        if row is not None:
+            for allocation in list(self.holdings.on(row)):
+                self._unbook(row, allocation)
+                self._homeless.setdefault(name, {})[allocation.id] = allocation
+            self.nodes.drop(name)
+            self.free[:, row] = 0.0
 
+    def put(self, allocation: PlacedAllocation) -> None:
+        """Take in an allocation, new or changed."""
+        self.drop(allocation.node, allocation.id)
+        row = self.nodes.rows.get(allocation.node)
+        if row is None:
+            self._homeless.setdefault(allocation.node, {})[allocation.id] = allocation
+        else:
+            self._book(row, allocation)
 
-def hash_of(*values: object) -> int:
-    """Return 64 bits that are the same on every machine and in every process, unlike `hash`."""
-    text = "/".join(str(v) for v in values)
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    def drop(self, node: str, allocation_id: str) -> None:
+        """Forget an allocation, if it is known."""
+        row = self.nodes.rows.get(node)
+        if row is None:
+            self._homeless.get(node, {}).pop(allocation_id, None)
+        elif (known := self.holdings.find(row, allocation_id)) is not None:
+            self._unbook(row, known)
 
+    def hold(self, placement: Placement, row: int) -> None:
+        """Note the ports and the devices of what a plan placed; its amounts are counted in bulk."""
+        holder = allocation_id(placement.workload, placement.index, self.revision)
+        self.holdings.hold(row, placement.ports, placement.devices, holder)
 
-def _key(ref: WorkloadRef) -> WorkloadKey:
-    """Return a key that hashes fast: the model's own hash costs more than all else that is done per allocation."""
-    return ref.uid, ref.namespace, ref.kind, ref.name
+    def has_enough(self, row: int) -> bool:
+        """Say whether what is on the node fits it."""
+        return bool((self.free[:, row] >= 0).all())
+
+    def _book(self, row: int, allocation: PlacedAllocation) -> None:
+        for kind, _ in allocation.reserved.devices:
+            if kind not in self.nodes.device_kinds:
+                self._own_nodes()
+                self.nodes.kind_row(kind)
+                self._fit_free()
+        self.free[:, row] -= self.nodes.amounts(allocation.reserved)
+        self.holdings.add(row, allocation)
+
+    def _unbook(self, row: int, allocation: PlacedAllocation) -> None:
+        self.free[:, row] += self.nodes.amounts(allocation.reserved)
+        self.holdings.remove(row, allocation)
+
+    def _held_by(self, row: int) -> list[float]:
+        total = NOTHING
+        for allocation in self.holdings.on(row):
+            total = total + allocation.reserved
+        return self.nodes.amounts(total)
+
+    def _own_nodes(self) -> None:
+        if self._shares_nodes:
+            self.nodes = self.nodes.copy()
+            self._shares_nodes = False
+
+    def _fit_free(self) -> None:
+        """Give `free` the shape that the nodes' arrays have."""
+        kinds, size = self.nodes.allocatable.shape
+        if self.free.shape != (kinds, size):
+            self.free = np.pad(self.free, ((0, kinds - self.free.shape[0]), (0, size - self.free.shape[1])))

@@ -3,38 +3,84 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from manifests.allocations import HostPort
 from manifests.constraints import Constraint
 from manifests.containers import Resources
 from manifests.reasons import Blocked, Choice
 from manifests.taints import Taint, Toleration
-from manifests.workloads import WorkloadRef
+from manifests.workloads import DEFAULT_PRIORITY, WorkloadRef
+
+DeviceShare: TypeAlias = tuple[str, tuple[str, ...]]  # a kind of devices, and which instances of it
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """Amounts of the three counted resources."""
+    """Amounts of what is counted: four resources that every node has, and devices by kind, sorted."""
 
     cpu_m: int
     memory_bytes: int
     pids: int
+    disk_bytes: int = 0
+    devices: tuple[tuple[str, int], ...] = ()
 
     def __add__(self, other: "Vector") -> "Vector":
-        return Vector(self.cpu_m + other.cpu_m, self.memory_bytes + other.memory_bytes, self.pids + other.pids)
+        return self._with(other, 1)
 
     def __sub__(self, other: "Vector") -> "Vector":
-        return Vector(self.cpu_m - other.cpu_m, self.memory_bytes - other.memory_bytes, self.pids - other.pids)
+        return self._with(other, -1)
 
     def fits(self, free: "Vector") -> bool:
-        return self.cpu_m <= free.cpu_m and self.memory_bytes <= free.memory_bytes and self.pids <= free.pids
+        return (
+            self.cpu_m <= free.cpu_m
+            and self.memory_bytes <= free.memory_bytes
+            and self.pids <= free.pids
+            and self.disk_bytes <= free.disk_bytes
+            and (not (self.devices or free.devices) or self._devices_fit(free))
+        )
+
+    def _devices_fit(self, free: "Vector") -> bool:
+        there, wanted = dict(free.devices), dict(self.devices)
+        return all(wanted.get(kind, 0) <= there.get(kind, 0) for kind in there.keys() | wanted.keys())
+
+    def _with(self, other: "Vector", sign: int) -> "Vector":
+        devices = self.devices
+        if other.devices:
+            counts = dict(devices)
+            for kind, count in other.devices:
+                counts[kind] = counts.get(kind, 0) + sign * count
+            devices = tuple(sorted((kind, count) for kind, count in counts.items() if count))
+        return Vector(
+            self.cpu_m + sign * other.cpu_m,
+            self.memory_bytes + sign * other.memory_bytes,
+            self.pids + sign * other.pids,
+            self.disk_bytes + sign * other.disk_bytes,
+            devices,
+        )
 
 
 NOTHING = Vector(0, 0, 0)
 
 
 def vector_of(resources: Resources) -> Vector:
-    return Vector(resources.cpu_m, resources.memory_bytes, resources.pids)
+    return Vector(
+        resources.cpu_m,
+        resources.memory_bytes,
+        resources.pids,
+        resources.disk_bytes,
+        tuple(sorted(resources.devices.items())),
+    )
+
+
+def resources_of(vector: Vector) -> Resources:
+    return Resources.of(
+        cpu_m=vector.cpu_m,
+        memory_bytes=vector.memory_bytes,
+        pids=vector.pids,
+        disk_bytes=vector.disk_bytes,
+        devices=dict(vector.devices),
+    )
 
 
 class Eligibility(StrEnum):
@@ -59,7 +105,10 @@ class PlacedAllocation:
     node: str
     reserved: Vector
     ports: tuple[HostPort, ...]
-    is_wanted: bool  # desired to run; counts for spread and maxPerNode
+    is_wanted: bool  # desired to run; counts for spread, maxPerNode and what is apart or together
+    devices: tuple[DeviceShare, ...] = ()
+    priority: int = DEFAULT_PRIORITY
+    created_s: float = 0.0  # since when it has been at work
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +119,7 @@ class NodeView:
     attributes: Mapping[str, str]
     allocatable: Vector
     taints: tuple[Taint, ...] = ()
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # instances by kind; allocatable counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +143,43 @@ AUTO_PORTS = range(20_000, 32_000)  # below Linux's ephemeral range, so that out
 
 
 @dataclass(frozen=True, slots=True)
+class Affinity:
+    """A preference for nodes where a constraint holds (or against them): from -100 to 100."""
+
+    constraint: Constraint
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another workload, and what counts as the same place as it: nodes with one value of the attribute `over`.
+
+    `weight` is None where the rule must hold, else how much it counts, from -100 to 100.
+    """
+
+    workload: WorkloadRef
+    is_wanted: bool = True  # to be in one place with it; False: apart from it
+    over: str = "node.name"
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Evens out over the values of an attribute, or by target shares; `max_skew` is how uneven it may become."""
+
+    over: str
+    shares: tuple[tuple[str, float], ...] = ()  # (value, share of all), which add up to 1 at most
+    max_skew: int | None = None
+
+
+class Policy(StrEnum):
+    """How the nodes that fit compare."""
+
+    PACK = "pack"  # the fullest first, so that others stay empty
+    SPREAD = "spread"  # the emptiest first
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Allocations of one version of one workload that want a node: one for each of `indexes`."""
 
@@ -102,11 +189,16 @@ class Ask:
     reserved: Vector
     ports: tuple[PortAsk, ...] = ()
     constraints: tuple[Constraint, ...] = ()
-    spread: tuple[str, ...] = ()
+    spread: tuple[Spread, ...] = ()
     max_per_node: int | None = None
     avoid: frozenset[str] = field(default_factory=frozenset)  # nodes where it failed: only if no other node fits
     only_node: str | None = None  # a Daemon's allocation belongs to this node
     tolerations: tuple[Toleration, ...] = ()
+    affinities: tuple[Affinity, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    policy: Policy = Policy.PACK
+    priority: int = DEFAULT_PRIORITY
+    preempts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +210,7 @@ class Placement:
     reserved: Vector
     ports: tuple[HostPort, ...]
     why: Choice
+    devices: tuple[DeviceShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

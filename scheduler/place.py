@@ -5,29 +5,60 @@ The leader commits what this returns; dry runs and simulations call it just the 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from manifests.allocations import allocation_id
 from manifests.reasons import Blocked, Rejection
-from scheduler.fit import malformed, rejection_of
-from scheduler.ledger import Ledger, NodeLedger, Siblings
+from scheduler.ledger import Ledger
 from scheduler.model import Ask, BlockedAsk, PlacedAllocation, Placement, Plan, Snapshot
-from scheduler.ports import assign_ports
-from scheduler.ranking import Ranking
+from scheduler.ports import assign_devices, assign_ports
+from scheduler.ranking import Ranking, Ties
+from scheduler.rulings import Verdict, judge, judge_unevenness
+from scheduler.score import size_of
+from scheduler.soundness import unsound
+from scheduler.spreading import counts_of
+
+MOST_RULED_OUT = 8  # stored with each allocation; the rest are counted
 
 
-def place(asks: Sequence[Ask], snapshot: Snapshot, *, seed: int) -> Plan:
+def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int) -> Plan:
     """Return a node, or the reasons against all nodes, for every index of every ask.
 
-    Asks are served in their order, each with what the ones before it left. One that can't be met never stops another.
+    Those of higher priority are served first. Among equals the larger ones are, which packs best, as long as all of
+    them find room; else they are served in their order. One that can't be met never stops another.
     """
-    ledger = Ledger(snapshot, seed=seed)
+    ledger = snapshot if isinstance(snapshot, Ledger) else Ledger.of(snapshot)
+    ties = Ties(ledger, seed=seed)
+    queue = sorted((_without_repeats(ask) for ask in asks), key=lambda ask: -ask.priority)
+    sizes = {id(ask): size_of(ask, ledger) for ask in queue} if len(queue) > 1 else {}
+    larger_first = sorted(queue, key=lambda ask: (-ask.priority, -sizes.get(id(ask), 0.0)))
+    plan = _serve(larger_first, ledger.fork(), ties, seed=seed)
+    if larger_first == queue or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):
+        return plan
+    return _serve(queue, ledger.fork(), ties, seed=seed)
+
+
+def _without_repeats(ask: Ask) -> Ask:
+    """Return it with each slot once."""
+    return ask if len(set(ask.indexes)) == len(ask.indexes) else replace(ask, indexes=tuple(dict.fromkeys(ask.indexes)))
+
+
+def _blocked_asks(plan: Plan, asks: Sequence[Ask]) -> list[Ask]:
+    left = {(b.workload.uid, index) for b in plan.blocked for index in b.indexes}
+    return [ask for ask in asks if any((ask.workload.uid, index) in left for index in ask.indexes)] if left else []
+
+
+def _is_hopeless(ask: Ask, ledger: Ledger) -> bool:
+    """Say whether not one of it fits even if it is served first."""
+    return bool(unsound(ask) or _nowhere(ask, ledger)) or not len(judge(ask, ledger).fitting())
+
+
+def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, *, seed: int) -> Plan:
     placements: list[Placement] = []
     blocked: list[BlockedAsk] = []
-    for given in asks:
-        ask = replace(given, indexes=tuple(dict.fromkeys(given.indexes)))  # a slot is filled once
-        note = malformed(ask) or _nowhere(ask, ledger)
-        placed = [] if note else _place_ask(ask, ledger)
+    for ask in asks:
+        note = unsound(ask) or _nowhere(ask, ledger)
+        placed = [] if note else _place_ask(ask, ledger, ties, seed=seed)
         placements += placed
         if left := ask.indexes[len(placed) :]:
             blocked.append(BlockedAsk(ask.workload, left, _blocked(ask, len(left), ledger, note)))
@@ -46,64 +77,70 @@ def with_plan(snapshot: Snapshot, plan: Plan) -> Snapshot:
             reserved=p.reserved,
             ports=p.ports,
             is_wanted=True,
+            devices=p.devices,
         )
         for p in plan.placements
     )
     return replace(snapshot, allocations=(*snapshot.allocations, *placed))
 
 
-def _place_ask(ask: Ask, ledger: Ledger) -> list[Placement]:
+def _place_ask(ask: Ask, ledger: Ledger, ties: Ties, *, seed: int) -> list[Placement]:
     """Place the indexes one by one on the node that is best by then, until none fits: the nodes are filtered once."""
-    siblings = ledger.siblings(ask)
-    candidates, ruled_out = _sort_out(ask, ledger, siblings)
-    ranking = Ranking(ask, ledger, siblings, candidates)
+    verdict = judge(ask, ledger)
+    rows = verdict.fitting()
+    if not len(rows):
+        return []
+    ranking = Ranking(ask, ledger, ties, rows, counts_of(ask, ledger, verdict.open_rows(), rows))
+    ruled_out = _RuledOut.by(verdict)
     placements: list[Placement] = []
     for index in ask.indexes:
-        node = ranking.best()
-        if node is None:
+        row = ranking.best()
+        if row is None:
             break
+        node = ledger.nodes.view(row)
         placement = Placement(
-            workload=ask.workload,
-            version=ask.version,
-            index=index,
-            node=node.name,
-            reserved=ask.reserved,
-            ports=assign_ports(ask, index, node, seed=ledger.seed) if ask.ports else (),
-            why=ranking.choice(ruled_out),
+            ask.workload,
+            ask.version,
+            index,
+            node.name,
+            ask.reserved,
+            assign_ports(ask, index, node.name, ledger.holdings, row, seed=seed) if ask.ports else (),
+            ranking.choice(row, ruled_out.listed, ruled_out.more),
+            assign_devices(ask, node, ledger.holdings, row) if ask.reserved.devices else (),
         )
         placements.append(placement)
-        ledger.take(placement)
-        rejection = rejection_of(ask, node, siblings.running[node.name])
-        ranking.settle(still_fits=rejection is None)
-        if rejection:
-            ruled_out.append(rejection)
+        if placement.ports or placement.devices:
+            ledger.hold(placement, row)
+        if not ranking.take(row):
+            ruled_out.add(ask, ledger, row)
+    ranking.book()
     return placements
 
 
-def _sort_out(ask: Ask, ledger: Ledger, siblings: Siblings) -> tuple[list[NodeLedger], list[Rejection]]:
-    """Return the nodes that fit, and the reasons against those that don't."""
-    candidates: list[NodeLedger] = []
-    ruled_out: list[Rejection] = []
-    for node in _nodes_for(ask, ledger):
-        rejection = rejection_of(ask, node, siblings.running[node.name])
-        if rejection:
-            ruled_out.append(rejection)
+@dataclass(slots=True)
+class _RuledOut:
+    """Which nodes can't take another one: a few by name, the rest counted. Not what is only too uneven for now."""
+
+    listed: tuple[Rejection, ...]
+    more: int
+
+    @classmethod
+    def by(cls, verdict: Verdict) -> "_RuledOut":
+        places = verdict.ruled_out()
+        listed = tuple(verdict.rejection(int(place)) for place in places[:MOST_RULED_OUT])
+        return cls(listed, len(places) - len(listed))
+
+    def add(self, ask: Ask, ledger: Ledger, row: int) -> None:
+        if len(self.listed) < MOST_RULED_OUT:
+            self.listed += (judge(ask, ledger, row).rejection(0),)
         else:
-            candidates.append(node)
-    return candidates, ruled_out
-
-
-def _nodes_for(ask: Ask, ledger: Ledger) -> list[NodeLedger]:
-    """Return the nodes in question, by name. For an ask that belongs to one node, the others aren't."""
-    if ask.only_node is None:
-        return list(ledger.nodes.values())
-    return [ledger.nodes[ask.only_node]] if ask.only_node in ledger.nodes else []
+            self.more += 1
 
 
 def _nowhere(ask: Ask, ledger: Ledger) -> str:
-    if not ledger.nodes:
+    if not ledger.nodes.rows:
         return "there are no nodes"
-    if ask.only_node is not None and ask.only_node not in ledger.nodes:
+    if ask.only_node is not None and ask.only_node not in ledger.nodes.rows:
         return f"there is no node {ask.only_node}"
     return ""
 
@@ -111,5 +148,11 @@ def _nowhere(ask: Ask, ledger: Ledger) -> str:
 def _blocked(ask: Ask, count: int, ledger: Ledger, note: str) -> Blocked:
     if note:
         return Blocked(ask.version, count, (), note)
-    _, rejections = _sort_out(ask, ledger, ledger.siblings(ask))
-    return Blocked.summed_up(ask.version, count, rejections)
+    return Blocked.summed_up(ask.version, count, rejections_of(ask, ledger))
+
+
+def rejections_of(ask: Ask, ledger: Ledger) -> list[Rejection]:
+    """Return what rules out each node that can't take one more of the ask now, by name."""
+    verdict = judge(ask, ledger)
+    judge_unevenness(verdict, counts_of(ask, ledger, verdict.open_rows(), verdict.fitting()))
+    return verdict.rejections()

@@ -1,110 +1,229 @@
-"""The nodes that fit one ask, best first, kept in order while its replicas are placed one by one.
+"""The nodes that fit one ask, best first, kept in order while its replicas are placed one by one."""
 
-Nodes with the same spread values form a group. Within a group a node's score changes only when it gets an allocation
-itself, so each group is a heap whose entries are always true. Over the groups lies a heap of their best nodes; its
-entries may promise too much, never too little, since a value only gets more crowded. So the best one is found by
-looking again at the top until it keeps its promise, and a replica costs about log(nodes).
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from collections.abc import Iterable
-from heapq import heapify, heappop, heapreplace
-from typing import TypeAlias
+import numpy as np
 
 from manifests.reasons import Choice, Rejection, Runner
-from scheduler.ledger import Ledger, NodeLedger, Siblings
-from scheduler.model import Ask
-from scheduler.score import DIGITS, SPREAD_WEIGHT, Spread, best_fit, siblings_part
+from scheduler.columns import Codes
+from scheduler.hashing import key_of, mixed
+from scheduler.ledger import Ledger
+from scheduler.model import Ask, Policy
+from scheduler.nodes import BASE, Rows
+from scheduler.ports import missing_port
+from scheduler.score import Scores, fitness, fitness_of, preferences, siblings
+from scheduler.spreading import LEAST_SHARE, SpreadCounts
+from scheduler.tree import Key, Level, Path, Tree
+from scheduler.units import MILLIONTHS, SPREAD_WEIGHT
 
 MOST_RUNNERS_UP = 3
-MOST_RULED_OUT = 8  # stored with each allocation; the rest are counted
-_HEAP_TOP = 2 ** (MOST_RUNNERS_UP + 1) - 1  # the winner and the runners-up are among so many first entries of a heap
+_RANK_BITS = 20  # the low bits of a key tell equal scores apart, those above are minus the score
+_RANKS = 2**_RANK_BITS - 1
+_SIBLINGS = "siblings"
 
-_Values: TypeAlias = tuple[str, ...]
-_Entry: TypeAlias = tuple[float, int, str]  # minus the score, the tie, the node's name
-_GroupEntry: TypeAlias = tuple[float, int, str, _Values]
+
+class Ties:
+    """An order of all rows by seed and name, so that of equal scores not always the same node comes first."""
+
+    def __init__(self, ledger: Ledger, *, seed: int) -> None:
+        order = np.argsort(mixed(ledger.nodes.name_hashes, seed), kind="stable")
+        self.rows: list[int] = order.tolist()
+        self.ranks: Rows = np.empty(len(order), np.int64)
+        self.ranks[order] = np.arange(len(order))
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A node that got one of the replicas: what is left of it, and what stays the same of its score."""
+
+    free: list[float]
+    inverse: list[float]
+    preferences: int
+    running: int
+    same_version: int
+    count: int = 0
 
 
 class Ranking:
-    """Candidates for one ask. Call `best`, count the placement in the ledger, then call `settle`."""
+    """Candidates for one ask. For each replica call `best`, `choice` and `take`; at last `book` counts them all."""
 
-    def __init__(self, ask: Ask, ledger: Ledger, siblings: Siblings, candidates: Iterable[NodeLedger]) -> None:
-        self._ask = ask
-        self._ledger = ledger
-        self._siblings = siblings
-        self._total = siblings.running.total() + len(ask.indexes)  # of the workload, once all asked for are placed
-        names = [node.name for node in candidates]
-        self._spread = Spread(ask, siblings, ledger.nodes, names)
-        top_weight = self._spread.weights[0] if ask.spread else SPREAD_WEIGHT
-        self._avoid_part = -top_weight * 2 * (self._total + 1)  # below all that spreads can add up to
-        self._groups: dict[_Values, list[_Entry]] = {}
-        for name in names:
-            self._groups.setdefault(self._spread.values(name), []).append(self._entry(name))
-        for group in self._groups.values():
-            heapify(group)
-        self._top = [self._group_entry(values) for values in self._groups]
-        heapify(self._top)
+    def __init__(self, ask: Ask, ledger: Ledger, ties: Ties, rows: Rows, spreads: Sequence[SpreadCounts]) -> None:
+        self._ask, self._ledger, self._ties, self._rows, self._spreads = ask, ledger, ties, rows, spreads
+        self._workload = key_of(ask.workload)
+        self._running = ledger.holdings.running(self._workload)
+        self._same_version = ledger.holdings.of_version(self._workload, ask.version)
+        self._total = ledger.holdings.total(self._workload) + len(ask.indexes)  # once all asked for are placed
+        self._needed = ledger.nodes.amounts(ask.reserved)
+        self._checked = [kind for kind, needed in enumerate(self._needed) if kind < BASE or needed]
+        self._fit_part = "emptiness" if ask.policy is Policy.SPREAD else "bestFit"
+        self._preferences = preferences(ask, ledger, rows)
+        self._avoided = _Avoided(ask, ledger, rows, spreads, self._total) if ask.avoid else None
+        self._taken: dict[int, _Taken] = {}
+        levels: list[Level] = [*([self._avoided] if self._avoided else []), *map(_Values, spreads)]
+        self._tree = Tree(levels, self._keys(), len(ask.indexes) + MOST_RUNNERS_UP)
+        self._best: tuple[Key, Path] = 0, ()
 
-    def best(self) -> NodeLedger | None:
-        """Return the node with the highest score, or None when none is left."""
-        while self._top:
-            fresh = self._group_entry(self._top[0][3])
-            if fresh == self._top[0]:
-                return self._ledger.nodes[fresh[2]]
-            heapreplace(self._top, fresh)
-        return None
+    def best(self) -> int | None:
+        """Return the row of the node with the highest score, or None when none is left."""
+        best = self._tree.best()
+        if best is None:
+            return None
+        self._best = best
+        row: int = self._ties.rows[best[0] & _RANKS]
+        return row
 
-    def choice(self, ruled_out: list[Rejection]) -> Choice:
+    def choice(self, row: int, rejections: tuple[Rejection, ...], more: int) -> Choice:
         """Return why the best node is the best: its parts, who comes next, and who was ruled out."""
-        _, _, name, values = self._top[0]
-        least = self._spread.least()
-        parts = (*self._own_parts(name), *self._spread.parts(values, least))
-        zero = sum(least)
+        key, path = self._best
+        score = -(key >> _RANK_BITS)
+        others = self._own_parts(row)
+        parts = [(self._fit_part, score - sum([value for _, value in others])), *others]
+        zero = 0
+        if path:
+            shared, zero = self._shared_parts(path)
+            parts += shared
+            score += sum([value for _, value in shared])
         return Choice(
-            score=round(sum(value for _, value in parts), DIGITS),
-            parts=parts,
-            runners_up=tuple(Runner(n, round(-negative - zero, DIGITS)) for negative, _, n in self._runners_up()),
-            rejections=tuple(ruled_out[:MOST_RULED_OUT]),
-            more=max(len(ruled_out) - MOST_RULED_OUT, 0),
+            score / MILLIONTHS,
+            tuple([(name, value / MILLIONTHS) for name, value in parts]),
+            tuple([self._runner(key, zero) for key in self._tree.top(MOST_RUNNERS_UP + 1)[1:]]),
+            rejections,
+            more,
         )
 
-    def settle(self, *, still_fits: bool) -> None:
-        """Bring the order up to date after the best node got an allocation."""
-        _, _, name, values = self._top[0]
-        self._spread.add(values)
-        group = self._groups[values]
-        if still_fits:
-            heapreplace(group, self._entry(name))
+    def take(self, row: int) -> bool:
+        """Count one on the best node, and return whether another one fits there."""
+        taken = self._taken.get(row)
+        if taken is None:
+            taken = self._taken[row] = self._begin(row)
+        taken.count += 1
+        taken.running += 1
+        taken.same_version += 1
+        taken.free = [left - needed for left, needed in zip(taken.free, self._needed, strict=True)]
+        fits = self._still_fits(row, taken)
+        if fits:
+            own = fitness(taken.free, self._needed, taken.inverse, policy=self._ask.policy) + taken.preferences
+            own += siblings(taken.running, taken.same_version, self._total)
         else:
-            heappop(group)
-        if group:
-            heapreplace(self._top, self._group_entry(values))
-        else:
-            heappop(self._top)
+            self._book(row)
+        key, path = self._best
+        opens = [s.add(code) for s, code in zip(self._spreads, self._values(path), strict=True)]
+        self._tree.replace_best((-own << _RANK_BITS) + (key & _RANKS) if fits else None)
+        if any(opens):
+            self._tree.reopen()
+        return fits
 
-    def _own_parts(self, name: str) -> tuple[tuple[str, float], ...]:
-        """Return the parts that don't depend on other nodes."""
-        node = self._ledger.nodes[name]
-        running, same_version = self._siblings.running[name], self._siblings.same_version[name]
-        parts = [("bestFit", best_fit(node.free - self._ask.reserved, node.view.allocatable))]
+    def book(self) -> None:
+        """Count in the ledger what was taken."""
+        for row in list(self._taken):
+            self._book(row)
+
+    def _book(self, row: int) -> None:
+        taken = self._taken.pop(row)
+        self._ledger.free[:, row] = taken.free
+        self._ledger.holdings.count(self._workload, self._ask.version, row, taken.count)
+
+    def _begin(self, row: int) -> _Taken:
+        nodes, among = self._ledger.nodes, [value for name, value in self._own_parts(row) if name != _SIBLINGS]
+        return _Taken(
+            self._ledger.free[:, row].tolist(),
+            nodes.inverse[:, row].tolist(),
+            sum(among),
+            self._running.get(row, 0),
+            self._same_version.get(row, 0),
+        )
+
+    def _still_fits(self, row: int, taken: _Taken) -> bool:
+        ask = self._ask
+        return (
+            all(taken.free[kind] >= self._needed[kind] for kind in self._checked)
+            and (ask.max_per_node is None or taken.running < ask.max_per_node)
+            and (not ask.ports or missing_port(ask.ports, self._ledger.holdings, row) is None)
+        )
+
+    # --- scores ---
+
+    def _own_parts(self, row: int) -> list[tuple[str, int]]:
+        """Return the parts that depend on the node alone, but for how full it is."""
+        taken = self._taken.get(row)
+        running = taken.running if taken else self._running.get(row, 0)
+        parts = []
         if running:
-            parts.append(("siblings", siblings_part(running, same_version, self._total)))
-        if name in self._ask.avoid:
-            parts.append(("avoid", self._avoid_part))
-        return tuple(parts)
+            same_version = taken.same_version if taken else self._same_version.get(row, 0)
+            parts.append((_SIBLINGS, siblings(running, same_version, self._total)))
+        if self._preferences:
+            place = int(np.searchsorted(self._rows, row))
+            parts += [(name, part) for name, scores in self._preferences if (part := int(scores[place]))]
+        return parts
 
-    def _entry(self, name: str) -> _Entry:
-        score = sum(value for _, value in self._own_parts(name))
-        return -round(score, DIGITS), self._ledger.nodes[name].tie, name
+    def _values(self, path: Path) -> Path:
+        return path[1:] if self._avoided else path
 
-    def _group_entry(self, values: _Values) -> _GroupEntry:
-        negative, tie, name = self._groups[values][0]
-        return negative - self._spread.part(values), tie, name, values
+    def _shared_parts(self, path: Path) -> tuple[list[tuple[str, int]], int]:
+        """Return the parts that the node shares with its groups, and what counts as zero among them."""
+        least = [spread.least() for spread in self._spreads]
+        codes = self._values(path)
+        parts = [
+            (f"spread {s.spread.over}", s.part(code) - zero)
+            for s, code, zero in zip(self._spreads, codes, least, strict=True)
+        ]
+        if self._avoided and path[0]:
+            parts.insert(0, ("avoid", self._avoided.part))
+        return parts, sum(least)
 
-    def _runners_up(self) -> list[_Entry]:
-        """Return the next best entries. Of several spreads' many groups only those near the top are looked at."""
-        entries: list[_Entry] = []
-        for _, _, _, values in self._top[:_HEAP_TOP]:
-            part = self._spread.part(values)
-            entries += [(negative - part, tie, name) for negative, tie, name in self._groups[values][:_HEAP_TOP]]
-        entries.sort()
-        return entries[1 : MOST_RUNNERS_UP + 1]
+    def _runner(self, key: Key, zero: int) -> Runner:
+        name = self._ledger.nodes.view(self._ties.rows[key & _RANKS]).name
+        return Runner(name, (-(key >> _RANK_BITS) - zero) / MILLIONTHS)
+
+    # --- the beginning ---
+
+    def _keys(self) -> Scores:
+        """Return the key of each candidate."""
+        own = fitness_of(self._ask, self._ledger, self._rows)
+        for _, scores in self._preferences:
+            own += scores
+        if self._running:
+            own += self._siblings()
+        return (-own << _RANK_BITS) + self._ties.ranks[self._rows]
+
+    def _siblings(self) -> Scores:
+        rows = self._rows.tolist() if len(self._rows) < len(self._running) else self._running
+        among = {row: self._running[row] for row in rows if row in self._running}
+        scores = np.zeros(len(self._rows), np.int64)
+        places = np.searchsorted(self._rows, np.fromiter(among, np.int64, len(among)))
+        for place, (row, running) in zip(places.tolist(), among.items(), strict=True):
+            if place < len(scores) and self._rows[place] == row:
+                scores[place] = siblings(running, self._same_version.get(row, 0), self._total)
+        return scores
+
+
+class _Values:
+    """The level of a tree that is one spread of the ask."""
+
+    def __init__(self, counts: SpreadCounts) -> None:
+        self.codes = counts.candidates
+        self._counts = counts
+
+    def penalty(self, code: int) -> Key:
+        return -self._counts.part(code) << _RANK_BITS
+
+    def is_closed(self, code: int) -> bool:
+        return self._counts.is_closed(code)
+
+
+class _Avoided:
+    """The level of a tree that puts nodes where it failed (1) below all others (0), whatever spreads add up to."""
+
+    def __init__(self, ask: Ask, ledger: Ledger, rows: Rows, spreads: Sequence[SpreadCounts], total: int) -> None:
+        heaviest = max((s.weight for s in spreads), default=SPREAD_WEIGHT)
+        self.part = -round(heaviest * 2 * (total + 1) / LEAST_SHARE) * MILLIONTHS
+        marks = np.zeros(ledger.nodes.size, np.int32)
+        marks[[row for name in ask.avoid if (row := ledger.nodes.rows.get(name)) is not None]] = 1
+        self.codes: Codes = marks[rows]
+
+    def penalty(self, code: int) -> Key:
+        return (-self.part << _RANK_BITS) if code else 0
+
+    def is_closed(self, code: int) -> bool:
+        return False

@@ -1,41 +1,77 @@
-"""How good a node is for an allocation, part by part: the score is the sum of the parts, and the highest one wins.
+"""How good a node is for an allocation, part by part, in millionths: the sum is the score, and the highest one wins.
 
-Why these parts and weights: docs/decisions/0004-scoring.md.
+Each part is given twice: for all nodes at once, and for one node. Both do the same operations in the same order on the
+same numbers, and only + - * / and square roots, which IEEE 754 defines to the last bit: so they agree everywhere.
 """
 
-from collections.abc import Iterable, Mapping
-from math import pow
+from collections.abc import Sequence
+from math import sqrt
 
-from manifests.constraints import attribute_of
-from scheduler.ledger import NodeLedger, Siblings
-from scheduler.model import Ask, Vector
+import numpy as np
+from numpy.typing import NDArray
 
-SPREAD_WEIGHT = 10.0  # for each allocation more at the same value: above all that best fit and siblings can differ by
-SPREAD_STEP = 100.0  # each attribute of `spread` weighs so many times the next one
-SAME_VERSION_WEIGHT = 0.5
-DIGITS = 6  # parts are rounded, so that the last bits of a machine's pow() decide nothing
+from scheduler.columns import Flags
+from scheduler.ledger import Ledger
+from scheduler.model import Affinity, Ask, Neighbour, Policy
+from scheduler.neighbours import places_of
+from scheduler.nodes import BASE, Rows
+from scheduler.units import AFFINITY_WEIGHT, MILLIONTHS, SAME_VERSION_WEIGHT
+
+Scores = NDArray[np.int64]
 
 
-def best_fit(free: Vector, allocatable: Vector) -> float:
-    """Rate a node by how full it would be: 0.0 is empty, 1.0 is full in every resource.
+_SHAPE, _FULLNESS, _IN_USE = 0.5 * MILLIONTHS, 0.3 * MILLIONTHS, 0.2 * MILLIONTHS
 
-    `free` is what is left with the candidate placed. Evenly full beats lopsided, so that no resource strands.
-    Source: Google's BestFit v3, 20 - sum(10 ** free fraction) over cpu and memory, here over pids as well, and scaled
-    from [0, 27].
 
-    >>> best_fit(Vector(500, 500, 500), Vector(1000, 1000, 1000))
-    0.759747
+def fitness_of(ask: Ask, ledger: Ledger, rows: Rows) -> Scores:
+    """Rate each node from 0 to a million by how well the ask goes there.
+
+    Half of it is shape: the cosine between what is needed and what is free, each as shares of the node. It leaves no
+    resource stranded for want of another one. Three tenths are fullness: one minus the mean cube of what stays free.
+    Two tenths go to nodes that are in use already. (Panigrahy et al., Heuristics for vector bin packing, 2011, compare
+    such measures; bench/packing.py measures ours.) For Policy.SPREAD it is that mean cube alone: emptiness.
     """
-    total = (
-        pow(10.0, _fraction(free.cpu_m, allocatable.cpu_m))
-        + pow(10.0, _fraction(free.memory_bytes, allocatable.memory_bytes))
-        + pow(10.0, _fraction(free.pids, allocatable.pids))
-    )
-    return round((30.0 - total) / 27.0, DIGITS)
+    needed = ledger.nodes.amounts(ask.reserved)
+    emptiness, product, free_square, need_square = (np.zeros(len(rows)) for _ in range(4))
+    is_used = np.zeros(len(rows), np.bool_)
+    for kind in range(BASE):
+        inverse, free = ledger.nodes.inverse[kind, rows], ledger.free[kind, rows]
+        is_used |= free != ledger.nodes.allocatable[kind, rows]
+        share, need = free * inverse, needed[kind] * inverse
+        left = share - need
+        emptiness += left * left * left
+        product += share * need
+        free_square += share * share
+        need_square += need * need
+    if ask.policy is Policy.SPREAD:
+        return np.rint(emptiness * (MILLIONTHS / BASE)).astype(np.int64)
+    both = free_square * need_square
+    shape = np.divide(product, np.sqrt(both), out=np.ones(len(rows)), where=both > 0.0)
+    fullness = 1.0 - emptiness / BASE
+    return np.rint(shape * _SHAPE + fullness * _FULLNESS + np.where(is_used, _IN_USE, 0.0)).astype(np.int64)
 
 
-def _fraction(free: int, allocatable: int) -> float:
-    return free / allocatable if 0 < free <= allocatable else 0.0
+def fitness(free: Sequence[float], needed: Sequence[float], inverse: Sequence[float], *, policy: Policy) -> int:
+    """Rate one node that is in use, as `fitness_of` does."""
+    emptiness = product = free_square = need_square = 0.0
+    for kind in range(BASE):
+        share, need = free[kind] * inverse[kind], needed[kind] * inverse[kind]
+        left = share - need
+        emptiness += left * left * left
+        product += share * need
+        free_square += share * share
+        need_square += need * need
+    if policy is Policy.SPREAD:
+        return round(emptiness * (MILLIONTHS / BASE))
+    both = free_square * need_square
+    shape = product / sqrt(both) if both > 0.0 else 1.0
+    return round(shape * _SHAPE + (1.0 - emptiness / BASE) * _FULLNESS + _IN_USE)
+
+
+def size_of(ask: Ask, ledger: Ledger) -> float:
+    """Return how much one allocation of the ask takes: the sum of its shares of all that the nodes have."""
+    totals = ledger.nodes.totals()
+    return sum(need / total for need, total in zip(ledger.nodes.amounts(ask.reserved), totals, strict=True) if total)
 
 
 def crowding(running: int, same_version: int) -> float:
@@ -46,77 +82,34 @@ def crowding(running: int, same_version: int) -> float:
     return running + SAME_VERSION_WEIGHT * same_version / (running + 1)
 
 
-def siblings_part(running: int, same_version: int, total: int) -> float:
-    """Return minus the share of its workload that the node would hold, or 0.0 where none of it is yet.
+def siblings(running: int, same_version: int, total: int) -> int:
+    """Return minus the share of its workload that the node would hold, or 0 where none of it is yet.
 
     So the few replicas of a small service stand apart, those of a large one may be packed, and no service has all of
     its replicas on one node while another one fits. Nomad's job anti-affinity has the same shape.
     """
-    return -round((crowding(running, same_version) + 1) / total, DIGITS) if running else 0.0
+    return -round((crowding(running, same_version) + 1) / total * MILLIONTHS) if running else 0
 
 
-class Spread:
-    """The allocations of one workload, counted by the values of the attributes that it is spread over."""
-
-    def __init__(
-        self, ask: Ask, siblings: Siblings, nodes: Mapping[str, NodeLedger], candidates: Iterable[str]
-    ) -> None:
-        self.attributes = ask.spread
-        self.weights = [SPREAD_WEIGHT * SPREAD_STEP**i for i in reversed(range(len(ask.spread)))]
-        self._nodes = nodes
-        self._crowding: list[dict[str, float]] = [{} for _ in ask.spread]
-        self._counts: list[dict[str, tuple[int, int]]] = [{} for _ in ask.spread]
-        for name in candidates:
-            for value, crowds in zip(self.values(name), self._crowding, strict=True):
-                crowds[value] = 0.0
-        self._lowest = [_Lowest(crowds) for crowds in self._crowding]
-        for name, running in siblings.running.items() if ask.spread else ():
-            if name in nodes:
-                self._count(self.values(name), running, siblings.same_version[name])
-
-    def values(self, node: str) -> tuple[str, ...]:
-        """Return the node's value of each attribute; all nodes that lack it share one."""
-        view = self._nodes[node].view
-        return tuple(attribute_of(a, view.name, view.labels, view.attributes) or "" for a in self.attributes)
-
-    def add(self, values: tuple[str, ...]) -> None:
-        self._count(values, 1, 1)
-
-    def part(self, values: tuple[str, ...]) -> float:
-        """Return the part of nodes with these values, up to a constant that is the same for all."""
-        return -sum(w * c[v] for w, c, v in zip(self.weights, self._crowding, values, strict=True))
-
-    def least(self) -> list[float]:
-        """Return for each attribute the part of its emptiest value, which counts as zero."""
-        return [-w * lowest.value for w, lowest in zip(self.weights, self._lowest, strict=True)]
-
-    def parts(self, values: tuple[str, ...], least: list[float]) -> tuple[tuple[str, float], ...]:
-        rows = zip(self.attributes, self.weights, self._crowding, values, least, strict=True)
-        return tuple((f"spread {a}", round(-w * c[v] - zero, DIGITS) + 0.0) for a, w, c, v, zero in rows)
-
-    def _count(self, values: tuple[str, ...], running: int, same_version: int) -> None:
-        for counts, crowds, lowest, value in zip(self._counts, self._crowding, self._lowest, values, strict=True):
-            if value in crowds:  # else no candidate has it, and it is nobody's rival
-                all_before, same_before = counts.get(value, (0, 0))
-                counts[value] = all_before + running, same_before + same_version
-                before, crowds[value] = crowds[value], crowding(*counts[value])
-                lowest.rise(before)
+def preferences(ask: Ask, ledger: Ledger, rows: Rows) -> list[tuple[str, Scores]]:
+    """Return what each preference of the ask adds to each node's score, by the preference's name."""
+    parts = [(f"affinity {a.constraint}", _affinity(a, ledger, rows)) for a in ask.affinities]
+    for neighbour in ask.neighbours:
+        if neighbour.weight is not None:
+            name = f"near {neighbour.workload.kind}/{neighbour.workload.name}".lower()
+            parts.append((name, _near(neighbour, neighbour.weight, ledger, rows)))
+    return parts
 
 
-class _Lowest:
-    """The lowest of values that only rise: looked for anew only once the last one that had it has risen."""
+def _affinity(affinity: Affinity, ledger: Ledger, rows: Rows) -> Scores:
+    column = ledger.nodes.column(affinity.constraint.attribute)
+    return _weighed(column.where(affinity.constraint.holds)[column.codes[rows]], affinity.weight)
 
-    def __init__(self, values: Mapping[str, float]) -> None:
-        self._values = values
-        self._look()
 
-    def rise(self, before: float) -> None:
-        """Take in that a value has risen from there."""
-        if before == self.value:
-            self._holders -= 1
-            if self._holders == 0:
-                self._look()
+def _near(neighbour: Neighbour, weight: int, ledger: Ledger, rows: Rows) -> Scores:
+    column = ledger.nodes.column(neighbour.over)
+    return _weighed(places_of(neighbour, ledger)[column.codes[rows]], weight if neighbour.is_wanted else -weight)
 
-    def _look(self) -> None:
-        self.value = min(self._values.values(), default=0.0)
-        self._holders = sum(value == self.value for value in self._values.values())
+
+def _weighed(holds: Flags, weight: int) -> Scores:
+    return np.where(holds, round(weight / 100 * AFFINITY_WEIGHT * MILLIONTHS), 0)

@@ -16,7 +16,7 @@ from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
 from foundation.clock import Clock, SystemClock
 from manifests.allocations import AllocationStatus, Desired, Health, Phase, advance
-from manifests.containers import Resources
+from manifests.containers import NodeResources
 from manifests.nodes import NodeFacts
 from manifests.session import (
     FROM_SERVER,
@@ -134,7 +134,7 @@ async def _answers(server: Served, task: "asyncio.Task[None]") -> bool:
 def facts(
     name: str, *, agent_id: str = "", boot: str = "boot", memory: str = "1Gi", cpu: str = "2", **labels: str
 ) -> NodeFacts:
-    room = Resources.model_validate({"cpu": cpu, "memory": memory, "pids": 1000})
+    room = NodeResources.model_validate({"cpu": cpu, "memory": memory, "pids": 1000})
     return NodeFacts(
         name=name,
         agent_id=agent_id or f"agent-of-{name}",

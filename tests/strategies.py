@@ -3,10 +3,10 @@
 from hypothesis import strategies as st
 
 from manifests.allocations import HostPort
-from manifests.constraints import Constraint
+from manifests.constraints import Constraint, Operator
 from manifests.taints import Effect, Taint, Toleration
 from manifests.workloads import Kind, WorkloadRef
-from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Vector
+from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Spread, Vector
 
 NODE_NAMES = tuple(f"n{i}" for i in range(7))
 WORKLOADS = tuple(
@@ -48,7 +48,12 @@ def tolerations() -> st.SearchStrategy[tuple[Toleration, ...]]:
 
 def constraints() -> st.SearchStrategy[Constraint]:
     values = st.sampled_from((*ZONES, "ssd", "amd64", "n1"))
-    return st.builds(Constraint, st.sampled_from(ATTRIBUTES), st.booleans(), values)
+    return st.builds(
+        lambda a, o, v: Constraint(a, o, (v,)),
+        st.sampled_from(ATTRIBUTES),
+        st.sampled_from((Operator.EQUAL, Operator.NOT_EQUAL)),
+        values,
+    )
 
 
 @st.composite
@@ -104,6 +109,12 @@ def port_asks(draw: st.DrawFn) -> tuple[PortAsk, ...]:
 
 
 @st.composite
+def spreads(draw: st.DrawFn) -> tuple[Spread, ...]:
+    attributes = draw(st.lists(st.sampled_from(ATTRIBUTES), max_size=2, unique=True))
+    return tuple(Spread(a, max_skew=draw(st.sampled_from((None, None, 1, 2)))) for a in attributes)
+
+
+@st.composite
 def asks(draw: st.DrawFn, *, first_index: int = 100) -> Ask:
     return Ask(
         workload=draw(refs),
@@ -112,7 +123,7 @@ def asks(draw: st.DrawFn, *, first_index: int = 100) -> Ask:
         reserved=draw(vectors(9) if draw(one_in(4)) else vectors(4)),
         ports=draw(port_asks()),
         constraints=(draw(constraints()),) if draw(one_in(4)) else (),
-        spread=tuple(draw(st.lists(st.sampled_from(ATTRIBUTES), max_size=2, unique=True))),
+        spread=draw(spreads()),
         max_per_node=draw(st.sampled_from((None, None, 1, 2))),
         avoid=frozenset(draw(st.sets(st.sampled_from(NODE_NAMES), max_size=2))),
         only_node=draw(st.sampled_from(("n0", "n6"))) if draw(one_in(8)) else None,

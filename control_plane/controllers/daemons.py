@@ -8,12 +8,12 @@ serve do.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from control_plane.controllers.asks import ask_of
 from control_plane.controllers.decision import (
     Decision,
     Seen,
     Stop,
     Succession,
-    ask_of,
     failed_reason,
     removals_of,
     reschedule_delay_s,

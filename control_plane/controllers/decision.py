@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 
 from foundation.backoff import Backoff
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
-from manifests.constraints import parse_constraint
 from manifests.rollouts import Rollout
-from manifests.taints import parse_toleration
-from manifests.workloads import CronState, WorkloadRecord, WorkloadSpec
-from scheduler.model import Ask, Eligibility, PortAsk, vector_of
+from manifests.workloads import CronState, WorkloadRecord
+from scheduler.model import Ask, Eligibility
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,41 +126,6 @@ def retire(seen: Sequence[Seen], reason: str) -> Decision:
     """Decide for allocations whose workload is gone: stop them all, and remove what has ended."""
     stops = tuple(Stop(s.allocation, reason) for s in seen if s.allocation.desired is not Desired.STOP)
     return Decision(stops=stops, removals=removals_of(seen))
-
-
-def ask_of(
-    record: WorkloadRecord,
-    indexes: Sequence[int],
-    *,
-    avoid: frozenset[str] = frozenset(),
-    only_node: str | None = None,
-) -> Ask:
-    """Return the ask for allocations of the workload's present version."""
-    spec: WorkloadSpec = record.workload.spec
-    return Ask(
-        workload=record.ref,
-        version=record.version,
-        indexes=tuple(indexes),
-        reserved=vector_of(spec.reservation()),
-        ports=_ports_of(spec),
-        constraints=tuple(parse_constraint(c) for c in spec.placement.constraints),
-        spread=spec.placement.spread,
-        max_per_node=spec.placement.max_per_node,
-        avoid=avoid,
-        only_node=only_node,
-        tolerations=tuple(parse_toleration(t) for t in spec.placement.tolerations),
-    )
-
-
-def _ports_of(spec: WorkloadSpec) -> tuple[PortAsk, ...]:
-    """With host networking every port is the node's; else only the published ones are."""
-    if spec.network == "host":
-        return tuple(PortAsk(p.name, p.container, p.container, p.protocol) for p in spec.all_ports())
-    return tuple(
-        PortAsk(p.name, p.container, None if p.publish == "auto" else p.publish, p.protocol)
-        for p in spec.all_ports()
-        if p.publish is not None
-    )
 
 
 def reschedule_delay_s(seen: Seen, record: WorkloadRecord) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from control_plane import keys
-from control_plane.controllers.decision import ask_of
+from control_plane.controllers.asks import ask_of, resolved
 from control_plane.controllers.snapshot import holds_resources, snapshot_of
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
@@ -40,6 +40,7 @@ def plan_drain(state: ClusterState, node: str) -> DrainPlan:
         else:
             stops.append(a)
     asks = [ask_of(record, sorted(leaving[w])) for w in sorted(leaving) if (record := state.workloads.get(w))]
+    asks = resolved(asks, state.workloads)
     snapshot = _without(snapshot_of(state), node, {a.id for moved in leaving.values() for a in moved.values()})
     plan = place(asks, snapshot, seed=snapshot.revision)
     moves = [(leaving[keys.id_of_ref(p.workload)][p.index], p) for p in plan.placements]

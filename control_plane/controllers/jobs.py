@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from control_plane.controllers.asks import ask_of
 from control_plane.controllers.decision import (
     Decision,
     Seen,
     Stop,
     Succession,
-    ask_of,
     failed_reason,
     lost_reason,
     reschedule_delay_s,

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
+from control_plane.controllers.asks import resolved
 from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.bursts import Portion, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
@@ -100,6 +101,7 @@ class Leader:
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
+        asks = resolved(asks, self._state.workloads)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
         plan = place(portion.asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
         plan = with_left(plan, portion.left)

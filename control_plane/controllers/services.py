@@ -9,12 +9,12 @@ again of that version: so a target that never works takes nothing from it.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from control_plane.controllers.asks import ask_of
 from control_plane.controllers.decision import (
     Decision,
     Seen,
     Stop,
     Succession,
-    ask_of,
     failed_reason,
     lost_reason,
     removals_of,

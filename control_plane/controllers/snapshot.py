@@ -51,6 +51,7 @@ def node_view(state: ClusterState, name: str) -> NodeView:
         attributes=status.facts.attributes,
         allocatable=vector_of(status.facts.allocatable),
         taints=tuple(parse_taint(t) for t in intent.taints) if intent else (),
+        devices=status.facts.devices,
     )
 
 
@@ -126,8 +127,19 @@ def _node_of(state: ClusterState, name: str) -> Eligibility | None:
 
 
 def _placed(a: Allocation) -> PlacedAllocation:
-    is_wanted = a.desired is Desired.RUN
-    return PlacedAllocation(a.id, a.workload, a.version, a.index, a.node, vector_of(a.reserved), a.ports, is_wanted)
+    return PlacedAllocation(
+        id=a.id,
+        workload=a.workload,
+        version=a.version,
+        index=a.index,
+        node=a.node,
+        reserved=vector_of(a.reserved),
+        ports=a.ports,
+        is_wanted=a.desired is Desired.RUN,
+        devices=tuple(sorted(a.devices.items())),
+        priority=a.priority,
+        created_s=a.created_s,
+    )
 
 
 def workload_ids(state: ClusterState) -> set[str]:

@@ -25,11 +25,10 @@ from control_plane.store.protocol import (
     Txn,
 )
 from manifests.allocations import Allocation, Desired, allocation_id
-from manifests.containers import Resources
 from manifests.nodes import Liveness
 from manifests.status import WorkloadStatus
 from manifests.workloads import Kind
-from scheduler.model import Placement
+from scheduler.model import Placement, resources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +85,9 @@ def placement_unit(
         version=placement.version,
         index=placement.index,
         node=placement.node,
-        reserved=Resources.of(
-            cpu_m=placement.reserved.cpu_m,
-            memory_bytes=placement.reserved.memory_bytes,
-            pids=placement.reserved.pids,
-        ),
+        reserved=resources_of(placement.reserved),
         ports=placement.ports,
+        devices=dict(placement.devices),
         why=placement.why,
         created_s=wall_s,
         replaces=succession.replaces if succession else None,

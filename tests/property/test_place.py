@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests.constraints import Constraint, Operator
 from manifests.quantities import parse_bytes, parse_cpu
 from manifests.reasons import Code, Rejection
 from manifests.taints import Taint
@@ -21,6 +22,7 @@ from scheduler.model import (
     PlacedAllocation,
     Plan,
     Snapshot,
+    Spread,
     Vector,
 )
 from scheduler.place import place, with_plan
@@ -49,7 +51,12 @@ def value_of(node: NodeView, attribute: str) -> str | None:
 
 
 def meets(node: NodeView, ask: Ask) -> bool:
-    return all((value_of(node, c.attribute) == c.value) == c.is_equal for c in ask.constraints)
+    return all(holds(c, value_of(node, c.attribute)) for c in ask.constraints)
+
+
+def holds(constraint: Constraint, found: str | None) -> bool:
+    is_there = found in constraint.values
+    return is_there if constraint.operator in (Operator.EQUAL, Operator.IN) else not is_there
 
 
 def tolerates(ask: Ask, taint: Taint) -> bool:
@@ -60,17 +67,40 @@ def holders(node: NodeView, snapshot: Snapshot) -> dict[tuple[int, str], str]:
     return {(p.host, p.protocol): a.id for a in snapshot.allocations if a.node == node.name for p in a.ports}
 
 
-def can_take(node: NodeView, ask: Ask, snapshot: Snapshot) -> bool:
-    """Say whether one more allocation fits, in a cluster that never runs out of auto ports."""
-    held = holders(node, snapshot)
+def is_too_uneven(node: NodeView, ask: Ask, snapshot: Snapshot) -> bool:
+    """Say whether one more there would leave a value with more than maxSkew above the emptiest that is allowed."""
+    for spread in ask.spread:
+        if spread.max_skew is not None:
+            allowed = {value_of(n, spread.over) for n in snapshot.nodes if is_open(n, ask)}
+            counts = {v: crowd(v, spread.over, ask, snapshot) for v in allowed | {value_of(node, spread.over)}}
+            if counts[value_of(node, spread.over)] + 1 - min(counts[v] for v in allowed) > spread.max_skew:
+                return True
+    return False
+
+
+def crowd(value: str | None, over: str, ask: Ask, snapshot: Snapshot) -> int:
+    return sum(running_on(n, ask, snapshot) for n in snapshot.nodes if value_of(n, over) == value)
+
+
+def is_open(node: NodeView, ask: Ask) -> bool:
+    """Say whether it could be there if nothing else were."""
     return (
         node.eligibility is Eligibility.READY
         and ask.only_node in (None, node.name)
         and all(tolerates(ask, taint) for taint in node.taints)
         and meets(node, ask)
+    )
+
+
+def can_take(node: NodeView, ask: Ask, snapshot: Snapshot) -> bool:
+    """Say whether one more allocation fits, in a cluster that never runs out of auto ports."""
+    held = holders(node, snapshot)
+    return (
+        is_open(node, ask)
         and (ask.max_per_node is None or running_on(node, ask, snapshot) < ask.max_per_node)
         and ask.reserved.fits(free_on(node, snapshot))
         and not any((p.host, p.protocol) in held for p in ask.ports)
+        and not is_too_uneven(node, ask, snapshot)
     )
 
 
@@ -102,6 +132,8 @@ def is_true(rejection: Rejection, ask: Ask, snapshot: Snapshot) -> bool:
         case Code.HOST_PORT:
             port, _, protocol = needed.partition("/")
             return holders(node, snapshot)[int(port), protocol] == found
+        case Code.SKEW:
+            return is_too_uneven(node, ask, snapshot)
     return False
 
 
@@ -257,17 +289,15 @@ def test_an_avoided_node_is_used_only_when_no_other_fits(ask: Ask, snapshot: Sna
 def test_a_spread_takes_the_value_with_the_fewest_wanted_siblings_that_has_room(
     ask: Ask, snapshot: Snapshot, seed: int
 ) -> None:
-    ask = replace(ask, avoid=frozenset(), spread=ask.spread[:1] or (ATTRIBUTES[0],))
+    over = ask.spread[0].over if ask.spread else ATTRIBUTES[0]
+    ask = replace(ask, avoid=frozenset(), spread=(Spread(over),))
     views = {n.name: n for n in snapshot.nodes}
-
-    def crowd(value: str | None, before: Snapshot) -> int:
-        return sum(running_on(n, ask, before) for n in snapshot.nodes if value_of(n, ask.spread[0]) == value)
 
     plan = place([ask], snapshot, seed=seed)
     for _, number, before in before_each([ask], plan, snapshot):
-        chosen = value_of(views[plan.placements[number].node], ask.spread[0])
-        open_values = {value_of(n, ask.spread[0]) for n in snapshot.nodes if can_take(n, ask, before)}
-        assert crowd(chosen, before) == min(crowd(v, before) for v in open_values)
+        chosen = value_of(views[plan.placements[number].node], over)
+        open_values = {value_of(n, over) for n in snapshot.nodes if can_take(n, ask, before)}
+        assert crowd(chosen, over, ask, before) == min(crowd(v, over, ask, before) for v in open_values)
 
 
 @st.composite
@@ -279,7 +309,9 @@ def roomy_clusters(draw: st.DrawFn) -> Snapshot:
 
 @given(roomy_clusters(), vectors(5), st.integers(1, 12), seeds)
 def test_a_spread_is_even_where_there_is_room(snapshot: Snapshot, reserved: Vector, replicas: int, seed: int) -> None:
-    ask = Ask(WORKLOADS[0], 1, tuple(range(replicas)), reserved, spread=("node.labels.zone", "node.name"))
+    ask = Ask(
+        WORKLOADS[0], 1, tuple(range(replicas)), reserved, spread=(Spread("node.labels.zone"), Spread("node.name"))
+    )
     plan = place([ask], snapshot, seed=seed)
     zone_of = {n.name: n.labels["zone"] for n in snapshot.nodes}
     by_zone = Counter(zone_of[p.node] for p in plan.placements)

@@ -13,7 +13,7 @@ from agent.state_file import ID_FILE
 from control_plane import keys
 from control_plane.bootstrap import ensure_cluster
 from control_plane.core import Core, assemble
-from manifests.containers import Resources
+from manifests.containers import NodeResources
 from manifests.errors import WherryError
 from manifests.nodes import NodeStatus
 from tests.simulation.driver import OrderObserver, SimDriver
@@ -28,7 +28,7 @@ T = TypeVar("T")
 HEARTBEAT_S, LOST_AFTER_S = 1.0, 5.0
 RESTART_S = 1.0  # after which a supervisor starts again what ended by itself
 IMAGE = "wherry/busybox:1"
-NODE_SIZE = Resources.of(cpu_m=4_000, memory_bytes=4 * 2**30, pids=4_000)
+NODE_SIZE = NodeResources.of(cpu_m=4_000, memory_bytes=4 * 2**30, pids=4_000, disk_bytes=100 * 2**30)
 
 
 @dataclass(eq=False, slots=True)

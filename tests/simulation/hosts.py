@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.options import AgentOptions
 from agent.ownership import Ownership
-from manifests.containers import Resources
+from manifests.containers import NodeResources, Resources
 from tests.simulation.crashes import effect_now
 
 WALL_S = 1_767_225_600.0  # 2026-01-01
@@ -43,12 +43,12 @@ class SimMachine:
     """The agent's view of its host."""
 
     host: Host
-    size: Resources
+    size: NodeResources
 
     def boot_id(self) -> str:
         return f"{self.host.name}-boot-{self.host.boots}"
 
-    def resources(self) -> Resources:
+    def resources(self) -> NodeResources:
         return self.size
 
     def cores(self) -> int:

@@ -24,7 +24,7 @@ from agent.summary import Fate
 from agent.tracked import Moment, Tracked, newly_assigned, with_sight
 from foundation.clock import SystemClock
 from manifests.allocations import Ending, HostPort, Phase
-from manifests.containers import Resources
+from manifests.containers import NodeResources, Resources
 from manifests.session import Assignments
 from tests.scripted_server import assigned, grouped
 
@@ -166,7 +166,7 @@ def test_a_container_is_told_who_it_is_and_is_never_given_more_cpu_than_the_node
 
 
 def test_flags_say_exactly_what_is_allocatable_and_else_the_system_keeps_some(tmp_path: Path) -> None:
-    machine = Resources().model_copy(update={"cpu_m": 2000, "memory_bytes": 2**30, "pids": 1000})
+    machine = NodeResources().model_copy(update={"cpu_m": 2000, "memory_bytes": 2**30, "pids": 1000})
     plain = AgentOptions(("http://127.0.0.1:1",), "n1", tmp_path)
     left = allocatable_of(plain, machine)
     assert (left.cpu_m, left.memory_bytes, left.pids) == (1900, 2**30 - 256 * 2**20, 900)

@@ -1,8 +1,8 @@
 """Bursts: what of them is placed in one pass, and what becomes of the rest."""
 
 from control_plane import keys
+from control_plane.controllers.asks import ask_of
 from control_plane.controllers.bursts import portion_of, with_left
-from control_plane.controllers.decision import ask_of
 from manifests.reasons import Blocked
 from scheduler.model import BlockedAsk, Plan
 from tests.builders import record

@@ -17,6 +17,7 @@ from scheduler.model import (
     Plan,
     PortAsk,
     Snapshot,
+    Spread,
     Vector,
 )
 from scheduler.place import place, with_plan
@@ -83,7 +84,7 @@ def ask(
         reserved,
         ports,
         tuple(parse_constraint(c) for c in constraints),
-        spread,
+        tuple(Spread(over) for over in spread),
         max_per_node,
         avoid,
         only_node,
@@ -121,9 +122,9 @@ def test_no_service_stands_on_one_node_alone_even_if_that_one_is_the_best_fit(re
 
 
 def test_the_many_replicas_of_a_large_service_are_packed() -> None:
-    cluster = snapshot(*(node(f"n{i}", cpu_m=1250) for i in range(10)))
-    plan = place([ask(20)], cluster, seed=1)
-    assert len(set(hosts(plan))) <= 5
+    cluster = snapshot(*(node(f"n{i}", cpu_m=1250) for i in range(50)))
+    plan = place([ask(100)], cluster, seed=1)
+    assert len(set(hosts(plan))) <= 25
 
 
 def test_a_lopsided_fit_loses_to_an_even_one() -> None:
@@ -300,7 +301,7 @@ def test_in_a_large_cluster_the_sentence_counts_all_nodes_while_few_are_stored()
 def test_a_placement_says_its_score_the_next_best_and_who_was_ruled_out() -> None:
     cluster = snapshot(node("n1"), node("n2"), node("n3", eligibility=Eligibility.DRAINING), held("n1"))
     (placement,) = place([ask()], cluster, seed=1).placements
-    assert placement.why.sentence() == ("score 0.22 (bestFit 0.22); next n2 0.12; ruled out n3 (is being drained)")
+    assert placement.why.sentence() == ("score 0.81 (bestFit 0.81); next n2 0.59; ruled out n3 (is being drained)")
 
 
 def test_a_node_that_an_earlier_replica_filled_is_among_the_ruled_out() -> None:

@@ -186,12 +186,35 @@ def _spec_lines(spec: Item) -> list[str]:
         readiness=_check((spec.get("health") or {}).get("readiness")),
         liveness=_check((spec.get("health") or {}).get("liveness")),
         constraints="; ".join(placement.get("constraints") or []),
-        spread=", ".join(placement.get("spread") or []),
+        affinities="; ".join(map(_affinity, placement.get("affinities") or [])),
+        apart=", ".join(map(_neighbour, placement.get("apart") or [])),
+        together=", ".join(map(_neighbour, placement.get("together") or [])),
+        spread="; ".join(map(_spread, placement.get("spread") or [])),
+        max_per_node=placement.get("maxPerNode"),
+        priority=spec.get("priority"),
         update=_pairs(spec.get("update")),
         init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
         containers="; ".join(map(_member, spec.get("containers") or [])),
         on_disconnect=_pairs(spec.get("onDisconnect")),
     )
+
+
+def _spread(spread: str | Item) -> str:
+    if isinstance(spread, str):
+        return clean(spread)
+    shares = _pairs({value: f"{percent}%" for value, percent in (spread.get("shares") or {}).items()})
+    skew = f"max skew {spread['maxSkew']}" if spread.get("maxSkew") else ""
+    return " ".join(filter(None, (clean(spread.get("over")), shares, skew)))
+
+
+def _affinity(affinity: Item) -> str:
+    about = clean(affinity.get("constraint") or "") or f"near {_neighbour(affinity.get('near') or {})}"
+    return f"{about} ({affinity.get('weight'):+d})"
+
+
+def _neighbour(neighbour: Item) -> str:
+    over = neighbour.get("over") or "node.name"
+    return _dependency(neighbour) + ("" if over == "node.name" else f" over {clean(over)}")
 
 
 def _dependency(dependency: Item) -> str:
@@ -300,9 +323,12 @@ def _why_lines(item: Item) -> list[str]:
 
 def _resource_table(item: Item) -> list[str]:
     rows = []
-    for name in ("cpu", "memory", "pids"):
-        amounts = [(item.get(of) or {}).get(name, "?") for of in ("reserved", "allocatable", "capacity")]
-        rows.append([name, *(memory(a) if name == "memory" else clean(a) for a in amounts)])
+    held, allocatable, capacity = (item.get(of) or {} for of in ("reserved", "allocatable", "capacity"))
+    for name in ("cpu", "memory", "pids", "disk"):
+        amounts = [of.get(name, "?") for of in (held, allocatable, capacity)]
+        rows.append([name, *(memory(a) if name in ("memory", "disk") else clean(a) for a in amounts)])
+    devices = [of.get("devices") or {} for of in (held, allocatable, capacity)]
+    rows += [[clean(kind), *(str(of.get(kind, 0)) for of in devices)] for kind in devices[1]]
     return Table(("", "RESERVED", "ALLOCATABLE", "CAPACITY"), Style()).render(rows)
 
 

@@ -1,0 +1,106 @@
+"""What a workload asks of the scheduler, made of its record; and what other workloads' rules add to it. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from control_plane import keys
+from control_plane.state import Table
+from manifests.constraints import parse_constraint
+from manifests.placement import NeighbourSpec, SpreadSpec
+from manifests.taints import parse_toleration
+from manifests.workloads import Kind, WorkloadRecord, WorkloadRef, WorkloadSpec
+from scheduler.model import Affinity, Ask, Neighbour, Policy, PortAsk, Spread, vector_of
+
+_KINDS = {kind.lower(): kind for kind in Kind}
+
+
+def ask_of(
+    record: WorkloadRecord,
+    indexes: Sequence[int],
+    *,
+    avoid: frozenset[str] = frozenset(),
+    only_node: str | None = None,
+) -> Ask:
+    """Return the ask for allocations of the workload's present version.
+
+    Its neighbours are known by name alone: see `resolved`.
+    """
+    spec: WorkloadSpec = record.workload.spec
+    placement = spec.placement
+    return Ask(
+        workload=record.ref,
+        version=record.version,
+        indexes=tuple(indexes),
+        reserved=vector_of(spec.reservation()),
+        ports=_ports_of(spec),
+        constraints=tuple(parse_constraint(c) for c in placement.constraints),
+        spread=tuple(_spread(s) for s in placement.spread),
+        max_per_node=placement.max_per_node,
+        avoid=avoid,
+        only_node=only_node,
+        tolerations=tuple(parse_toleration(t) for t in placement.tolerations),
+        affinities=tuple(
+            Affinity(parse_constraint(a.constraint), a.weight) for a in placement.affinities if a.constraint
+        ),
+        neighbours=tuple(_neighbours(record)),
+        policy=Policy(placement.policy or Policy.PACK),
+        priority=spec.priority,
+        preempts=spec.preempts,
+    )
+
+
+def _spread(spec: SpreadSpec) -> Spread:
+    shares = tuple((value, percent / 100) for value, percent in sorted(spec.shares.items()))
+    return Spread(spec.over, shares, spec.max_skew)
+
+
+def _neighbours(record: WorkloadRecord) -> Iterator[Neighbour]:
+    placement, namespace = record.workload.spec.placement, record.workload.metadata.namespace
+    for spec in placement.apart:
+        yield Neighbour(_named(spec, namespace), is_wanted=False, over=spec.over)
+    for spec in placement.together:
+        yield Neighbour(_named(spec, namespace), over=spec.over)
+    for affinity in placement.affinities:
+        if affinity.near is not None:
+            yield Neighbour(_named(affinity.near, namespace), over=affinity.near.over, weight=affinity.weight)
+
+
+def _named(spec: NeighbourSpec, namespace: str) -> WorkloadRef:
+    return WorkloadRef(namespace=namespace, kind=_KINDS[spec.kind], name=spec.name, uid="")
+
+
+def resolved(asks: Sequence[Ask], records: Table[WorkloadRecord]) -> list[Ask]:
+    """Return the asks with their neighbours as they live now, and with the rules of those that keep apart from them."""
+    keeps_apart = _who_keeps_apart(records.values())
+    return [_resolved(ask, records, keeps_apart.get(keys.id_of_ref(ask.workload), ())) for ask in asks]
+
+
+def _resolved(ask: Ask, records: Table[WorkloadRecord], others: Sequence[Neighbour]) -> Ask:
+    if not (ask.neighbours or others):
+        return ask
+    own = []
+    for neighbour in ask.neighbours:
+        record = records.get(keys.id_of_ref(neighbour.workload))  # one that doesn't exist is nowhere
+        own.append(replace(neighbour, workload=record.ref) if record else neighbour)
+    return replace(ask, neighbours=(*own, *others))
+
+
+def _who_keeps_apart(records: Iterable[WorkloadRecord]) -> dict[str, list[Neighbour]]:
+    """Return who keeps apart from whom, by the id of the one that says nothing of it itself."""
+    found: dict[str, list[Neighbour]] = {}
+    for record in records:
+        for spec in record.workload.spec.placement.apart:
+            other = keys.workload_id(record.workload.metadata.namespace, spec.kind, spec.name)
+            found.setdefault(other, []).append(Neighbour(record.ref, is_wanted=False, over=spec.over))
+    return found
+
+
+def _ports_of(spec: WorkloadSpec) -> tuple[PortAsk, ...]:
+    """With host networking every port is the node's; else only the published ones are."""
+    if spec.network == "host":
+        return tuple(PortAsk(p.name, p.container, p.container, p.protocol) for p in spec.all_ports())
+    return tuple(
+        PortAsk(p.name, p.container, None if p.publish == "auto" else p.publish, p.protocol)
+        for p in spec.all_ports()
+        if p.publish is not None
+    )
