@@ -18,25 +18,9 @@ from manifests.workloads import DaemonSpec, ServiceSpec, VersionRecord, Workload
 from scheduler.model import Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
 from scheduler.place import place
 from tests.builders import status, version_record
+from tests.clocks import StepClock
 
 ROOM = Vector(1000, 2**30, 1000)  # ten of the default reservation by cpu
-
-
-@dataclass
-class WorldClock:
-    now: float = 0.0
-
-    def now_s(self) -> float:
-        return self.now
-
-    def boot_s(self) -> float:
-        return self.now
-
-    def wall_s(self) -> float:
-        return self.now
-
-    async def sleep(self, delay_s: float) -> None:
-        raise AssertionError("a rollout is stepped, it never sleeps")
 
 
 @dataclass
@@ -46,7 +30,7 @@ class RolloutWorld:
     record: WorkloadRecord
     nodes: dict[str, Eligibility]
     room: Vector = ROOM
-    clock: WorldClock = field(default_factory=WorldClock)
+    clock: StepClock = field(default_factory=StepClock)
     bad: set[int] = field(default_factory=set)
     doomed: set[int] = field(default_factory=set)
     allocations: dict[str, Allocation] = field(default_factory=dict)
@@ -135,7 +119,8 @@ class RolloutWorld:
         if not is_so:
             self._since.pop((what, of), None)
             return 0.0
-        return self.clock.now - self._since.setdefault((what, of), self.clock.now)
+        now_s = self.clock.now_s()
+        return now_s - self._since.setdefault((what, of), now_s)
 
     def sight(self) -> Sight:
         views = [NodeView(name, e, {}, {}, self.room) for name, e in sorted(self.nodes.items())]
@@ -240,14 +225,14 @@ class RolloutWorld:
 
     def settle(self, *, step_s: float = 1.0, passes: int = 400) -> float:
         """Let agents act and time pass until the rollout is over and nothing changes; return how long that took."""
-        began, quiet, failed = self.clock.now, 0, 0
+        began, quiet, failed = self.clock.now_s(), 0, 0
         for _ in range(passes):
             self.act()
             quiet = 0 if self.one_pass() else quiet + 1
             failed = failed + 1 if self.rollout_state is RolloutState.FAILED else 0
             if failed > 30:
-                return self.clock.now - began
+                return self.clock.now_s() - began
             if quiet > 8 and self.rollout_state not in (RolloutState.PROGRESSING, RolloutState.PAUSED):
-                return self.clock.now - began
-            self.clock.now += step_s
+                return self.clock.now_s() - began
+            self.clock.advance(step_s)
         raise AssertionError(f"it never comes to rest: {self.said}")

@@ -25,29 +25,18 @@ from manifests.taints import parse_taint
 from manifests.workloads import VersionRecord, WorkloadRecord
 from scheduler.model import Eligibility, NodeView, Vector
 from tests.builders import record, seen, status
+from tests.clocks import StepClock
 from tests.scripted import facts
 
 
 class Cluster:
-    """Records in a store, and a leader's view of them on a clock that stands still."""
+    """Records in a store, and a leader's view of them."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.now = store, 100.0
-        self.state = ClusterState(store, self)
-        self.ages = Ages(self.state, self)
+        self.store, self.clock = store, StepClock()
+        self.state = ClusterState(store, self.clock)
+        self.ages = Ages(self.state, self.clock)
         self.state.subscribe(self.ages.on_batch)
-
-    def now_s(self) -> float:
-        return self.now
-
-    def wall_s(self) -> float:
-        return 0.0
-
-    def boot_s(self) -> float:
-        return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError("ages are read, nothing here sleeps")
 
     async def put(self, key: str, value: bytes) -> None:
         await self.store.commit(Txn((), (Put(key, value),)))
@@ -108,9 +97,9 @@ async def test_after_its_deadline_a_drain_hurries_and_says_so(cluster: Cluster) 
     await cluster.node("n1")
     await cluster.run(web, "n1")
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
-    cluster.now += 59
+    cluster.clock.advance(59)
     assert cluster.leaving(web) == Leaving("node n1 is being drained", 1.0)
-    cluster.now += 1
+    cluster.clock.advance(1)
     late = cluster.leaving(web)
     assert late == Leaving("node n1 is being drained, and its deadline of 1m has passed", 0.0)
     await cluster.intend("n1", is_draining=True, drain_deadline_s=120.0)
@@ -124,7 +113,7 @@ async def test_a_drain_that_was_taken_back_begins_anew(cluster: Cluster) -> None
     await cluster.node("n1")
     await cluster.run(web, "n1")
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
-    cluster.now += 59
+    cluster.clock.advance(59)
     await cluster.intend("n1", drain_deadline_s=60.0)
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
     assert cluster.leaving(web) == Leaving("node n1 is being drained", 60.0)
@@ -150,7 +139,7 @@ async def test_a_daemon_does_not_wait_beyond_the_deadline(cluster: Cluster) -> N
     await cluster.run(web, "n1")
     await cluster.run(daemon, "n1")
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
-    cluster.now += 61
+    cluster.clock.advance(61)
     late = cluster.leaving(daemon)
     assert late is not None
     assert late.is_overdue
