@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.state import ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Store, Txn
 from foundation.clock import SystemClock
 from manifests.configs import Config
@@ -41,13 +38,6 @@ class Server:
 def site(data: str) -> Config:
     head = {"apiVersion": "wherry/v1", "kind": "Config", "metadata": {"name": "site"}}
     return Config.model_validate({**head, "spec": {"data": data}})
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
 
 
 async def newest(store: Store) -> VersionRecord:

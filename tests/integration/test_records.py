@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,7 @@ from control_plane.controllers.event_writer import BURST
 from control_plane.controllers.garbage import KEPT_EVENTS_OF_GONE
 from control_plane.controllers.history import KEPT_FAILURES, KEPT_OTHERS
 from control_plane.records import EventRecord
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Revision, Store, Txn
-from foundation.clock import SystemClock
 from manifests.allocations import AllocationStatus, Ending, Health, Phase
 from manifests.errors import StoreFullError
 from manifests.session import Assigned
@@ -25,19 +20,9 @@ from tests.etcd import etcd_cluster
 from tests.lab.waiting import hold_for, wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
+pytestmark = pytest.mark.each_store
 WEB = "/v1/workloads/default/service/web"
 SOON_S = 15
-
-
-@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with AsyncExitStack() as stack:
-        url = f"sqlite:{tmp_path / 'store.db'}"
-        if request.param == "etcd":
-            url = f"etcd:{','.join((await stack.enter_async_context(etcd_cluster())).endpoints)}"
-        store = await open_store(url, clock=SystemClock(), rng=random.Random(1))
-        stack.push_async_callback(store.close)
-        yield store
 
 
 class CrashingAgent(ScriptedAgent):

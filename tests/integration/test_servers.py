@@ -1,7 +1,6 @@
 """Several servers on one store: who leads, how new answers are, and how the store is. All real, in one process."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,18 +8,9 @@ from pathlib import Path
 import pytest
 
 from control_plane.snapshots import begin_generation
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Revision, Store
-from foundation.clock import SystemClock
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """The watch cache over a real store: always what the store has, also after history is gone, and despite garbage."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from control_plane import keys
 from control_plane.state import Batch, ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import UnavailableError
@@ -18,13 +15,6 @@ from manifests.nodes import NodeIntent
 
 def put(name: str, **fields: object) -> Put:
     return Put(keys.NODE_INTENTS + name, NodeIntent(name=name, **fields).to_bytes())
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

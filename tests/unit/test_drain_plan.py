@@ -1,16 +1,12 @@
 """What a dry run of a drain says, on records in a store."""
 
-import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control_plane import node_views
 from control_plane.controllers.drain_plan import plan_drain
-from control_plane.store.open import open_store
-from foundation.clock import SystemClock
+from control_plane.store.protocol import Store
 from manifests.allocations import Phase
 from manifests.workloads import WorkloadRecord
 from tests.builders import record, workload
@@ -18,13 +14,11 @@ from tests.unit.test_leaving import Cluster
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
+async def cluster(store: Store) -> Cluster:
     made = Cluster(store)
     for name in ("n1", "n2"):
         await made.node(name)
-    yield made
-    await store.close()
+    return made
 
 
 def named(name: str, kind: str = "Service", **spec: Any) -> WorkloadRecord:

@@ -1,9 +1,6 @@
 """What must leave a node, and by when: from the records in the cache to what a reconciler decides."""
 
-import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +11,7 @@ from control_plane.controllers.decision import Leaving
 from control_plane.controllers.reconcile import Sight, reconcile
 from control_plane.controllers.snapshot import seen_of, snapshot_of
 from control_plane.state import ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Put, Store, Txn
-from foundation.clock import SystemClock
 from manifests.allocations import Allocation, Phase, allocation_id
 from manifests.containers import Resources
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
@@ -77,10 +72,8 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield Cluster(store)
-    await store.close()
+def cluster(store: Store) -> Cluster:
+    return Cluster(store)
 
 
 async def test_what_runs_on_a_drained_node_leaves_without_hurry(cluster: Cluster) -> None:
