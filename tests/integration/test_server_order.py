@@ -1,4 +1,4 @@
-"""A real server on the embedded store: workloads that start after others, and a cluster that is frozen."""
+"""A real server on each kind of store: workloads that start after others, and a cluster that is frozen."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,20 +7,21 @@ from typing import Any
 import pytest
 
 from control_plane import keys
-from control_plane.store.protocol import Put, Txn
+from control_plane.store.protocol import Put, Store, Txn
 from manifests.allocations import Phase
 from manifests.workloads import WORKLOAD, WorkloadRecord
 from tests.lab.waiting import hold_for, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
+pytestmark = pytest.mark.each_store
 WEB = "/v1/workloads/default/service/web"
 MIGRATE = "/v1/workloads/default/job/migrate"
 AFTER_MIGRATE: dict[str, Any] = {"startAfter": [{"job": "migrate"}], "update": {"minHealthyTime": "0s"}}
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path / "server") as running:
+async def server(tmp_path: Path, store: Store) -> AsyncIterator[Served]:
+    async with served(tmp_path / "server", on=store) as running:
         yield running
 
 
