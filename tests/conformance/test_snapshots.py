@@ -148,10 +148,26 @@ async def test_a_store_that_went_back_gets_a_new_generation_and_one_that_didn_t_
     store = await new_store()
     cluster = await ensure_cluster(store, CLOCK, random.Random(1))
     revision = (await store.list_prefix(keys.ROOT)).revision
-    assert await begin_generation(store, revision) is None
-    renewed = await begin_generation(store, Revision(revision + 1))
+    assert await begin_generation(store, revision, of=cluster.generation) is None
+    seen = Revision(revision + 1)
+    renewed = await begin_generation(store, seen, of=cluster.generation)
     assert renewed is not None
     assert renewed.generation == cluster.generation + 1
+
+
+async def test_a_store_that_went_back_gets_one_new_generation_whoever_notices(new_store: Opener) -> None:
+    store = await new_store()
+    cluster = await ensure_cluster(store, CLOCK, random.Random(1))
+    assert await begin_generation(store, Revision(10**9), of=cluster.generation) is not None
+    assert await begin_generation(store, Revision(10**9), of=cluster.generation) is None
+
+
+async def test_the_new_generation_is_newer_than_any_that_was_seen_before_the_store_went_back(new_store: Opener) -> None:
+    store = await new_store()
+    cluster = await ensure_cluster(store, CLOCK, random.Random(1))
+    renewed = await begin_generation(store, Revision(1), of=cluster.generation + 4)
+    assert renewed is not None
+    assert renewed.generation == cluster.generation + 5
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,23 @@ async def test_an_agent_that_has_seen_more_than_the_store_proves_that_it_went_ba
         assert (await first.call("GET", "/v1/nodes"))[0] == 200
 
 
-async def test_an_agent_of_a_newer_generation_is_not_given_orders_by_an_older_one(first: Served) -> None:
+async def test_sessions_end_when_a_new_generation_begins_so_that_agents_enter_it(first: Served) -> None:
+    agent = ScriptedAgent(first, facts("n1"))
+    async with connected(first, agent):
+        assert await begin_generation(first.store, Revision(10**9), of=1) is not None
+        async with asyncio.timeout(10):
+            await agent.has_ended.wait()
+    again = ScriptedAgent(first, facts("n1"), hello={"generation": 1, "applied_revision": 10**9})
+    async with connected(first, again):
+        assert again.welcome is not None
+        assert again.welcome.generation == 2
+
+
+async def test_an_agent_of_a_newer_generation_than_the_store_s_proves_it_as_well(first: Served) -> None:
     agent = ScriptedAgent(first, facts("n1"), hello={"generation": 9, "applied_revision": 3})
     async with connected(first, agent):
-        assert agent.refused is not None
-        assert "has not seen generation 9" in agent.refused.what
+        assert agent.welcome is not None
+        assert agent.welcome.generation == 10
 
 
 async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_released(first: Served) -> None:
@@ -113,7 +125,7 @@ async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_releas
     assert len(held) == 2
     web = next(a for a in held if a.workload.name == "web")
     lost = web.model_copy(update={"id": "web-7-kept", "index": 7, "node": "n2"})
-    assert await begin_generation(first.store, Revision(10**9)) is not None
+    assert await begin_generation(first.store, Revision(10**9), of=1) is not None
     gone.hello = {"kept": (lost,)}
     async with connected(first, known, gone):
         n2 = await first.get("/v1/nodes/n2")
