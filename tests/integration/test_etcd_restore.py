@@ -16,16 +16,10 @@ from control_plane import keys
 from control_plane.records import ClusterRecord
 from tests.lab.cluster import Cluster, Equipment, wherry_cluster
 from tests.lab.faults import Containers, Stopwatch, converged, opened_store, owned_on, service
-from tests.lab.network import why_no_lab
+from tests.lab.marks import ON_A_CLUSTER
 from tests.lab.waiting import EVERY_S, wait_until
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [*ON_A_CLUSTER, pytest.mark.asyncio(loop_scope="module")]
 LATE_S = 40.0  # an agent proves it in 5 s, and what is to be started then waits for 10 s
 WRITES = 60  # many more than servers make when they start: else nobody could tell that the store went back
 LOG_LINES = 60
