@@ -20,7 +20,7 @@ def snapshot_of(state: ClusterState) -> Snapshot:
     kept = (
         a.model_copy(update={"desired": Desired.STOP}) for a in _all_kept(state)
     )  # they run, and count nowhere else
-    return Snapshot(state.revision, nodes, tuple(_placed(a) for a in (*holding, *kept)))
+    return Snapshot(state.revision, nodes, tuple(placed(a) for a in (*holding, *kept)))
 
 
 def overfull(snapshot: Snapshot) -> frozenset[str]:
@@ -125,7 +125,8 @@ def _node_of(state: ClusterState, name: str) -> Eligibility | None:
     return eligibility_of(status, state.intents.get(name)) if status else None
 
 
-def _placed(a: Allocation) -> PlacedAllocation:
+def placed(a: Allocation) -> PlacedAllocation:
+    """Return what the scheduler knows of the allocation."""
     is_wanted = a.desired is Desired.RUN
     return PlacedAllocation(a.id, a.workload, a.version, a.index, a.node, vector_of(a.reserved), a.ports, is_wanted)
 

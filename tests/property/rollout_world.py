@@ -10,14 +10,15 @@ from control_plane.controllers.decision import Decision, Seen
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.rollouts import serves
-from manifests.allocations import Allocation, AllocationStatus, Desired, Phase, allocation_id
-from manifests.containers import Resources
+from control_plane.controllers.snapshot import placed
+from control_plane.controllers.writes import allocation_of
+from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.rollouts import RolloutState
 from manifests.status import WorkloadStatus
 from manifests.workloads import DaemonSpec, ServiceSpec, VersionRecord, WorkloadRecord
-from scheduler.model import Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
+from scheduler.model import Eligibility, NodeView, Plan, Snapshot, Vector
 from scheduler.place import place
-from tests.builders import status, version_record
+from tests.builders import status, stopping, version_record
 from tests.clocks import StepClock
 
 ROOM = Vector(1000, 2**30, 1000)  # ten of the default reservation by cpu
@@ -150,36 +151,22 @@ class RolloutWorld:
         return changed
 
     def _snapshot(self, sight: Sight, decision: Decision) -> Snapshot:
-        stopped = {s.allocation.id for s in decision.stops}
-        placed = tuple(
-            PlacedAllocation(
-                *(a.id, a.workload, a.version, a.index, a.node, vector_of(a.reserved), a.ports),
-                a.desired is Desired.RUN and a.id not in stopped,
-            )
+        stops = {s.allocation.id for s in decision.stops}
+        held = tuple(
+            placed(stopping(a) if a.id in stops else a)
             for a in self.allocations.values()
             if not ((known := self.statuses.get(a.id)) and known.is_terminal)
         )
-        return Snapshot(self.revision, tuple(sight.nodes), placed)
+        return Snapshot(self.revision, tuple(sight.nodes), held)
 
     def _apply(self, decision: Decision, plan: Plan) -> None:
         for stop in decision.stops:
-            a = stop.allocation
-            self.allocations[a.id] = a.model_copy(update={"desired": Desired.STOP})
+            self.allocations[stop.allocation.id] = stopping(stop.allocation)
         for removed in decision.removals:
             del self.allocations[removed.id]
             self.statuses.pop(removed.id, None)
         for p in plan.placements:
-            new = Allocation(
-                id=allocation_id(p.workload, p.index, self.revision),
-                workload=p.workload,
-                version=p.version,
-                index=p.index,
-                node=p.node,
-                reserved=Resources(),
-                ports=p.ports,
-                why=p.why,
-                created_s=0.0,
-            )
+            new = allocation_of(p, decision.successions.get(p.index), revision=self.revision, wall_s=0.0)
             self.allocations[new.id] = new
         self.revision += 1
 
