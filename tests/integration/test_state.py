@@ -1,6 +1,5 @@
 """The watch cache over a real store: always what the store has, also after history is gone, and despite garbage."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +10,7 @@ from control_plane.store.protocol import Delete, Put, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import UnavailableError
 from manifests.nodes import NodeIntent
+from tests.cache import following
 
 
 def put(name: str, **fields: object) -> Put:
@@ -22,10 +22,8 @@ async def state(store: Store) -> AsyncIterator[ClusterState]:
     await store.commit(Txn((), (put("n0"),)))
     cache = ClusterState(store, SystemClock())
     await cache.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(cache.follow(), name="follow")
+    async with following(cache):
         yield cache
-        following.cancel()
 
 
 async def test_it_begins_with_all_there_is_and_keeps_up(store: Store, state: ClusterState) -> None:
@@ -58,10 +56,8 @@ async def test_a_cache_that_slept_through_a_compaction_lists_again_and_tells_wha
     await store.commit(Txn((), (Delete(keys.NODE_INTENTS + "goes"), put("comes"), put("changes", is_cordoned=True))))
     revision = await store.commit(Txn((), (put("last"),)))
     await store.compact(revision)
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(cache.follow(), name="follow")
+    async with following(cache):
         await cache.wait_for(revision)
-        following.cancel()
     assert {c.id for b in batches for c in b.changes} == {"goes", "comes", "changes", "last"}
     assert set(cache.intents.ids()) == {"stays", "changes", "comes", "last"}
 

@@ -13,6 +13,7 @@ from control_plane.store.protocol import Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import CompactedError
 from manifests.nodes import NodeIntent
+from tests.cache import following
 from tests.clocks import StepClock
 from tests.lab.waiting import wait_until
 
@@ -89,10 +90,8 @@ async def test_a_server_that_was_cut_off_lists_again_after_a_compaction(store: S
     await behind.load()
     last = await write(store, 5)
     await store.compact(last)
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(behind.follow(), name="follow")
+    async with following(behind):
         await behind.wait_for(last)
-        following.cancel()
     intent = behind.intents.get("n1")
     assert intent is not None
     assert intent.metadata == {"n": "4"}

@@ -12,6 +12,7 @@ from control_plane.records import BrakeRecord, LeaderRecord, ServerRecord
 from control_plane.state import Batch, ClusterState
 from control_plane.store.protocol import ABSENT, CreatedAt, Put, Store, Txn
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from tests.cache import following
 from tests.lab.waiting import wait_until
 from tests.scripted import facts
 
@@ -120,11 +121,9 @@ class Rig:
 async def rig(store: Store) -> AsyncIterator[Rig]:
     rig = Rig(store, FastClock())
     await rig.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        follow = tasks.create_task(rig.state.follow())
+    async with following(rig.state):
         await rig.server("s1")
         yield rig
-        follow.cancel()
 
 
 async def test_a_suspect_node_is_lost_when_its_whole_silence_is_long_enough(rig: Rig) -> None:
