@@ -181,7 +181,7 @@ async def test_how_an_allocation_ended_is_remembered_when_it_is_gone(store: Stor
         async with connected(server, agent):
             await server.apply(manifest(replicas=1))
             await server.until_state(WEB, "healthy")
-            [gone] = (await server.get("/v1/allocations"))["items"]
+            [gone] = await server.allocations()
             await agent.crash()
             agent.attempt = 0
             await server.call("POST", WEB + "/scale", {"replicas": 0})
@@ -193,7 +193,7 @@ async def test_how_an_allocation_ended_is_remembered_when_it_is_gone(store: Stor
             assert (kept["id"], kept["node"], kept["phase"], kept["isGone"]) == (gone["id"], "n1", "stopped", True)
             assert kept["stopReason"] == "the service needs only 0"
             assert await server.get(f"/v1/allocations/{gone['id']}") == kept
-            assert (await server.get("/v1/allocations"))["items"] == []
+            assert await server.allocations() == []
             life = await events(server, f"?for=allocation/{gone['id']}")
             assert {"placed", "stopped"} <= {e["reason"] for e in life}
             status, body = await server.call("GET", "/v1/allocations?ended=maybe")

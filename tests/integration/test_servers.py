@@ -134,7 +134,7 @@ async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_releas
         await first.apply(manifest(replicas=8))
 
         async def is_adopted() -> bool:
-            return "web-7-kept" in {a["id"] for a in (await first.get("/v1/allocations"))["items"]}
+            return "web-7-kept" in {a["id"] for a in await first.allocations()}
 
         await wait_until(is_adopted, 10, "the kept allocation is adopted", bool)
         assert (await first.get("/v1/nodes/n2"))["kept"] == []
