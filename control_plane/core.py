@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from control_plane.controllers.bookkeeping import Bookkeeping
 from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
+from control_plane.controllers.standing import Standing
 from control_plane.desired.committer import Committer
 from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.crons import CronRunner
@@ -50,6 +51,7 @@ class Core:
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
     leader: Leader
+    standing: Standing
     events: EventLog
 
     @asynccontextmanager
@@ -89,6 +91,8 @@ def assemble(
         id=f"{name}-{rng.getrandbits(32):08x}", name=name, url=url, version=VERSION, started_s=clock.wall_s()
     )
     state = ClusterState(store, clock)
+    standing = Standing(state)
+    state.subscribe(standing.on_batch)
     events = EventLog(state, clock)
     committer = Committer(store, state, clock)
     configs = ConfigWriter(committer, clock, rng)
@@ -117,7 +121,13 @@ def assemble(
         node_writer=NodeWriter(committer),
         freeze_writer=FreezeWriter(committer, clock),
         leader=Leader(
-            store, state, clock, Bookkeeping(store, state, clock, events, promise), lost_after_s=lost_after_s
+            store,
+            state,
+            standing,
+            clock,
+            Bookkeeping(store, state, clock, events, promise),
+            lost_after_s=lost_after_s,
         ),
+        standing=standing,
         events=events,
     )

@@ -110,6 +110,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             cron_runner=core.cron_runner,
             node_writer=core.node_writer,
             freeze_writer=core.freeze_writer,
+            standing=core.standing,
             changes=ChangeFeed(core.state, core.events),
             sessions=core.sessions,
             membership=core.membership,

@@ -48,7 +48,10 @@ class SessionHandler:
     def _on_batch(self, batch: Batch) -> None:
         """Tell each session of its own node's allocations; to ask every session would cost each its share of all."""
         for change in batch.changes:
-            if served := self._served.get(_node_of(change)):
+            if change.table == "cluster":
+                for each in self._served.values():
+                    each.wake()
+            elif served := self._served.get(_node_of(change)):
                 served.note(change)
 
     def of_node(self, node: str) -> "ServedSession | None":
@@ -112,6 +115,7 @@ class ServedSession:
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
         self.servers = 1  # that the agent knows
+        self._generation = 0  # of the store: the one in which the agent was welcome
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._changed: set[str] = set()  # allocations of which the agent must hear
         self._has_changed = asyncio.Event()
@@ -125,8 +129,10 @@ class ServedSession:
         if self.session.is_reboot:
             self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
+        welcome = self._registry.welcome(self.session)
+        self._generation = welcome.generation
         try:
-            await self.connection.send(self._registry.welcome(self.session))
+            await self.connection.send(welcome)
             async with TaskGroup() as tasks:
                 others = [
                     tasks.create_task(self._send_assignments(), name=f"assignments-{self.session.node}"),
@@ -203,15 +209,24 @@ class ServedSession:
     def note(self, change: ObjectChange) -> None:
         """Take in that something of this node has changed."""
         self._changed |= {change.id} if change.table == "allocation" else self._released()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have it look at what has changed."""
         self._has_changed.set()
 
     async def _send_assignments(self) -> None:
-        """Send everything once, then what changes, always as of the cache's present revision."""
+        """Send everything once, then what changes, always as of the cache's present revision.
+
+        Raises ConflictError once a new generation of the store has begun: an agent enters it with a new session.
+        """
         self._changed.clear()
         await self.connection.send(self._assignments(None))
         while True:
             await self._has_changed.wait()
             self._has_changed.clear()
+            if self._state.generation != self._generation:
+                raise ConflictError("a new generation of the store has begun")
             changed, self._changed = self._changed, set()
             if changed:
                 await self.connection.send(self._assignments(changed))

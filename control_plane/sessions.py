@@ -143,24 +143,30 @@ class SessionRegistry:
     async def _await_news_of(self, hello: Hello) -> None:
         """Return once this server knows as much as the agent obeys already. Raises UnavailableError if it doesn't.
 
-        An agent that has seen a revision which the store itself hasn't is the proof that the store has gone back.
+        An agent that has seen a revision or a generation which the store itself hasn't proves that it has gone back.
         """
         ours = self._state.generation
-        if hello.generation > ours:
-            raise UnavailableError(
-                f"this server has not seen generation {hello.generation} of the store",
-                why=f"it knows generation {ours}",
-                fix="Another server will do; if none does, the store is an older one than this agent's.",
-            )
         if hello.generation < ours and (hello.generation or ours > 1):
             return  # revisions of an earlier generation mean nothing now
+        of, seen = max(hello.generation, ours), Revision(hello.applied_revision)
         try:
-            await self._state.wait_for(hello.applied_revision)
+            self._check_generation(of)
+            await self._state.wait_for(seen)
         except UnavailableError:
-            renewed = await begin_generation(self._store, Revision(hello.applied_revision))
-            if renewed is None:
+            if self._state.generation > of:
+                return  # meanwhile someone else had the proof
+            if await begin_generation(self._store, seen, of=of) is None:
                 raise
-            log.error("the store has gone back in time", seen=hello.applied_revision, by=hello.facts.name)
+            log.error("the store has gone back in time", generation=of, seen=seen, by=hello.facts.name)
+
+    def _check_generation(self, newest: int) -> None:
+        """Raise UnavailableError if this server has not heard of that generation."""
+        if newest > self._state.generation:
+            raise UnavailableError(
+                f"this server has not seen generation {newest} of the store",
+                why=f"it knows generation {self._state.generation}",
+                fix="Another server will do.",
+            )
 
     async def _modified_at(self, node: str) -> Revision:
         """Return where the node's record stands; one that can't be read is known by the store alone, and mended now."""

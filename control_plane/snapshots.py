@@ -185,17 +185,20 @@ def _batches(writes: Sequence[Put | Delete]) -> Iterable[tuple[Put | Delete, ...
         yield tuple(batch)
 
 
-async def begin_generation(store: Store, seen: Revision) -> ClusterRecord | None:
-    """Begin a new generation if the store has gone back to before `seen`; None if it hasn't.
+async def begin_generation(store: Store, seen: Revision, *, of: int) -> ClusterRecord | None:
+    """Begin a new generation if the store has gone back to before `seen`, a revision of that one; None if it hasn't.
 
-    That is so when it was restored by its own tools. Whoever notices says so to all, by this record.
+    That is so when it was restored by its own tools. Whoever notices first says so to all, by this record. A store that
+    knows nothing of the generation has gone back whatever its revision: those of two generations aren't comparable.
     """
     page = await store.list_prefix(keys.CLUSTER, limit=1)
-    if page.revision >= seen or not page.entries:
+    if not page.entries:
         return None
     entry = page.entries[0]
     old = ClusterRecord.read(entry.value)
-    new = old.model_copy(update={"generation": old.generation + 1})
+    if (old.generation, page.revision) >= (of, seen):
+        return None
+    new = old.model_copy(update={"generation": of + 1})
     await store.commit(Txn((ModifiedAt(keys.CLUSTER, entry.mod_revision),), (Put(keys.CLUSTER, new.to_bytes()),)))
     return new
 

@@ -161,7 +161,7 @@ class ClusterState:
         self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
         self._subscribers: list[Subscriber] = []
         self._moved = asyncio.Condition()
-        self._gone_back_from: Revision | None = None  # the store has gone back, and that isn't said to all yet
+        self._gone_back_from: tuple[int, Revision] | None = None  # generation and revision, until that was said to all
 
     @property
     def generation(self) -> int:
@@ -233,7 +233,7 @@ class ClusterState:
         changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if has_gone_back or not self._has(e)]
         if has_gone_back:
             log.error("the store has gone back in time", revision=page.revision, seen=self.revision)
-            self._gone_back_from, self.revision = self.revision, page.revision
+            self._gone_back_from, self.revision = (self.generation, self.revision), page.revision
         await self._apply(changes, page.revision, is_first=self.revision == 0)
 
     async def follow(self) -> None:
@@ -253,8 +253,9 @@ class ClusterState:
     async def _say_gone_back(self) -> None:
         """Begin a new generation if the store was restored by its own tools, unless another server has done it."""
         if self._gone_back_from is not None:
+            generation, seen = self._gone_back_from
             with contextlib.suppress(ConflictError):
-                await begin_generation(self._store, self._gone_back_from)
+                await begin_generation(self._store, seen, of=generation)
             self._gone_back_from = None
 
     async def _apply(self, changes: Sequence[Change], revision: Revision, *, is_first: bool = False) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from manifests.base import Model, Timestamp
 from manifests.containers import Resources
 from manifests.reasons import Choice
-from manifests.workloads import DEFAULT_PRIORITY, WorkloadRef
+from manifests.workloads import WorkloadRef
 
 
 class Desired(StrEnum):
@@ -40,7 +40,6 @@ class Allocation(Model):
     reserved: Resources
     ports: tuple[HostPort, ...] = ()
     devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # which instances, by kind
-    priority: int = DEFAULT_PRIORITY
     why: Choice  # why this node
     stop_reason: str = ""  # why it must end, for people
     note: str = ""  # what became of it while its node was lost, for people

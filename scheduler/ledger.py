@@ -4,6 +4,8 @@ The shell keeps one between passes, brings it up to date with `put` and `drop`, 
 Row numbers mean nothing: a plan is the same whatever order the nodes came in.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from manifests.allocations import allocation_id
@@ -83,6 +85,14 @@ class Ledger:
             self._homeless.get(node, {}).pop(allocation_id, None)
         elif (known := self.holdings.find(row, allocation_id)) is not None:
             self._unbook(row, known)
+
+    def no_longer_wanted(self, node: str, allocation_id: str) -> None:
+        """Have an allocation hold what it holds, and count nowhere else."""
+        row = self.nodes.rows.get(node)
+        known = self.holdings.find(row, allocation_id) if row is not None else None
+        if row is not None and known is not None:
+            self.holdings.remove(row, known)
+            self.holdings.add(row, replace(known, is_wanted=False))
 
     def hold(self, placement: Placement, row: int) -> None:
         """Note the ports and the devices of what a plan placed; its amounts are counted in bulk."""

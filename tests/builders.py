@@ -87,6 +87,10 @@ def seen(
     return Seen(allocation, said, node_is, ended_for_s, ready_for_s)
 
 
+def stopping(allocation: Allocation) -> Allocation:
+    return allocation.model_copy(update={"desired": Desired.STOP})
+
+
 def status(allocation: Allocation, phase: Phase, *, ready: bool = True) -> AllocationStatus:
     ending = Ending(attempt=1, exit_code=1, reason="exited", message="exit 1", finished_s=0.0)
     return AllocationStatus(

@@ -1,11 +1,21 @@
-"""A watch cache without a store, filled by hand: what the pure parts look at, one revision after the other."""
+"""Watch caches: one without a store, filled by hand a revision at a time, for pure parts; and those that follow one."""
 
+import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Change, Delete, Entry, Put, Revision
 from tests.clocks import StepClock
+
+
+@contextlib.asynccontextmanager
+async def following(state: ClusterState) -> AsyncIterator[None]:
+    """Have it keep up with its store for the block; it must be loaded."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(state.follow(), name="follow")
+        yield
+        task.cancel()
 
 
 class Cache:

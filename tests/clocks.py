@@ -25,7 +25,7 @@ class StepClock:
 
     def __init__(self) -> None:
         self._now_s = 1_000.0
-        self._moved = asyncio.Condition()
+        self._moved = asyncio.Event()
 
     def now_s(self) -> float:
         return self._now_s
@@ -38,10 +38,11 @@ class StepClock:
 
     async def sleep(self, seconds: float) -> None:
         until_s = self._now_s + seconds
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._now_s >= until_s)
+        while self._now_s < until_s:
+            await self._moved.wait()
 
-    async def advance(self, seconds: float) -> None:
-        async with self._moved:
-            self._now_s += seconds
-            self._moved.notify_all()
+    def advance(self, seconds: float) -> None:
+        """Move it, and wake who has slept for long enough."""
+        self._now_s += seconds
+        self._moved.set()
+        self._moved = asyncio.Event()

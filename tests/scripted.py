@@ -68,6 +68,9 @@ class Served:
         assert status == 200, body
         return body
 
+    async def allocations(self) -> list[dict[str, Any]]:
+        return list((await self.get("/v1/allocations"))["items"])
+
     async def apply(self, *documents: dict[str, Any]) -> list[dict[str, Any]]:
         status, body = await self.call("POST", "/v1/apply", {"documents": list(documents)})
         assert status == 200, body

@@ -1,18 +1,33 @@
 """Hypothesis strategies for what the scheduler sees: small, crowded clusters, where limits are met often."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from manifests.allocations import HostPort
 from manifests.constraints import Constraint, Operator
 from manifests.taints import Effect, Taint, Toleration
 from manifests.workloads import Kind, WorkloadRef
-from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, PortAsk, Snapshot, Spread, Vector
+from scheduler.model import (
+    Affinity,
+    Ask,
+    Eligibility,
+    Neighbour,
+    NodeView,
+    PlacedAllocation,
+    Policy,
+    PortAsk,
+    Snapshot,
+    Spread,
+    Vector,
+)
 
 NODE_NAMES = tuple(f"n{i}" for i in range(7))
 WORKLOADS = tuple(
     WorkloadRef(namespace="default", kind=Kind.SERVICE, name=name, uid=f"uid-{name}") for name in ("web", "api", "db")
 )
 ZONES = ("a", "b", "c")
+KERNELS = ("5.10", "5.4.0-26-amd64", "6")
 STATIC_PORTS = (8080, 8081, 20_005)  # the last is one of AUTO_PORTS
 ELIGIBILITIES = (Eligibility.READY,) * 12 + tuple(Eligibility)
 ATTRIBUTES = ("node.labels.zone", "node.labels.disk", "node.attributes.arch", "node.name")
@@ -28,8 +43,13 @@ def one_in(n: int) -> st.SearchStrategy[bool]:
 def vectors(most: int, *, least: int = 1) -> st.SearchStrategy[Vector]:
     amounts = st.integers(least, most)
     return st.builds(
-        lambda cpu, memory, pids: Vector(cpu * 100, memory * 64 * 2**20, pids * 16), amounts, amounts, amounts
+        lambda cpu, memory, pids, disk: Vector(cpu * 100, memory * 64 * 2**20, pids * 16, disk * 2**30),
+        *(amounts, amounts, amounts, amounts),
     )
+
+
+def with_gpus(vector: Vector, count: int) -> Vector:
+    return replace(vector, devices=(("gpu", count),)) if count else vector
 
 
 def labels() -> st.SearchStrategy[dict[str, str]]:
@@ -46,25 +66,35 @@ def tolerations() -> st.SearchStrategy[tuple[Toleration, ...]]:
     return st.lists(one, max_size=2).map(tuple)
 
 
-def constraints() -> st.SearchStrategy[Constraint]:
+@st.composite
+def constraints(draw: st.DrawFn) -> Constraint:
+    operator = draw(st.sampled_from((Operator.EQUAL, Operator.NOT_EQUAL, *Operator)))
+    if operator.compares_numbers:
+        return Constraint("node.attributes.kernel", operator, (draw(st.sampled_from(KERNELS)),))
     values = st.sampled_from((*ZONES, "ssd", "amd64", "n1"))
-    return st.builds(
-        lambda a, o, v: Constraint(a, o, (v,)),
-        st.sampled_from(ATTRIBUTES),
-        st.sampled_from((Operator.EQUAL, Operator.NOT_EQUAL)),
-        values,
-    )
+    most = 3 if operator in (Operator.IN, Operator.NOT_IN) else 1
+    chosen = draw(st.lists(values, min_size=1, max_size=most)) if operator.takes_values else []
+    return Constraint(draw(st.sampled_from(ATTRIBUTES)), operator, tuple(chosen))
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> Neighbour:
+    weight = draw(st.one_of(st.none(), st.integers(-100, 100)))
+    over = draw(st.sampled_from(("node.name", "node.labels.zone")))
+    return Neighbour(draw(refs), draw(st.booleans()), over, weight)
 
 
 @st.composite
 def nodes(draw: st.DrawFn, *, name: str, is_ready: bool = False) -> NodeView:
+    gpus = tuple(f"gpu{i}" for i in range(draw(st.sampled_from((0, 0, 1, 3)))))
     return NodeView(
         name=name,
         eligibility=Eligibility.READY if is_ready else draw(st.sampled_from(ELIGIBILITIES)),
         labels=draw(labels()),
-        attributes={"arch": draw(st.sampled_from(("amd64", "arm64")))},
+        attributes={"arch": draw(st.sampled_from(("amd64", "arm64"))), "kernel": draw(st.sampled_from(KERNELS))},
         taints=() if is_ready else draw(st.one_of(st.just(()), st.just(()), taints())),
-        allocatable=draw(vectors(3, least=0) if draw(one_in(6)) else vectors(24, least=8)),
+        allocatable=with_gpus(draw(vectors(3, least=0) if draw(one_in(6)) else vectors(24, least=8)), len(gpus)),
+        devices={"gpu": gpus} if gpus else {},
     )
 
 
@@ -120,7 +150,9 @@ def asks(draw: st.DrawFn, *, first_index: int = 100) -> Ask:
         workload=draw(refs),
         version=draw(versions),
         indexes=tuple(range(first_index, first_index + draw(st.sampled_from((8, 5, 3, 2, 1, 0))))),
-        reserved=draw(vectors(9) if draw(one_in(4)) else vectors(4)),
+        reserved=with_gpus(
+            draw(vectors(9) if draw(one_in(4)) else vectors(4)), draw(st.integers(1, 2)) * draw(one_in(4))
+        ),
         ports=draw(port_asks()),
         constraints=(draw(constraints()),) if draw(one_in(4)) else (),
         spread=draw(spreads()),
@@ -128,6 +160,10 @@ def asks(draw: st.DrawFn, *, first_index: int = 100) -> Ask:
         avoid=frozenset(draw(st.sets(st.sampled_from(NODE_NAMES), max_size=2))),
         only_node=draw(st.sampled_from(("n0", "n6"))) if draw(one_in(8)) else None,
         tolerations=draw(tolerations()),
+        affinities=draw(st.lists(st.builds(Affinity, constraints(), st.integers(-100, 100)), max_size=1).map(tuple)),
+        neighbours=(draw(neighbours()),) if draw(one_in(5)) else (),
+        policy=draw(st.sampled_from(Policy)),
+        priority=draw(st.sampled_from((50, 50, 20))),
     )
 
 

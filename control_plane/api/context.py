@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from aiohttp import ClientSession, web
 
 from control_plane.changes import ChangeFeed
+from control_plane.controllers.standing import Standing
 from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
@@ -29,6 +30,7 @@ class Context:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
+    standing: Standing
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

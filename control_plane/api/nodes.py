@@ -41,9 +41,9 @@ async def drain(request: web.Request) -> web.Response:
     """Begin a drain, or say what it would do."""
     asked = model_of(await json_object(request) if request.can_read_body else {}, DrainRequest)
     if flag(request, "dryRun"):
-        state, name = context_of(request).state, request.match_info["name"]
-        _known_node(state, name)
-        return web.json_response(node_views.drain_plan(plan_drain(state, name)))
+        context, name = context_of(request), request.match_info["name"]
+        _known_node(context.state, name)
+        return web.json_response(node_views.drain_plan(plan_drain(context.state, context.standing, name)))
     return await _intend(request, is_cordoned=True, is_draining=True, drain_deadline_s=asked.deadline_s)
 
 

@@ -5,16 +5,18 @@ workload's rules want, so what it does may differ where the cluster changes mean
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from control_plane import keys
 from control_plane.controllers.asks import ask_of, resolved
-from control_plane.controllers.snapshot import holds_resources, snapshot_of
+from control_plane.controllers.snapshot import holds_resources
+from control_plane.controllers.standing import Standing
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.workloads import Kind
-from scheduler.model import BlockedAsk, Eligibility, Placement, Snapshot
+from scheduler.ledger import Ledger
+from scheduler.model import BlockedAsk, Eligibility, Placement
 from scheduler.place import place
 
 
@@ -26,7 +28,7 @@ class DrainPlan:
     stops: tuple[Allocation, ...]  # daemons, which belong to their node, and what is to stop anyhow
 
 
-def plan_drain(state: ClusterState, node: str) -> DrainPlan:
+def plan_drain(state: ClusterState, standing: Standing, node: str) -> DrainPlan:
     """Return what draining the node would do, as far as can be told at this revision."""
     held = [a for a in state.allocations_on(node) if holds_resources(state, a)]
     leaving: defaultdict[str, dict[int, Allocation]] = defaultdict(dict)
@@ -41,11 +43,11 @@ def plan_drain(state: ClusterState, node: str) -> DrainPlan:
             stops.append(a)
     asks = [ask_of(record, sorted(leaving[w])) for w in sorted(leaving) if (record := state.workloads.get(w))]
     asks = resolved(asks, state.workloads)
-    snapshot = _without(snapshot_of(state), node, {a.id for moved in leaving.values() for a in moved.values()})
-    plan = place(asks, snapshot, seed=snapshot.revision)
+    ledger = _without(standing.ledger(), node, [a for moved in leaving.values() for a in moved.values()])
+    plan = place(asks, ledger, seed=ledger.revision)
     moves = [(leaving[keys.id_of_ref(p.workload)][p.index], p) for p in plan.placements]
     stays = [(a, blocked) for blocked in plan.blocked for a in _of(leaving, blocked)]
-    return DrainPlan(snapshot.revision, tuple(moves), tuple(stays), tuple(stops))
+    return DrainPlan(ledger.revision, tuple(moves), tuple(stays), tuple(stops))
 
 
 def _of(leaving: Mapping[str, Mapping[int, Allocation]], blocked: BlockedAsk) -> list[Allocation]:
@@ -53,8 +55,12 @@ def _of(leaving: Mapping[str, Mapping[int, Allocation]], blocked: BlockedAsk) ->
     return [by_index[index] for index in blocked.indexes]
 
 
-def _without(snapshot: Snapshot, node: str, leaving: set[str]) -> Snapshot:
-    """Return the snapshot in which the node is being drained, and what leaves it is no longer counted as wanted."""
-    nodes = tuple(replace(n, eligibility=Eligibility.DRAINING) if n.name == node else n for n in snapshot.nodes)
-    allocations = tuple(replace(a, is_wanted=False) if a.id in leaving else a for a in snapshot.allocations)
-    return replace(snapshot, nodes=nodes, allocations=allocations)
+def _without(ledger: Ledger, node: str, leaving: Iterable[Allocation]) -> Ledger:
+    """Return the ledger in which the node is being drained, and what leaves it is no longer counted as wanted."""
+    fork = ledger.fork()
+    row = fork.nodes.rows.get(node)
+    if row is not None:
+        fork.put_node(replace(fork.nodes.view(row), eligibility=Eligibility.DRAINING))
+    for allocation in leaving:
+        fork.no_longer_wanted(node, allocation.id)
+    return fork

@@ -20,7 +20,8 @@ from control_plane.controllers.history import kept_of
 from control_plane.controllers.losses import LossWatch
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
-from control_plane.controllers.snapshot import kept_since_restore, overfull, seen_of, snapshot_of
+from control_plane.controllers.snapshot import kept_since_restore, seen_of
+from control_plane.controllers.standing import Standing, overfull
 from control_plane.controllers.writes import (
     Unit,
     adoption_unit,
@@ -40,7 +41,8 @@ from foundation.tasks import TaskGroup
 from manifests.allocations import Desired
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
-from scheduler.model import Plan, Snapshot
+from scheduler.ledger import Ledger
+from scheduler.model import Plan
 from scheduler.place import place
 
 log = Log(__name__)
@@ -55,9 +57,17 @@ class Leader:
     """Leads the cluster under one fence, from `lead` until cancelled or deposed."""
 
     def __init__(
-        self, store: Store, state: ClusterState, clock: Clock, bookkeeping: Bookkeeping, *, lost_after_s: float
+        self,
+        store: Store,
+        state: ClusterState,
+        standing: Standing,
+        clock: Clock,
+        bookkeeping: Bookkeeping,
+        *,
+        lost_after_s: float,
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
+        self._standing = standing
         self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
         self._decided_in_s = 0.0  # the last pass
 
@@ -96,14 +106,14 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         began_s = self._clock.now_s()
-        snapshot = snapshot_of(self._state)
-        decisions = {w: self._decide(w, snapshot, is_blocked=w in dirty.blocked) for w in workloads}
+        ledger = self._standing.ledger()
+        decisions = {w: self._decide(w, ledger, is_blocked=w in dirty.blocked) for w in workloads}
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         asks = resolved(asks, self._state.workloads)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
-        plan = place(portion.asks, _without_stopped(snapshot, decisions.values()), seed=snapshot.revision)
+        plan = place(portion.asks, _without_stopped(ledger, decisions.values()), seed=ledger.revision)
         plan = with_left(plan, portion.left)
         self._decided_in_s = self._clock.now_s() - began_s
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
@@ -119,7 +129,7 @@ class Leader:
             held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
             await self._commit(fence, [u for w, d in held.items() for u in self._status_units(w, d, plan)])
         else:
-            await self._commit(fence, self._units(decisions, plan, snapshot.revision), also=(NOT_FROZEN,))
+            await self._commit(fence, self._units(decisions, plan, ledger.revision), also=(NOT_FROZEN,))
 
     def _note_waiting(self, dirty: DirtySet, decisions: Mapping[str, Decision]) -> None:
         """Remember whose changes are to be noticed on behalf of others."""
@@ -129,7 +139,7 @@ class Leader:
             if decision.is_waiting and record:
                 dirty.waiting[workload] = frozenset(dependencies_of(record.workload))
 
-    def _decide(self, workload: str, snapshot: Snapshot, *, is_blocked: bool) -> Decision:
+    def _decide(self, workload: str, ledger: Ledger, *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others."""
         if self._state.is_unreadable(keys.WORKLOADS + workload):
             return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
@@ -137,10 +147,10 @@ class Leader:
         sight = Sight(
             record=record,
             seen=seen_of(self._state, workload, self._ages),
-            nodes=snapshot.nodes,
+            nodes=self._standing.views(),
             said=self._state.workload_statuses.get(workload),
             versions=self._state.versions_of(workload),
-            kept=kept_since_restore(self._state, workload, overfull(snapshot)) if self._has_kept() else (),
+            kept=kept_since_restore(self._state, workload, set(overfull(ledger))) if self._has_kept() else (),
             was_blocked=is_blocked,
             cron=cron_sight_of(self._state, workload, self._clock.wall_s()),
             waits_for=unmet(self._state, record) if record else (),
@@ -205,14 +215,16 @@ class _DeposedError(Exception):
     """Another server leads."""
 
 
-def _without_stopped(snapshot: Snapshot, decisions: Iterable[Decision]) -> Snapshot:
-    """Return the snapshot in which what is being stopped still holds its resources, but is no longer wanted."""
-    stopped = {stop.allocation.id for d in decisions for stop in d.stops}
-    stopped |= {a.id for d in decisions for a in d.turns if a.desired is not Desired.RUN}
-    if not stopped:
-        return snapshot
-    allocations = tuple(replace(a, is_wanted=False) if a.id in stopped else a for a in snapshot.allocations)
-    return replace(snapshot, allocations=allocations)
+def _without_stopped(ledger: Ledger, decisions: Iterable[Decision]) -> Ledger:
+    """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted."""
+    going = [stop.allocation for d in decisions for stop in d.stops]
+    going += [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
+    if not going:
+        return ledger
+    fork = ledger.fork()
+    for allocation in going:
+        fork.no_longer_wanted(allocation.node, allocation.id)
+    return fork
 
 
 def _log_writes(txn: Txn, revision: int) -> None:

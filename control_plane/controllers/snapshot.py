@@ -1,6 +1,6 @@
-"""Turns the watch cache into what the pure parts look at: the scheduler's snapshot, and what a reconciler sees."""
+"""Turns records of the watch cache into what the pure parts look at."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
@@ -10,26 +10,8 @@ from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.taints import parse_taint
-from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Snapshot, vector_of
-
-
-def snapshot_of(state: ClusterState) -> Snapshot:
-    """Return the cluster as the scheduler sees it, at the cache's revision, in an order that is always the same."""
-    nodes = tuple(node_view(state, name) for name in sorted(state.nodes.ids()))
-    holding = sorted((a for a in state.allocations.values() if holds_resources(state, a)), key=lambda a: a.id)
-    kept = (
-        a.model_copy(update={"desired": Desired.STOP}) for a in _all_kept(state)
-    )  # they run, and count nowhere else
-    return Snapshot(state.revision, nodes, tuple(_placed(a) for a in (*holding, *kept)))
-
-
-def overfull(snapshot: Snapshot) -> frozenset[str]:
-    """Return the nodes that hold more than they have, as they may after a restore."""
-    free = {n.name: n.allocatable for n in snapshot.nodes}
-    for a in snapshot.allocations:
-        if a.node in free:
-            free[a.node] = free[a.node] - a.reserved
-    return frozenset(name for name, left in free.items() if not NOTHING.fits(left))
+from manifests.workloads import DEFAULT_PRIORITY
+from scheduler.model import Eligibility, NodeView, PlacedAllocation, vector_of
 
 
 def holds_resources(state: ClusterState, allocation: Allocation) -> bool:
@@ -96,7 +78,7 @@ def _seen(state: ClusterState, a: Allocation, ages: Ages) -> Seen:
     )
 
 
-def kept_since_restore(state: ClusterState, workload: str, without: frozenset[str]) -> list[Allocation]:
+def kept_since_restore(state: ClusterState, workload: str, without: Collection[str]) -> list[Allocation]:
     """Return what nodes keep of the workload from before a restore, at versions that were restored with it.
 
     A version of the same number that was made since the restore may be another one. `without` are nodes to pass over.
@@ -126,7 +108,8 @@ def _node_of(state: ClusterState, name: str) -> Eligibility | None:
     return eligibility_of(status, state.intents.get(name)) if status else None
 
 
-def _placed(a: Allocation) -> PlacedAllocation:
+def placed(a: Allocation, priority: int = DEFAULT_PRIORITY) -> PlacedAllocation:
+    """Return what the scheduler knows of the allocation. Its priority is its workload's, as it is now."""
     return PlacedAllocation(
         id=a.id,
         workload=a.workload,
@@ -137,7 +120,7 @@ def _placed(a: Allocation) -> PlacedAllocation:
         ports=a.ports,
         is_wanted=a.desired is Desired.RUN,
         devices=tuple(sorted(a.devices.items())),
-        priority=a.priority,
+        priority=priority,
         created_s=a.created_s,
     )
 

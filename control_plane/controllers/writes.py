@@ -79,7 +79,20 @@ def removal_unit(state: ClusterState, allocation: Allocation, ended: EndedAlloca
 def placement_unit(
     state: ClusterState, placement: Placement, succession: Succession | None, *, revision: int, wall_s: float
 ) -> Unit:
-    allocation = Allocation(
+    allocation = allocation_of(placement, succession, revision=revision, wall_s=wall_s)
+    workload = keys.id_of_ref(placement.workload)
+    compares = (
+        ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
+        ModifiedAt(keys.NODE_INTENTS + placement.node, state.intents.modified_at(placement.node)),
+        ModifiedAt(keys.NODES + placement.node, state.nodes.modified_at(placement.node)),
+        *_of_formers(state, placement),
+    )
+    return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), compares)
+
+
+def allocation_of(placement: Placement, succession: Succession | None, *, revision: int, wall_s: float) -> Allocation:
+    """Return the allocation that the placement makes, of the plan at that revision."""
+    return Allocation(
         id=allocation_id(placement.workload, placement.index, revision),
         workload=placement.workload,
         version=placement.version,
@@ -93,14 +106,6 @@ def placement_unit(
         replaces=succession.replaces if succession else None,
         reschedules=succession.reschedules if succession else 0,
     )
-    workload = keys.id_of_ref(placement.workload)
-    compares = (
-        ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload)),
-        ModifiedAt(keys.NODE_INTENTS + placement.node, state.intents.modified_at(placement.node)),
-        ModifiedAt(keys.NODES + placement.node, state.nodes.modified_at(placement.node)),
-        *_of_formers(state, placement),
-    )
-    return Unit((Put(_desired_key(allocation), allocation.to_bytes()),), compares)
 
 
 def _of_formers(state: ClusterState, placement: Placement) -> Iterator[Compare]:

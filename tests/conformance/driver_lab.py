@@ -89,6 +89,17 @@ def shell(script: str, **changes: object) -> ContainerSpec:
     return ContainerSpec(**(fields | changes))  # type: ignore[arg-type]  # the callers' names are checked at run time
 
 
+@asynccontextmanager
+async def tidied(driver: Driver) -> AsyncIterator[Driver]:
+    """Remove the suite's containers after the block, and close the driver."""
+    try:
+        yield driver
+        for container in await driver.list_containers(SUITE):
+            await driver.remove(container.id)
+    finally:
+        await driver.close()
+
+
 async def run(driver: Driver, spec: ContainerSpec) -> ContainerId:
     container = await driver.create(spec)
     await driver.start(container)

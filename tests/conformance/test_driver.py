@@ -2,11 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from agent.driver import (
     ContainerId,
@@ -22,7 +19,6 @@ from agent.drivers.local_image import BUSYBOX_IMAGE
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError, InvalidError, NotFoundError, TimedOutError
 from tests.conformance.driver_lab import (
-    LABS,
     MIB,
     SUITE,
     DriverLab,
@@ -41,24 +37,6 @@ from tests.conformance.driver_lab import (
 pytestmark = pytest.mark.docker
 FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 DEAF = "trap '' TERM; while :; do sleep 0.1; done"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
-async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
-    async with LABS[request.param](Path(tmp_path_factory.mktemp("lab"))) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
-    """A driver, whose containers are removed after the test."""
-    made = lab.driver()
-    try:
-        yield made
-        for container in await made.list_containers(SUITE):
-            await made.remove(container.id)
-    finally:
-        await made.close()
 
 
 async def read(

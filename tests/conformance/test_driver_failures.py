@@ -15,28 +15,17 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from manifests.containers import PullPolicy
 from manifests.errors import UnavailableError
-from tests.conformance.driver_lab import LABS, SUITE, DriverLab, ended, look, run, runs, shell, wait_for_end
+from tests.conformance.driver_lab import SUITE, DriverLab, ended, look, run, runs, shell, tidied, wait_for_end
 
 pytestmark = pytest.mark.docker
 FOREVER = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
-async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
-    async with LABS[request.param](Path(tmp_path_factory.mktemp("lab"))) as made:
-        yield made
-
-
 @pytest_asyncio.fixture
 async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
     """An impatient driver, whose containers are removed after the test, with a manager that runs again."""
-    made = lab.driver(timeout_s=1.0)
-    try:
-        yield made
-        for container in await made.list_containers(SUITE):
-            await made.remove(container.id)
-    finally:
-        await made.close()
+    async with tidied(lab.driver(timeout_s=1.0)) as driver:
+        yield driver
 
 
 async def test_containers_outlive_the_manager_and_are_found_again(driver: Driver, lab: DriverLab) -> None:

@@ -1,18 +1,14 @@
 """What every Driver promises of containers that share one network, and of files that they are given."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from agent.driver import SANDBOX_IMAGE, ContainerId, ContainerSpec, ContainerState, Driver, Mount, PublishedPort
 from manifests.containers import PullPolicy
 from manifests.errors import UnavailableError, WherryError
 from tests.conformance.driver_lab import (
-    LABS,
-    SUITE,
     DriverLab,
     ended,
     look,
@@ -26,23 +22,6 @@ from tests.conformance.test_driver import FOREVER, read, text
 
 pytestmark = pytest.mark.docker
 ANSWER = "echo in > /tmp/x; nc -ll -p 80 -e echo hello"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
-async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
-    async with LABS[request.param](Path(tmp_path_factory.mktemp("lab"))) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
-    made = lab.driver()
-    try:
-        yield made
-        for container in await made.list_containers(SUITE):
-            await made.remove(container.id)
-    finally:
-        await made.close()
 
 
 def sandbox(**changes: object) -> ContainerSpec:

@@ -10,31 +10,24 @@ import pytest
 from control_plane import keys
 from control_plane.bootstrap import ensure_cluster
 from control_plane.snapshots import Snapshot, begin_generation, read, restore, save
-from control_plane.store.open import open_store
 from control_plane.store.protocol import MOST_OPERATIONS, Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import ConflictError, InvalidError, UnavailableError
-from tests.etcd import etcd_cluster
+from tests.stores import KINDS, opened_store
 
 Opener = Callable[[], Awaitable[Store]]
 CLOCK = SystemClock()
 COUNT = 3 * MOST_OPERATIONS  # more than one page, and than one transaction
 
 
-@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
+@pytest.fixture(params=KINDS)
 async def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     """Open another empty store at each call."""
     async with AsyncExitStack() as stack:
 
         async def opener() -> Store:
-            number = random.getrandbits(32)
-            if request.param == "etcd":
-                url = f"etcd:{','.join((await stack.enter_async_context(etcd_cluster())).endpoints)}"
-            else:
-                url = f"sqlite:{tmp_path / f'store-{number}.db'}"
-            store = await open_store(url, clock=CLOCK, rng=random.Random(7))
-            stack.push_async_callback(store.close)
-            return store
+            folder = tmp_path / f"{random.getrandbits(32)}"
+            return await stack.enter_async_context(opened_store(request.param, folder))
 
         yield opener
 
@@ -155,10 +148,26 @@ async def test_a_store_that_went_back_gets_a_new_generation_and_one_that_didn_t_
     store = await new_store()
     cluster = await ensure_cluster(store, CLOCK, random.Random(1))
     revision = (await store.list_prefix(keys.ROOT)).revision
-    assert await begin_generation(store, revision) is None
-    renewed = await begin_generation(store, Revision(revision + 1))
+    assert await begin_generation(store, revision, of=cluster.generation) is None
+    seen = Revision(revision + 1)
+    renewed = await begin_generation(store, seen, of=cluster.generation)
     assert renewed is not None
     assert renewed.generation == cluster.generation + 1
+
+
+async def test_a_store_that_went_back_gets_one_new_generation_whoever_notices(new_store: Opener) -> None:
+    store = await new_store()
+    cluster = await ensure_cluster(store, CLOCK, random.Random(1))
+    assert await begin_generation(store, Revision(10**9), of=cluster.generation) is not None
+    assert await begin_generation(store, Revision(10**9), of=cluster.generation) is None
+
+
+async def test_the_new_generation_is_newer_than_any_that_was_seen_before_the_store_went_back(new_store: Opener) -> None:
+    store = await new_store()
+    cluster = await ensure_cluster(store, CLOCK, random.Random(1))
+    renewed = await begin_generation(store, Revision(1), of=cluster.generation + 4)
+    assert renewed is not None
+    assert renewed.generation == cluster.generation + 5
 
 
 @pytest.mark.parametrize(
@@ -175,10 +184,8 @@ async def test_a_store_that_went_back_gets_a_new_generation_and_one_that_didn_t_
         lambda lines: [lines[0].replace(b'"wherrySnapshot":1', b'"wherrySnapshot":2'), *lines[1:]],
     ],
 )
-async def test_what_is_not_whole_is_refused(spoil: Callable[[list[bytes]], list[bytes]], tmp_path: Path) -> None:
-    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=CLOCK, rng=random.Random(7))
+async def test_what_is_not_whole_is_refused(spoil: Callable[[list[bytes]], list[bytes]], store: Store) -> None:
     await filled(store)
     lines = await lines_of(store)
-    await store.close()
     with pytest.raises(InvalidError, match=r"x\.snapshot"):
         read(spoil(lines), "x.snapshot")

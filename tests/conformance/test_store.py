@@ -29,9 +29,9 @@ from control_plane.store.protocol import (
 )
 from foundation.clock import SystemClock
 from manifests.errors import CompactedError, ConflictError, InvalidError, UnavailableError
-from tests.etcd import etcd_cluster
 from tests.simulation.etcd import Etcd, Link
 from tests.simulation.etcd import Store as SimulatedStore
+from tests.stores import KINDS, store_url
 
 SHORT_TTL_S = 2.0  # etcd grants no less
 SOON_S = 15.0
@@ -39,17 +39,14 @@ SOON_S = 15.0
 Opener = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["sqlite", "simulated", pytest.param("etcd", marks=pytest.mark.etcd)])
+@pytest.fixture(params=["simulated", *KINDS])
 async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     """Open one and the same store, again and again."""
     async with AsyncExitStack() as stack:
         if request.param == "simulated":
             yield _simulated(stack)
             return
-        if request.param == "etcd":
-            url = f"etcd:{','.join((await stack.enter_async_context(etcd_cluster())).endpoints)}"
-        else:
-            url = f"sqlite:{tmp_path / 'store.db'}"
+        url = await stack.enter_async_context(store_url(request.param, tmp_path))
 
         async def opener() -> Store:
             store = await open_store(url, clock=SystemClock(), rng=random.Random(7))

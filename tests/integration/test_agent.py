@@ -6,18 +6,16 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from agent.driver import ContainerId
 from agent.drivers.docker import DockerDriver
 from agent.options import AgentOptions
 from agent.ownership import NODE
 from manifests.allocations import Health, HostPort, Phase
-from tests.agents import agent_process, in_network_namespace, running_agent
-from tests.dockerd import DockerdProcess, dockerd
+from tests.agents import agent_process, running_agent
+from tests.dockerd import DockerdProcess
 from tests.lab.waiting import wait_until
 from tests.scripted_server import ScriptedServer, assigned
 
@@ -26,43 +24,6 @@ IGNORES_TERM = ["sh", "-c", "trap '' TERM; touch /tmp/ok; while true; do sleep 0
 HEEDS_TERM = ["sh", "-c", "trap 'exit 7' TERM; touch /tmp/ok; while true; do sleep 0.05; done"]
 QUICK = {"interval": "200ms", "failures": 2, "timeout": "2s"}
 OK_FILE = {"readiness": {"exec": {"command": ["test", "-f", "/tmp/ok"]}, **QUICK}}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DockerdProcess]:
-    async with dockerd(tmp_path_factory.mktemp("dockerd")) as running:
-        with in_network_namespace(running.netns):
-            yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def driver(daemon: DockerdProcess) -> AsyncIterator[DockerDriver]:
-    driver = DockerDriver(daemon.socket)
-    yield driver
-    await driver.close()
-    await daemon.remove_containers()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server(driver: DockerDriver) -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer().serve() as server:
-        yield server
-
-
-@pytest.fixture
-def options(daemon: DockerdProcess, server: ScriptedServer, tmp_path: Path) -> AgentOptions:
-    folder = tmp_path / "agent"
-    folder.mkdir()
-    return AgentOptions(
-        servers=(server.url,),
-        name="n1",
-        data_dir=folder,
-        docker_socket=str(daemon.socket),
-        cpu_m=4000,
-        memory_bytes=2 * 2**30,
-        pids=20_000,
-        cgroup_parent=f"{daemon.cgroup_parent}/{tmp_path.name[-20:]}",
-    )
 
 
 @asynccontextmanager

@@ -1,7 +1,5 @@
 """Groups of containers with a real dockerd: one network, the order of starts and ends, restarts, a lost sandbox."""
 
-# ruff: noqa: F811  # fixtures are known by their names
-
 import asyncio
 import os
 import signal
@@ -19,7 +17,7 @@ from agent.tracked import SANDBOX
 from manifests.allocations import HostPort, Phase
 from tests.agents import agent_process
 from tests.dockerd import DockerdProcess
-from tests.integration.test_agent import QUICK, daemon, driver, options, running, server  # noqa: F401  # fixtures
+from tests.integration.test_agent import QUICK, running
 from tests.lab.waiting import wait_until
 from tests.scripted_server import IMAGE, ScriptedServer, assigned, grouped
 

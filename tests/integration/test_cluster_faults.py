@@ -23,16 +23,10 @@ from tests.lab.faults import (
     revision_now,
 )
 from tests.lab.host import Direction
-from tests.lab.network import why_no_lab
+from tests.lab.marks import ON_A_CLUSTER
 from tests.lab.waiting import hold_for, wait_until
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [*ON_A_CLUSTER, pytest.mark.asyncio(loop_scope="module")]
 
 REPLACED_S = 20.0  # for a machine with much else to do; `script/bench failover` holds it to 8 s
 LATE_S = 20.0

@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,14 +13,15 @@ from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.state import ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Store, Txn
 from foundation.clock import SystemClock
 from manifests.configs import Config
 from manifests.errors import ConflictError, InvalidError, NotFoundError
 from manifests.workloads import VersionRecord
 from tests.builders import workload
+from tests.cache import following
 
+T = TypeVar("T")
 USES: dict[str, Any] = {"configs": [{"name": "site", "env": "SITE"}]}
 WEB = "default/service/web"
 
@@ -43,54 +43,34 @@ def site(data: str) -> Config:
     return Config.model_validate({**head, "spec": {"data": data}})
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
-
-
 async def newest(store: Store) -> VersionRecord:
     page = await store.list_prefix(keys.VERSIONS + WEB)
     return VersionRecord.read(page.entries[-1].value)
 
 
-async def test_a_server_that_is_behind_waits_until_it_knows_who_uses_a_config(store: Store) -> None:
+async def asked_while_behind(store: Store, ask: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+    """Return what a server answers that has missed who uses the config: nothing before it has caught up."""
     ahead, behind = Server(store), Server(store)
     await ahead.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(ahead.state.follow(), name="follow-ahead")
+    async with following(ahead.state), asyncio.TaskGroup() as tasks:
         await ahead.workloads.apply([site("one")])
         await behind.state.load()
         await ahead.workloads.apply([workload(**USES)])
+        asking = tasks.create_task(ask(behind), name="ask")
+        assert not (await asyncio.wait({asking}, timeout=0.3))[0], "it decides on what it can't know"
+        async with following(behind.state):
+            return await asking
 
-        changing = tasks.create_task(behind.workloads.apply([site("two")]), name="change")
-        assert not (await asyncio.wait({changing}, timeout=0.3))[0], "it decides on what it can't know"
-        catching_up = tasks.create_task(behind.state.follow(), name="follow-behind")
-        _, results = await changing
 
-        assert [(r.name, r.version) for r in results] == [("site", 2), ("web", 2)]
-        assert (await newest(store)).configs == {"site": 2}
-        for task in (following, catching_up):
-            task.cancel()
+async def test_a_server_that_is_behind_waits_until_it_knows_who_uses_a_config(store: Store) -> None:
+    _, results = await asked_while_behind(store, lambda server: server.workloads.apply([site("two")]))
+    assert [(r.name, r.version) for r in results] == [("site", 2), ("web", 2)]
+    assert (await newest(store)).configs == {"site": 2}
 
 
 async def test_a_server_that_is_behind_deletes_no_config_that_is_used(store: Store) -> None:
-    ahead, behind = Server(store), Server(store)
-    await ahead.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(ahead.state.follow(), name="follow-ahead")
-        await ahead.workloads.apply([site("one")])
-        await behind.state.load()
-        await ahead.workloads.apply([workload(**USES)])
-
-        deleting = tasks.create_task(_refusal(behind, "default/site"), name="delete")
-        assert not (await asyncio.wait({deleting}, timeout=0.3))[0], "it decides on what it can't know"
-        catching_up = tasks.create_task(behind.state.follow(), name="follow-behind")
-
-        assert (await deleting).why == "it is used by service/web"
-        for task in (following, catching_up):
-            task.cancel()
+    refusal = await asked_while_behind(store, lambda server: _refusal(server, "default/site"))
+    assert refusal.why == "it is used by service/web"
 
 
 async def _refusal(server: Server, config: str) -> ConflictError:
@@ -102,8 +82,7 @@ async def _refusal(server: Server, config: str) -> ConflictError:
 async def test_an_undo_whose_content_is_gone_is_refused_and_changes_nothing(store: Store) -> None:
     server = Server(store)
     await server.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(server.state.follow(), name="follow")
+    async with following(server.state):
         await server.workloads.apply([site("one"), workload(**USES)])
         await server.workloads.apply([site("two")])
         await store.commit(Txn((), (Delete(keys.CONFIG_VERSIONS + "default/site/00000001"),)))
@@ -111,27 +90,22 @@ async def test_an_undo_whose_content_is_gone_is_refused_and_changes_nothing(stor
             await server.rollouts.undo(WEB, 1)
         assert refused.value.what == "version 1 of config site isn't kept, which it would use"
         assert (await newest(store)).version == 2
-        following.cancel()
 
 
 async def test_a_job_keeps_the_content_that_it_began_with_and_a_cron_job_gets_the_new(store: Store) -> None:
     server = Server(store)
     await server.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(server.state.follow(), name="follow")
+    async with following(server.state):
         nightly = workload("CronJob", "nightly", schedule="@daily", **USES)
         await server.workloads.apply([site("one"), workload("Job", "sum", **USES), nightly])
         _, results = await server.workloads.apply([site("two")])
         assert [(r.name, r.version) for r in results] == [("site", 2), ("nightly", 2)]
-        following.cancel()
 
 
 async def test_a_config_of_another_namespace_is_another_config(store: Store) -> None:
     server = Server(store)
     await server.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(server.state.follow(), name="follow")
+    async with following(server.state):
         await server.workloads.apply([site("one")])
         with pytest.raises(InvalidError, match="1 problem"):
             await server.workloads.apply([workload(namespace="shop", **USES)])
-        following.cancel()

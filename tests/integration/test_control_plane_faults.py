@@ -21,16 +21,10 @@ from tests.lab.faults import (
     revision_now,
     service,
 )
-from tests.lab.network import why_no_lab
+from tests.lab.marks import ON_A_CLUSTER
 from tests.lab.waiting import hold_for, wait_still, wait_until
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [*ON_A_CLUSTER, pytest.mark.asyncio(loop_scope="module")]
 
 LED_S = 15.0  # for a machine with much else to do: the old lease alone takes 5 s
 LED_POLITELY_S = 4.0  # less than a lease takes to expire

@@ -43,7 +43,7 @@ async def test_a_crash_loop_is_a_state_with_its_reason_and_its_last_lines(tmp_pa
     async with served(tmp_path) as server, connected(server, LoopingAgent(server, facts("n1"))):
         await server.apply(manifest(replicas=1))
         workload = await server.until_state("/v1/workloads/default/service/web", "crashLoop")
-        (allocation,) = (await server.get("/v1/allocations"))["items"]
+        (allocation,) = await server.allocations()
     assert workload["counts"]["crashLooping"] == 1
     (message,) = workload["messages"]
     assert message.endswith(", container app: exited with code 7 (3 failures in a row)")

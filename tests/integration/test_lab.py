@@ -10,12 +10,13 @@ import pytest
 from tests.lab.cgroups import hierarchies, is_alive
 from tests.lab.commands import LabError, call, network_namespaces
 from tests.lab.host import REPOSITORY, Direction, Host
-from tests.lab.network import Network, lab_network, why_no_lab
+from tests.lab.marks import ON_HOSTS
+from tests.lab.network import Network, lab_network
 from tests.lab.processes import Process
 from tests.lab.subnets import LOCKS
 from tests.lab.waiting import wait_until
 
-pytestmark = [pytest.mark.hosts, pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab())]
+pytestmark = [*ON_HOSTS]
 
 SOON_S = 10.0
 # Refused means reached: the packet went there and the answer came back.

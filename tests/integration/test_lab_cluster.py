@@ -1,17 +1,10 @@
 """A whole cluster in the lab: three servers on three etcd members, three nodes, all of them the real command line."""
 
-import pytest
-
 from tests.lab.cluster import NodeSize, wherry_cluster
 from tests.lab.dockerd import containers
-from tests.lab.network import why_no_lab
+from tests.lab.marks import ON_A_CLUSTER
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-]
+pytestmark = [*ON_A_CLUSTER]
 
 
 async def test_a_cluster_comes_up_and_its_nodes_survive_a_server_and_an_agent() -> None:

@@ -12,10 +12,11 @@ from tests.lab.cgroups import is_alive
 from tests.lab.dockerd import RunContainer, containers, run_container, running
 from tests.lab.etcd import start_etcd
 from tests.lab.host import Host
-from tests.lab.network import Network, lab_network, why_no_lab
+from tests.lab.marks import ON_HOSTS
+from tests.lab.network import Network, lab_network
 from tests.lab.waiting import wait_until
 
-pytestmark = [pytest.mark.hosts, pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab())]
+pytestmark = [*ON_HOSTS]
 
 SOON_S = 20.0
 SLEEP = ("sleep", "1000")

@@ -7,11 +7,12 @@ import pytest
 
 from tests.lab.commands import LabError
 from tests.lab.host import Host
-from tests.lab.network import lab_network, why_no_lab
+from tests.lab.marks import ON_HOSTS
+from tests.lab.network import lab_network
 from tests.lab.waiting import wait_until
 from tests.lab.wall_clock import WallClock, why_no_wall_clock
 
-pytestmark = [pytest.mark.hosts, pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab())]
+pytestmark = [*ON_HOSTS]
 
 SOON_S = 20.0
 HOUR_S = 3600.0

@@ -7,14 +7,11 @@ import pytest
 
 from tests.images import load_busybox
 from tests.lab.dockerd import run_container
-from tests.lab.network import lab_network, why_no_lab
+from tests.lab.marks import ON_HOSTS
+from tests.lab.network import lab_network
 from tests.lab.truth import Truth
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-]
+pytestmark = [*ON_HOSTS, pytest.mark.docker]
 
 LABELS = {"wherry.allocation": "web-0-1", "wherry.attempt": "1"}
 

@@ -14,16 +14,10 @@ from tests.lab.faults import (
     owned_on,
     revision_now,
 )
-from tests.lab.network import why_no_lab
+from tests.lab.marks import ON_A_CLUSTER
 from tests.lab.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [*ON_A_CLUSTER, pytest.mark.asyncio(loop_scope="module")]
 
 BOTH_REPLACED_S = 25.0
 LATE_S = 30.0

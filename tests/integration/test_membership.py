@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from control_plane import keys
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
 from control_plane.state import ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import CreatedAt, Delete, Exists, Put, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import ConflictError
@@ -45,13 +43,6 @@ class Candidate:
 
 async def appears(store: Store, name: str) -> bool:
     return await store.get(keys.SERVERS + name) is not None
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ async def states(server: Served) -> dict[str, str]:
 
 
 async def wanted_on(server: Served) -> set[str]:
-    return {a["node"] for a in (await server.get("/v1/allocations"))["items"] if a["desired"] == "run"}
+    return {a["node"] for a in await server.allocations() if a["desired"] == "run"}
 
 
 async def record_of(server: Served, node: str) -> NodeStatus:

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,7 @@ from control_plane.controllers.event_writer import BURST
 from control_plane.controllers.garbage import KEPT_EVENTS_OF_GONE
 from control_plane.controllers.history import KEPT_FAILURES, KEPT_OTHERS
 from control_plane.records import EventRecord
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Revision, Store, Txn
-from foundation.clock import SystemClock
 from manifests.allocations import AllocationStatus, Ending, Health, Phase
 from manifests.errors import StoreFullError
 from manifests.session import Assigned
@@ -25,19 +20,9 @@ from tests.etcd import etcd_cluster
 from tests.lab.waiting import hold_for, wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
+pytestmark = pytest.mark.each_store
 WEB = "/v1/workloads/default/service/web"
 SOON_S = 15
-
-
-@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with AsyncExitStack() as stack:
-        url = f"sqlite:{tmp_path / 'store.db'}"
-        if request.param == "etcd":
-            url = f"etcd:{','.join((await stack.enter_async_context(etcd_cluster())).endpoints)}"
-        store = await open_store(url, clock=SystemClock(), rng=random.Random(1))
-        stack.push_async_callback(store.close)
-        yield store
 
 
 class CrashingAgent(ScriptedAgent):
@@ -196,7 +181,7 @@ async def test_how_an_allocation_ended_is_remembered_when_it_is_gone(store: Stor
         async with connected(server, agent):
             await server.apply(manifest(replicas=1))
             await server.until_state(WEB, "healthy")
-            [gone] = (await server.get("/v1/allocations"))["items"]
+            [gone] = await server.allocations()
             await agent.crash()
             agent.attempt = 0
             await server.call("POST", WEB + "/scale", {"replicas": 0})
@@ -208,7 +193,7 @@ async def test_how_an_allocation_ended_is_remembered_when_it_is_gone(store: Stor
             assert (kept["id"], kept["node"], kept["phase"], kept["isGone"]) == (gone["id"], "n1", "stopped", True)
             assert kept["stopReason"] == "the service needs only 0"
             assert await server.get(f"/v1/allocations/{gone['id']}") == kept
-            assert (await server.get("/v1/allocations"))["items"] == []
+            assert await server.allocations() == []
             life = await events(server, f"?for=allocation/{gone['id']}")
             assert {"placed", "stopped"} <= {e["reason"] for e in life}
             status, body = await server.call("GET", "/v1/allocations?ended=maybe")

@@ -47,7 +47,7 @@ def site(data: str, name: str = "site") -> dict[str, Any]:
 
 
 async def wanted(server: Served) -> list[dict[str, Any]]:
-    items = (await server.get("/v1/allocations"))["items"]
+    items = await server.allocations()
     return [a for a in items if a["desired"] == "run"]
 
 

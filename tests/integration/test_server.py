@@ -25,17 +25,13 @@ async def server(tmp_path: Path) -> AsyncIterator[Served]:
         yield running
 
 
-async def allocations(server: Served) -> list[dict[str, Any]]:
-    return list((await server.get("/v1/allocations"))["items"])
-
-
 async def test_a_service_is_placed_run_and_reported_healthy(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1")), ScriptedAgent(server, facts("n2"))):
         results = await server.apply(manifest(replicas=3))
         assert results[0]["action"] == "created"
         web = await server.until_state(WEB, "healthy")
         assert web["counts"]["ready"] == 3
-        placed = await allocations(server)
+        placed = await server.allocations()
         assert {a["node"] for a in placed} == {"n1", "n2"}
         assert all("score" in a["whySentence"] for a in placed)
 
@@ -115,23 +111,23 @@ async def test_scaling_makes_no_new_version(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(manifest(replicas=1))
         await server.until_state(WEB, "healthy")
-        first = {a["id"] for a in await allocations(server)}
+        first = {a["id"] for a in await server.allocations()}
         await server.call("POST", WEB + "/scale", {"replicas": 3})
         web = await server.until_state(WEB, "healthy")
         assert (web["version"], web["counts"]["ready"]) == (1, 3)
-        assert first < {a["id"] for a in await allocations(server)}
+        assert first < {a["id"] for a in await server.allocations()}
 
 
 async def test_a_change_replaces_all_allocations_and_leaves_nothing_over(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(manifest(replicas=3))
         await server.until_state(WEB, "healthy")
-        first = {a["id"] for a in await allocations(server)}
+        first = {a["id"] for a in await server.allocations()}
         await server.apply(manifest(replicas=3, env={"A": "1"}))
         await server.until_state(WEB, "healthy")
 
         async def rest() -> list[dict[str, Any]]:
-            return await allocations(server)
+            return await server.allocations()
 
         left = await wait_until(rest, 10, "three are left", lambda found: len(found) == 3)
         assert first.isdisjoint(a["id"] for a in left)
@@ -184,7 +180,7 @@ async def test_a_cordoned_node_gets_nothing_new_and_a_drained_one_is_emptied(ser
             await server.call("POST", "/v1/nodes/n1/drain")
             await server.until_state("/v1/nodes/n1", "drained")
             await server.until_state(WEB, "healthy")
-            assert {a["node"] for a in await allocations(server) if a["desired"] == "run"} == {"n2"}
+            assert {a["node"] for a in await server.allocations() if a["desired"] == "run"} == {"n2"}
             await server.call("POST", "/v1/nodes/n1/uncordon")
             assert (await server.get("/v1/nodes/n1"))["state"] == "ready"
 
@@ -199,7 +195,7 @@ async def test_a_silent_node_is_lost_and_its_work_runs_elsewhere(server: Served)
             await server.until_state("/v1/nodes/n1", "lost")
 
             async def moved() -> set[str]:
-                return {a["node"] for a in await allocations(server) if a["desired"] == "run"}
+                return {a["node"] for a in await server.allocations() if a["desired"] == "run"}
 
             await wait_until(moved, 5, "it runs on n2", lambda nodes: nodes == {"n2"})
 
@@ -209,12 +205,12 @@ async def test_a_node_that_comes_back_in_time_keeps_its_work(server: Served) -> 
     async with connected(server, agent):
         await server.apply(manifest(replicas=2))
         await server.until_state(WEB, "healthy")
-    before = {a["id"] for a in await allocations(server)}
+    before = {a["id"] for a in await server.allocations()}
     again = ScriptedAgent(server, facts("n1"), statuses=agent.statuses)
     async with connected(server, again):
         assert again.welcome is not None
         assert again.welcome.session == 2
-        assert {a["id"] for a in await allocations(server)} == before
+        assert {a["id"] for a in await server.allocations()} == before
         await server.until_state(WEB, "healthy")
 
 
@@ -230,7 +226,7 @@ async def test_a_lost_node_that_comes_back_is_told_to_stop_what_was_replaced(ser
         async with connected(server, again):
 
             async def left() -> set[str]:
-                return {a["node"] for a in await allocations(server)}
+                return {a["node"] for a in await server.allocations()}
 
             await wait_until(left, 5, "only the one on n2 is left", lambda nodes: nodes == {"n2"})
 
@@ -258,7 +254,7 @@ async def test_a_job_runs_each_index_once(server: Served) -> None:
         await server.apply(manifest("Job", "sum", completions=4, parallelism=2))
         job = await server.until_state("/v1/workloads/default/job/sum", "complete")
         assert job["counts"]["succeeded"] == 4
-        assert sorted(a["index"] for a in await allocations(server)) == [0, 1, 2, 3]
+        assert sorted(a["index"] for a in await server.allocations()) == [0, 1, 2, 3]
 
 
 async def test_a_job_that_is_applied_cannot_be_changed(server: Served) -> None:
@@ -273,7 +269,7 @@ async def test_logs_come_from_the_node_over_its_session(server: Served) -> None:
     async with connected(server, agent):
         await server.apply(manifest(replicas=1))
         await server.until_state(WEB, "healthy")
-        id_ = (await allocations(server))[0]["id"]
+        id_ = (await server.allocations())[0]["id"]
         async with server.http.get(f"{server.url}/v1/allocations/{id_}/logs?tail=5", headers=server.admin) as answer:
             assert await answer.read() == b"hello from the container\n"
         assert agent.opened_logs[0].tail == 5
@@ -334,12 +330,12 @@ async def test_a_record_that_cannot_be_read_stops_nothing_of_its_own(server: Ser
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(manifest(replicas=2))
         await server.until_state(WEB, "healthy")
-        before = {a["id"] for a in await allocations(server)}
+        before = {a["id"] for a in await server.allocations()}
         await server.store.commit(Txn((), (Put(keys.WORKLOADS + "default/service/web", b"{garbage"),)))
         await server.store.commit(Txn((), (Put(keys.NODES + "n1", b"{garbage"),)))
         await server.apply(manifest(name="other", replicas=0))
         await server.until_state("/v1/workloads/default/service/other", "healthy")
-        assert {a["id"] for a in await allocations(server) if a["desired"] == "run"} == before
+        assert {a["id"] for a in await server.allocations() if a["desired"] == "run"} == before
         status, body = await server.call("POST", "/v1/apply", {"documents": [manifest(replicas=1)]})
         assert status == 409
         assert "can't be read" in body["title"]
@@ -388,7 +384,7 @@ async def test_allocations_whose_records_cannot_be_read_are_named_and_not_withdr
     async with connected(server, agent):
         await server.apply(manifest(replicas=2))
         await server.until_state(WEB, "healthy")
-    first, second = (a["id"] for a in await allocations(server))
+    first, second = (a["id"] for a in await server.allocations())
     damaged = Put(keys.ALLOCATIONS + f"n1/{first}", b"{garbage")
     await server.store.commit(Txn((), (damaged, Delete(keys.VERSIONS + "default/service/web/00000001"))))
     again = ScriptedAgent(server, facts("n1"), statuses=agent.statuses)
@@ -404,7 +400,7 @@ async def test_a_reader_gets_the_whole_of_a_long_log_and_only_as_fast_as_it_read
     async with connected(server, agent):
         await server.apply(manifest(replicas=1))
         await server.until_state(WEB, "healthy")
-        id_ = (await allocations(server))[0]["id"]
+        id_ = (await server.allocations())[0]["id"]
         async with server.http.get(f"{server.url}/v1/allocations/{id_}/logs", headers=server.admin) as answer:
             text = await answer.read()
     assert text.splitlines() == [b"%d" % number for number in range(200_000)]

@@ -1,6 +1,5 @@
-"""A real server on the embedded store, and CronJobs: its clock of the day is set by the tests, timers are real."""
+"""A real server on each kind of store, and CronJobs: its clock of the day is set by the tests, timers are real."""
 
-import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,30 +8,37 @@ from typing import Any
 import pytest
 
 from control_plane import keys
-from control_plane.store.open import open_store
-from control_plane.store.protocol import Put, Txn
+from control_plane.store.protocol import Put, Store, Txn
 from manifests.allocations import Phase
 from tests.clocks import SetClock
 from tests.lab.waiting import hold_for, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
+pytestmark = pytest.mark.each_store
 BACKUP = "/v1/workloads/default/cronjob/backup"
 AT_2215 = "/v1/workloads/default/job/backup-20261124-2215"
 
 
 @pytest.fixture
 async def clock() -> SetClock:
-    return SetClock("2026-11-24 22:14:58.5")
+    return SetClock("2026-11-24 22:14:30")
 
 
 @pytest.fixture
-async def server(tmp_path: Path, clock: SetClock) -> AsyncIterator[Served]:
-    async with served(tmp_path / "server", clock=clock) as running:
+async def server(tmp_path: Path, store: Store, clock: SetClock) -> AsyncIterator[Served]:
+    async with served(tmp_path / "server", on=store, clock=clock) as running:
         yield running
 
 
 def backup(**spec: Any) -> dict[str, Any]:
     return manifest("CronJob", "backup", schedule="15 * * * *", **spec)
+
+
+async def start_at_2215(server: Served, clock: SetClock, **spec: Any) -> None:
+    """Apply `backup` and let its first slot come. A node must be there."""
+    await server.apply(backup(**spec))
+    clock.set("2026-11-24 22:15:00.1")
+    await look_again(server)
 
 
 async def jobs(server: Served) -> list[str]:
@@ -45,8 +51,11 @@ async def look_again(server: Served) -> None:
         assert (await server.call("POST", f"/v1/nodes/n1/{action}"))[0] == 200
 
 
-async def test_a_slot_s_job_runs_at_its_time_and_is_an_ordinary_job_with_an_owner(server: Served) -> None:
+async def test_a_slot_s_job_runs_at_its_time_and_is_an_ordinary_job_with_an_owner(
+    server: Served, clock: SetClock
+) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
+        clock.set("2026-11-24 22:14:58.5")
         await server.apply(backup())
         shown = await server.get(BACKUP)
         assert shown["cron"]["next"] == [f"2026-11-24T{hour}:15:00.000Z" for hour in (22, 23)] + [
@@ -67,7 +76,7 @@ async def test_no_slot_comes_twice_whatever_becomes_of_the_clock_and_of_its_job(
     server: Served, clock: SetClock
 ) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
-        await server.apply(backup())
+        await start_at_2215(server, clock)
         await server.until_state(AT_2215, "complete")
         assert (await server.call("DELETE", AT_2215))[0] == 202
         for time in ("2026-11-24 21:15:01", "2026-11-24 22:15:01", "2026-11-24 22:40:00"):
@@ -83,15 +92,15 @@ async def test_no_slot_comes_twice_whatever_becomes_of_the_clock_and_of_its_job(
         await wait_until(lambda: jobs(server), 5, "the next slot", lambda names: names == ["backup-20261124-2315"])
 
 
-async def test_a_server_that_takes_over_starts_only_the_newest_missed_slot(tmp_path: Path) -> None:
+async def test_a_server_that_takes_over_starts_only_the_newest_missed_slot(tmp_path: Path, store: Store) -> None:
     folder = tmp_path / "server"
-    async with served(folder, clock=SetClock("2026-11-24 12:14:58")) as first:
+    async with served(folder, on=store, clock=SetClock("2026-11-24 12:14:58")) as first:
         await first.apply(backup(startWindow="1h"))
         await wait_until(lambda: jobs(first), 10, "the first slot", lambda names: names == ["backup-20261124-1215"])
         await first.call("DELETE", "/v1/workloads/default/job/backup-20261124-1215")
-    async with served(folder, clock=SetClock("2026-11-24 22:40:00")) as second:
+    async with served(folder, on=store, clock=SetClock("2026-11-24 22:40:00")) as second:
         await wait_until(lambda: jobs(second), 10, "one slot", lambda names: names == ["backup-20261124-2215"])
-    async with served(folder, clock=SetClock("2026-11-24 22:41:00")) as third:
+    async with served(folder, on=store, clock=SetClock("2026-11-24 22:41:00")) as third:
 
         async def as_it_was() -> bool:
             return await jobs(third) == ["backup-20261124-2215"]
@@ -99,9 +108,9 @@ async def test_a_server_that_takes_over_starts_only_the_newest_missed_slot(tmp_p
         await hold_for(as_it_was, 1, "no more")
 
 
-async def test_a_cron_job_takes_its_jobs_along_when_it_is_deleted(server: Served) -> None:
+async def test_a_cron_job_takes_its_jobs_along_when_it_is_deleted(server: Served, clock: SetClock) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
-        await server.apply(backup())
+        await start_at_2215(server, clock)
         await server.until_state(BACKUP, "running")
         assert (await server.call("DELETE", BACKUP))[0] == 202
 
@@ -115,7 +124,7 @@ async def test_a_cron_job_takes_its_jobs_along_when_it_is_deleted(server: Served
 
 async def test_a_change_is_of_later_jobs_only(server: Served, clock: SetClock) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
-        await server.apply(backup())
+        await start_at_2215(server, clock)
         await server.until_state(AT_2215, "complete")
         await server.apply(backup(env={"A": "1"}))
         clock.set("2026-11-24 23:15:01")
@@ -127,7 +136,7 @@ async def test_a_change_is_of_later_jobs_only(server: Served, clock: SetClock) -
 
 async def test_history_is_kept_by_count(server: Served, clock: SetClock) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
-        await server.apply(backup(keepSucceeded=1))
+        await start_at_2215(server, clock, keepSucceeded=1)
         await server.until_state(AT_2215, "complete")
         clock.set("2026-11-24 23:15:01")
         await look_again(server)
@@ -136,7 +145,7 @@ async def test_history_is_kept_by_count(server: Served, clock: SetClock) -> None
 
 async def test_replace_ends_what_still_runs(server: Served, clock: SetClock) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
-        await server.apply(backup(overlap="replace"))
+        await start_at_2215(server, clock, overlap="replace")
         await server.until_state(BACKUP, "running")
         clock.set("2026-11-24 23:15:01")
         await look_again(server)
@@ -194,8 +203,9 @@ async def test_a_wrong_schedule_is_refused_with_what_is_wrong(server: Served) ->
     assert {p["path"] for p in body["problems"]} == {"spec.schedule", "spec.timeZone"}
 
 
-async def test_leaders_that_go_just_when_a_slot_is_due_leave_one_job_a_slot(tmp_path: Path, clock: SetClock) -> None:
-    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=clock, rng=random.Random(1))
+async def test_leaders_that_go_just_when_a_slot_is_due_leave_one_job_a_slot(
+    tmp_path: Path, store: Store, clock: SetClock
+) -> None:
     leading = AsyncExitStack()
     server = await leading.enter_async_context(served(tmp_path / "s0", on=store, name="s0", clock=clock))
     try:
@@ -218,12 +228,11 @@ async def test_leaders_that_go_just_when_a_slot_is_due_leave_one_job_a_slot(tmp_
         assert all(entry.key.endswith("/00000001") for entry in page.entries), "a slot's job was made twice"
     finally:
         await leading.aclose()
-        await store.close()
 
 
-async def test_a_job_of_a_cron_job_waits_for_what_it_is_to_start_after(server: Served) -> None:
+async def test_a_job_of_a_cron_job_waits_for_what_it_is_to_start_after(server: Served, clock: SetClock) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
-        await server.apply(backup(startAfter=[{"job": "migrate"}]))
+        await start_at_2215(server, clock, startAfter=[{"job": "migrate"}])
         waiting = await server.until_state(AT_2215, "waiting")
         assert waiting["messages"] == ["waits for job migrate, which doesn't exist"]
         assert (await server.get(BACKUP))["state"] == "running"
@@ -233,7 +242,7 @@ async def test_records_that_cannot_be_read_start_no_slot_twice_and_hinder_nobody
     server: Served, clock: SetClock
 ) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"), answer=Phase.SUCCEEDED)):
-        await server.apply(backup())
+        await start_at_2215(server, clock)
         await server.until_state(AT_2215, "complete")
         garbage = Put(keys.CRON_STATES + "default/cronjob/backup", b"{garbage")
         taken = Put(keys.WORKLOADS + "default/job/backup-20261124-2315", b"{garbage")

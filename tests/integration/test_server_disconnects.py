@@ -27,7 +27,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Served]:
 
 async def allocations(server: Served) -> dict[str, dict[str, Any]]:
     """Return all allocations by node; there is at most one on each in these tests."""
-    items = (await server.get("/v1/allocations"))["items"]
+    items = await server.allocations()
     found = {item["node"]: item for item in items}
     assert len(found) == len(items), items
     return found
@@ -199,6 +199,6 @@ async def test_each_assignment_carries_its_fencing_number(server: Served) -> Non
     async with connected(server, agent):
         await server.apply(manifest(replicas=2))
         await server.until_state(WEB, "healthy")
-        shown = {a["id"]: a["fence"] for a in (await server.get("/v1/allocations"))["items"]}
+        shown = {a["id"]: a["fence"] for a in await server.allocations()}
         assert {a.allocation.id: a.fence for a in agent.assigned.values()} == shown
         assert all(fence > 0 for fence in shown.values())

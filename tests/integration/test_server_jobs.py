@@ -41,10 +41,6 @@ class FailingAgent(ScriptedAgent):
         return said.model_copy(update={"phase": Phase.FAILED, "last_ending": ending})
 
 
-async def allocations(server: Served) -> list[dict[str, Any]]:
-    return list((await server.get("/v1/allocations"))["items"])
-
-
 async def test_an_index_is_tried_as_often_as_retries_says_elsewhere_and_then_fails_the_job(server: Served) -> None:
     agents = [FailingAgent(server, facts(name)) for name in ("n1", "n2")]
     async with connected(server, *agents):
@@ -52,7 +48,7 @@ async def test_an_index_is_tried_as_often_as_retries_says_elsewhere_and_then_fai
         job = await server.until_state(SUM, "failed")
         assert sorted([len(agent.failed) for agent in agents]) == [1, 2]
         assert "after 3 failures" in job["messages"][0]
-        assert (await allocations(server))[-1]["reschedules"] == 2
+        assert (await server.allocations())[-1]["reschedules"] == 2
 
 
 async def test_failures_are_counted_on_by_the_next_leader(tmp_path: Path) -> None:
@@ -104,7 +100,7 @@ async def test_a_success_on_a_lost_node_counts_when_the_node_is_back(server: Ser
     async with connected(server, replacing):
 
         async def replaced() -> bool:
-            return {a["node"] for a in await allocations(server) if a["phase"] == "running"} == {"n2"}
+            return {a["node"] for a in await server.allocations() if a["phase"] == "running"} == {"n2"}
 
         await wait_until(replaced, 10, "it runs on n2", bool)
         ended = {i: s.model_copy(update={"phase": Phase.SUCCEEDED}) for i, s in cut_off.statuses.items()}
@@ -112,13 +108,13 @@ async def test_a_success_on_a_lost_node_counts_when_the_node_is_back(server: Ser
             await server.until_state(SUM, "complete")
 
             async def stopped() -> bool:
-                return [a["phase"] for a in await allocations(server) if a["node"] == "n2"] == ["stopped"]
+                return [a["phase"] for a in await server.allocations() if a["node"] == "n2"] == ["stopped"]
 
             await wait_until(stopped, 10, "the replacement is stopped", bool)
 
 
 async def _running(server: Served) -> bool:
-    return [a["phase"] for a in await allocations(server)] == ["running"]
+    return [a["phase"] for a in await server.allocations()] == ["running"]
 
 
 async def test_a_node_that_has_forgotten_all_is_told_what_had_ended_there(server: Served) -> None:

@@ -1,4 +1,4 @@
-"""A real server on the embedded store: workloads that start after others, and a cluster that is frozen."""
+"""A real server on each kind of store: workloads that start after others, and a cluster that is frozen."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,25 +7,22 @@ from typing import Any
 import pytest
 
 from control_plane import keys
-from control_plane.store.protocol import Put, Txn
+from control_plane.store.protocol import Put, Store, Txn
 from manifests.allocations import Phase
 from manifests.workloads import WORKLOAD, WorkloadRecord
 from tests.lab.waiting import hold_for, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
+pytestmark = pytest.mark.each_store
 WEB = "/v1/workloads/default/service/web"
 MIGRATE = "/v1/workloads/default/job/migrate"
 AFTER_MIGRATE: dict[str, Any] = {"startAfter": [{"job": "migrate"}], "update": {"minHealthyTime": "0s"}}
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path / "server") as running:
+async def server(tmp_path: Path, store: Store) -> AsyncIterator[Served]:
+    async with served(tmp_path / "server", on=store) as running:
         yield running
-
-
-async def allocations(server: Served) -> list[dict[str, Any]]:
-    return list((await server.get("/v1/allocations"))["items"])
 
 
 async def test_a_service_starts_once_the_job_that_it_waits_for_has_succeeded(server: Served) -> None:
@@ -36,7 +33,7 @@ async def test_a_service_starts_once_the_job_that_it_waits_for_has_succeeded(ser
         await server.until_state(MIGRATE, "complete")
 
         async def placed() -> set[str]:
-            return {a["name"] for a in await allocations(server)}
+            return {a["name"] for a in await server.allocations()}
 
         await wait_until(placed, 5, "web is placed at once", lambda names: "web" in names)
 
@@ -53,7 +50,7 @@ async def test_a_workload_says_what_is_the_matter_with_what_it_waits_for(server:
             return list((await server.get(WEB))["messages"])
 
         await wait_until(said, 5, "it says so", lambda m: m == ["waits for job migrate, which failed"])
-        assert {a["name"] for a in await allocations(server)} == {"migrate"}
+        assert {a["name"] for a in await server.allocations()} == {"migrate"}
 
 
 async def test_what_has_started_goes_on_when_what_it_waited_for_is_gone(server: Served) -> None:
@@ -106,7 +103,7 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
         assert status == 200
         assert "admin token" in cluster["frozen"]["by"]
         assert cluster["frozen"]["reason"] == "the rack is being moved"
-        before = {a["id"] for a in await allocations(server)}
+        before = {a["id"] for a in await server.allocations()}
         await server.apply(manifest(replicas=3))
 
         async def said() -> list[str]:
@@ -115,7 +112,7 @@ async def test_a_frozen_cluster_says_what_it_would_do_and_does_nothing_until_unf
         await wait_until(said, 5, "it says so", lambda m: "the cluster is frozen: 2 to be placed" in " ".join(m))
 
         async def as_it_was() -> bool:
-            return {a["id"] for a in await allocations(server)} == before
+            return {a["id"] for a in await server.allocations()} == before
 
         await hold_for(as_it_was, 1, "nothing is placed")
         await server.call("POST", "/v1/unfreeze")
@@ -135,12 +132,12 @@ async def test_nodes_are_watched_over_while_the_cluster_is_frozen(server: Served
         await server.apply(manifest(replicas=2, placement={"maxPerNode": 1}))
         await server.until_state(WEB, "healthy", 20)
         await server.call("POST", "/v1/freeze", {})
-        before = {(a["id"], a["desired"]) for a in await allocations(server)}
+        before = {(a["id"], a["desired"]) for a in await server.allocations()}
         silent.is_silent = True
         await server.until_state("/v1/nodes/n1", "lost")
 
         async def as_it_was() -> bool:
-            return {(a["id"], a["desired"]) for a in await allocations(server)} == before
+            return {(a["id"], a["desired"]) for a in await server.allocations()} == before
 
         await hold_for(as_it_was, 1, "nothing is replaced")
 
@@ -172,7 +169,7 @@ async def test_a_freeze_that_cannot_be_read_still_is_one_and_can_be_ended(server
     async with connected(server, ScriptedAgent(server, facts("n1"))):
 
         async def none() -> bool:
-            return not await allocations(server)
+            return not await server.allocations()
 
         await hold_for(none, 1, "nothing is placed")
         assert (await server.get("/v1/cluster"))["frozen"]["reason"] == "the record of it can't be read"

@@ -1,7 +1,6 @@
 """Several servers on one store: who leads, how new answers are, and how the store is. All real, in one process."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,18 +8,9 @@ from pathlib import Path
 import pytest
 
 from control_plane.snapshots import begin_generation
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Revision, Store
-from foundation.clock import SystemClock
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -107,11 +97,23 @@ async def test_an_agent_that_has_seen_more_than_the_store_proves_that_it_went_ba
         assert (await first.call("GET", "/v1/nodes"))[0] == 200
 
 
-async def test_an_agent_of_a_newer_generation_is_not_given_orders_by_an_older_one(first: Served) -> None:
+async def test_sessions_end_when_a_new_generation_begins_so_that_agents_enter_it(first: Served) -> None:
+    agent = ScriptedAgent(first, facts("n1"))
+    async with connected(first, agent):
+        assert await begin_generation(first.store, Revision(10**9), of=1) is not None
+        async with asyncio.timeout(10):
+            await agent.has_ended.wait()
+    again = ScriptedAgent(first, facts("n1"), hello={"generation": 1, "applied_revision": 10**9})
+    async with connected(first, again):
+        assert again.welcome is not None
+        assert again.welcome.generation == 2
+
+
+async def test_an_agent_of_a_newer_generation_than_the_store_s_proves_it_as_well(first: Served) -> None:
     agent = ScriptedAgent(first, facts("n1"), hello={"generation": 9, "applied_revision": 3})
     async with connected(first, agent):
-        assert agent.refused is not None
-        assert "has not seen generation 9" in agent.refused.what
+        assert agent.welcome is not None
+        assert agent.welcome.generation == 10
 
 
 async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_released(first: Served) -> None:
@@ -123,7 +125,7 @@ async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_releas
     assert len(held) == 2
     web = next(a for a in held if a.workload.name == "web")
     lost = web.model_copy(update={"id": "web-7-kept", "index": 7, "node": "n2"})
-    assert await begin_generation(first.store, Revision(10**9)) is not None
+    assert await begin_generation(first.store, Revision(10**9), of=1) is not None
     gone.hello = {"kept": (lost,)}
     async with connected(first, known, gone):
         n2 = await first.get("/v1/nodes/n2")
@@ -132,7 +134,7 @@ async def test_what_a_node_keeps_from_before_a_restore_is_told_adopted_or_releas
         await first.apply(manifest(replicas=8))
 
         async def is_adopted() -> bool:
-            return "web-7-kept" in {a["id"] for a in (await first.get("/v1/allocations"))["items"]}
+            return "web-7-kept" in {a["id"] for a in await first.allocations()}
 
         await wait_until(is_adopted, 10, "the kept allocation is adopted", bool)
         assert (await first.get("/v1/nodes/n2"))["kept"] == []

@@ -57,7 +57,7 @@ async def test_a_cluster_goes_on_from_a_snapshot_with_what_runs(tmp_path: Path, 
     async with served(tmp_path / "new", store=store) as server, connected(server, ScriptedAgent(server, facts("n1"))):
         web = await server.until_state(WEB, "healthy")
         assert web["counts"]["ready"] == 2
-        allocations = (await server.get("/v1/allocations"))["items"]
+        allocations = await server.allocations()
         assert {a["phase"] for a in allocations} == {Phase.RUNNING}
 
 

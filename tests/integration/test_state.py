@@ -1,19 +1,16 @@
 """The watch cache over a real store: always what the store has, also after history is gone, and despite garbage."""
 
-import asyncio
-import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from control_plane import keys
 from control_plane.state import Batch, ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Delete, Put, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import UnavailableError
 from manifests.nodes import NodeIntent
+from tests.cache import following
 
 
 def put(name: str, **fields: object) -> Put:
@@ -21,21 +18,12 @@ def put(name: str, **fields: object) -> Put:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def state(store: Store) -> AsyncIterator[ClusterState]:
     await store.commit(Txn((), (put("n0"),)))
     cache = ClusterState(store, SystemClock())
     await cache.load()
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(cache.follow(), name="follow")
+    async with following(cache):
         yield cache
-        following.cancel()
 
 
 async def test_it_begins_with_all_there_is_and_keeps_up(store: Store, state: ClusterState) -> None:
@@ -68,10 +56,8 @@ async def test_a_cache_that_slept_through_a_compaction_lists_again_and_tells_wha
     await store.commit(Txn((), (Delete(keys.NODE_INTENTS + "goes"), put("comes"), put("changes", is_cordoned=True))))
     revision = await store.commit(Txn((), (put("last"),)))
     await store.compact(revision)
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(cache.follow(), name="follow")
+    async with following(cache):
         await cache.wait_for(revision)
-        following.cancel()
     assert {c.id for b in batches for c in b.changes} == {"goes", "comes", "changes", "last"}
     assert set(cache.intents.ids()) == {"stays", "changes", "comes", "last"}
 

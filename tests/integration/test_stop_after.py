@@ -2,12 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from agent.driver import Container, ContainerState
 from agent.drivers.docker import DockerDriver
@@ -17,8 +16,8 @@ from agent.ownership import ALLOCATION, CONTAINER, NODE
 from agent.tracked import SANDBOX
 from manifests.allocations import Desired, Phase
 from manifests.session import Assigned
-from tests.agents import agent_process, in_network_namespace
-from tests.dockerd import DockerdProcess, dockerd
+from tests.agents import agent_process
+from tests.dockerd import DockerdProcess
 from tests.lab.waiting import hold_for, wait_until
 from tests.scripted_server import IMAGE, ScriptedServer, assigned, grouped
 
@@ -32,27 +31,6 @@ IGNORES_TERM = [
     "-c",
     "trap '' TERM; (trap '' TERM; while true; do sleep 0.1; done) & while true; do sleep 0.1; done",
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DockerdProcess]:
-    async with dockerd(tmp_path_factory.mktemp("dockerd")) as running:
-        with in_network_namespace(running.netns):
-            yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def driver(daemon: DockerdProcess) -> AsyncIterator[DockerDriver]:
-    driver = DockerDriver(daemon.socket)
-    yield driver
-    await driver.close()
-    await daemon.remove_containers()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server(driver: DockerDriver) -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer().serve() as server:
-        yield server
 
 
 @pytest.fixture

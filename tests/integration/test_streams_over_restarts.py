@@ -15,16 +15,10 @@ import pytest
 from tests.lab.api import ApiError
 from tests.lab.cluster import Cluster, admin_token_file
 from tests.lab.faults import converged, leader_of
-from tests.lab.network import why_no_lab
+from tests.lab.marks import ON_A_CLUSTER
 from tests.lab.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.hosts,
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.skipif(bool(why_no_lab()), reason=why_no_lab()),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [*ON_A_CLUSTER, pytest.mark.asyncio(loop_scope="module")]
 
 PAUSE_S = 10.0  # twice what is promised, for a machine with much else to do
 TICKER = ["sh", "-c", "trap 'exit 0' TERM; n=0; while true; do n=$((n+1)); echo tick $n; sleep 0.1; done"]

@@ -29,6 +29,7 @@ from tests.lab.waiting import wait_until
 from tests.lab.wall_clock import WallClock
 
 API_PORT = 7400
+ETCD_APART = 3  # members
 UP_S = 60.0
 MIB = 1024 * 1024
 
@@ -47,7 +48,7 @@ class NodeSize:
 class Equipment:
     """What only some tests need to break."""
 
-    etcd_apart: bool = False  # its members on hosts `e1`.., so that a server can be cut off from all of them
+    etcd_apart: bool = False  # on hosts `e1`, `e2` and `e3`, so that a server can be cut off from all of its members
     wall_clocks: bool = False  # those of servers and agents can be set
     disks: Mapping[str, int] = field(default_factory=dict)  # which can be filled, as lab_network takes them
 
@@ -174,7 +175,7 @@ async def wherry_cluster(
     `sizes` holds the nodes, by name, that differ from the plain `NodeSize()`.
     """
     server_names, node_names = _numbered("s", servers), _numbered("n", nodes)
-    etcd_names = _numbered("e", servers) if equipment.etcd_apart else server_names
+    etcd_names = _numbered("e", ETCD_APART) if equipment.etcd_apart else server_names
     names = dict.fromkeys([*server_names, *node_names, *etcd_names])
     async with lab_network(list(names), disks=equipment.disks) as net:
         write_token(admin_token_file(net.folder))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import aiohttp
 
@@ -24,6 +25,7 @@ class EtcdMember:
         self.host = host
         self.url = _client_url(host)
         self._cluster = tuple(cluster)
+        self._data = host.folder / "etcd"
 
     @property
     def process(self) -> Process:
@@ -31,14 +33,24 @@ class EtcdMember:
 
     def start(self) -> None:
         """Start it; it answers once it sees a majority."""
-        peer = _peer_url(self.host)
         self.host.run(
             "etcd",
             "etcd",
-            *("--name", self.host.name),
-            *("--data-dir", str(self.host.folder / "etcd")),
+            *self._membership(),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--listen-peer-urls", _peer_url(self.host)),
+        )
+
+    async def restore(self, snapshot: Path) -> None:
+        """Give it a new data folder out of the snapshot. It must not run, nor any other member with older data."""
+        self._data = self._data.with_name(f"etcd-since-{snapshot.stem}")
+        await self.host.output("etcdctl", "snapshot", "restore", str(snapshot), *self._membership())
+
+    def _membership(self) -> tuple[str, ...]:
+        """Return who it is, the same for a start and for a restore."""
+        return (
+            *("--name", self.host.name, "--data-dir", str(self._data)),
+            *("--initial-advertise-peer-urls", _peer_url(self.host)),
             *("--initial-cluster", ",".join(f"{host.name}={_peer_url(host)}" for host in self._cluster)),
         )
 
@@ -97,6 +109,20 @@ class Etcd:
             if await member.leads():
                 return member
         raise LabError("no member of etcd leads")
+
+    async def save(self, snapshot: Path) -> None:
+        """Write a snapshot of the whole store, with etcd's own tool."""
+        member = self.members[0]
+        await member.host.output("etcdctl", "--endpoints", member.url, "snapshot", "save", str(snapshot))
+
+    async def restore(self, snapshot: Path) -> None:
+        """Take the store back to the snapshot, with etcd's own tool, and return when every member serves."""
+        for member in self.members:
+            await member.kill()
+        for member in self.members:
+            await member.restore(snapshot)
+            member.start()
+        await self.await_healthy()
 
     async def await_healthy(self, deadline_s: float = UP_S) -> None:
         """Return when every member serves."""

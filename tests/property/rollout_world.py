@@ -10,33 +10,18 @@ from control_plane.controllers.decision import Decision, Seen
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.rollouts import serves
-from manifests.allocations import Allocation, AllocationStatus, Desired, Phase, allocation_id
-from manifests.containers import Resources
+from control_plane.controllers.snapshot import placed
+from control_plane.controllers.writes import allocation_of
+from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.rollouts import RolloutState
 from manifests.status import WorkloadStatus
 from manifests.workloads import DaemonSpec, ServiceSpec, VersionRecord, WorkloadRecord
-from scheduler.model import Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
+from scheduler.model import Eligibility, NodeView, Plan, Snapshot, Vector
 from scheduler.place import place
-from tests.builders import status, version_record
+from tests.builders import status, stopping, version_record
+from tests.clocks import StepClock
 
-ROOM = Vector(1000, 2**30, 1000)  # ten of the default reservation by cpu
-
-
-@dataclass
-class WorldClock:
-    now: float = 0.0
-
-    def now_s(self) -> float:
-        return self.now
-
-    def boot_s(self) -> float:
-        return self.now
-
-    def wall_s(self) -> float:
-        return self.now
-
-    async def sleep(self, delay_s: float) -> None:
-        raise AssertionError("a rollout is stepped, it never sleeps")
+ROOM = Vector(1000, 2**30, 1000, 2**40)  # ten of the default reservation by cpu
 
 
 @dataclass
@@ -46,7 +31,7 @@ class RolloutWorld:
     record: WorkloadRecord
     nodes: dict[str, Eligibility]
     room: Vector = ROOM
-    clock: WorldClock = field(default_factory=WorldClock)
+    clock: StepClock = field(default_factory=StepClock)
     bad: set[int] = field(default_factory=set)
     doomed: set[int] = field(default_factory=set)
     allocations: dict[str, Allocation] = field(default_factory=dict)
@@ -135,7 +120,8 @@ class RolloutWorld:
         if not is_so:
             self._since.pop((what, of), None)
             return 0.0
-        return self.clock.now - self._since.setdefault((what, of), self.clock.now)
+        now_s = self.clock.now_s()
+        return now_s - self._since.setdefault((what, of), now_s)
 
     def sight(self) -> Sight:
         views = [NodeView(name, e, {}, {}, self.room) for name, e in sorted(self.nodes.items())]
@@ -165,36 +151,22 @@ class RolloutWorld:
         return changed
 
     def _snapshot(self, sight: Sight, decision: Decision) -> Snapshot:
-        stopped = {s.allocation.id for s in decision.stops}
-        placed = tuple(
-            PlacedAllocation(
-                *(a.id, a.workload, a.version, a.index, a.node, vector_of(a.reserved), a.ports),
-                a.desired is Desired.RUN and a.id not in stopped,
-            )
+        stops = {s.allocation.id for s in decision.stops}
+        held = tuple(
+            placed(stopping(a) if a.id in stops else a)
             for a in self.allocations.values()
             if not ((known := self.statuses.get(a.id)) and known.is_terminal)
         )
-        return Snapshot(self.revision, tuple(sight.nodes), placed)
+        return Snapshot(self.revision, tuple(sight.nodes), held)
 
     def _apply(self, decision: Decision, plan: Plan) -> None:
         for stop in decision.stops:
-            a = stop.allocation
-            self.allocations[a.id] = a.model_copy(update={"desired": Desired.STOP})
+            self.allocations[stop.allocation.id] = stopping(stop.allocation)
         for removed in decision.removals:
             del self.allocations[removed.id]
             self.statuses.pop(removed.id, None)
         for p in plan.placements:
-            new = Allocation(
-                id=allocation_id(p.workload, p.index, self.revision),
-                workload=p.workload,
-                version=p.version,
-                index=p.index,
-                node=p.node,
-                reserved=Resources(),
-                ports=p.ports,
-                why=p.why,
-                created_s=0.0,
-            )
+            new = allocation_of(p, decision.successions.get(p.index), revision=self.revision, wall_s=0.0)
             self.allocations[new.id] = new
         self.revision += 1
 
@@ -240,14 +212,14 @@ class RolloutWorld:
 
     def settle(self, *, step_s: float = 1.0, passes: int = 400) -> float:
         """Let agents act and time pass until the rollout is over and nothing changes; return how long that took."""
-        began, quiet, failed = self.clock.now, 0, 0
+        began, quiet, failed = self.clock.now_s(), 0, 0
         for _ in range(passes):
             self.act()
             quiet = 0 if self.one_pass() else quiet + 1
             failed = failed + 1 if self.rollout_state is RolloutState.FAILED else 0
             if failed > 30:
-                return self.clock.now - began
+                return self.clock.now_s() - began
             if quiet > 8 and self.rollout_state not in (RolloutState.PROGRESSING, RolloutState.PAUSED):
-                return self.clock.now - began
-            self.clock.now += step_s
+                return self.clock.now_s() - began
+            self.clock.advance(step_s)
         raise AssertionError(f"it never comes to rest: {self.said}")

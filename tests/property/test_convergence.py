@@ -15,16 +15,17 @@ from control_plane.controllers.decision import Decision, Seen
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.rollouts import Course, course_of
 from control_plane.controllers.services import reconcile_service
-from manifests.allocations import TERMINAL, Allocation, Desired, Phase, allocation_id
-from manifests.containers import Resources
+from control_plane.controllers.snapshot import placed
+from control_plane.controllers.writes import allocation_of
+from manifests.allocations import TERMINAL, Allocation, Desired, Phase
 from manifests.reasons import Blocked
 from manifests.rollouts import Rollout
 from manifests.workloads import Daemon, Job, JobSpec, ServiceSpec, VersionRecord, WorkloadRecord
-from scheduler.model import NOTHING, Eligibility, NodeView, PlacedAllocation, Plan, Snapshot, Vector, vector_of
+from scheduler.model import NOTHING, Eligibility, NodeView, Plan, Snapshot, Vector, vector_of
 from scheduler.place import place
-from tests.builders import record, status, version_record
+from tests.builders import record, status, stopping, version_record
 
-ROOM = Vector(400, 2**29, 1000)  # four of the default reservation by cpu
+ROOM = Vector(400, 2**29, 1000, 2**40)  # four of the default reservation by cpu
 
 
 @dataclass
@@ -82,42 +83,22 @@ class World:
         return bool(decision.stops or decision.removals or decision.turns or plan.placements)
 
     def _snapshot(self, decision: Decision) -> Snapshot:
-        stopped = {s.allocation.id for s in decision.stops}
-        placed = tuple(
-            PlacedAllocation(
-                a.id,
-                a.workload,
-                a.version,
-                a.index,
-                a.node,
-                vector_of(a.reserved),
-                a.ports,
-                a.desired is Desired.RUN and a.id not in stopped,
-            )
+        stops = {s.allocation.id for s in decision.stops}
+        held = tuple(
+            placed(stopping(a) if a.id in stops else a)
             for a in self.allocations.values()
             if self.phases.get(a.id) not in TERMINAL
         )
-        return Snapshot(self.revision, tuple(self.views()), placed)
+        return Snapshot(self.revision, tuple(self.views()), held)
 
     def _apply(self, decision: Decision, plan: Plan) -> None:
         for stop in decision.stops:
-            a = stop.allocation
-            self.allocations[a.id] = a.model_copy(update={"desired": Desired.STOP})
+            self.allocations[stop.allocation.id] = stopping(stop.allocation)
         for removed in decision.removals:
             del self.allocations[removed.id]
             self.phases.pop(removed.id, None)
         for p in plan.placements:
-            new = Allocation(
-                id=allocation_id(p.workload, p.index, self.revision),
-                workload=p.workload,
-                version=p.version,
-                index=p.index,
-                node=p.node,
-                reserved=Resources(),
-                why=p.why,
-                created_s=0.0,
-                reschedules=decision.successions[p.index].reschedules if p.index in decision.successions else 0,
-            )
+            new = allocation_of(p, decision.successions.get(p.index), revision=self.revision, wall_s=0.0)
             self.ran_twice |= p.index in self.succeeded
             self.most_tries = max(self.most_tries, new.reschedules)
             self.allocations[new.id] = new

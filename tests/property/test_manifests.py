@@ -190,7 +190,10 @@ def with_news(value: Any) -> Any:
     if isinstance(value, list):
         return [with_news(item) for item in value]
     if isinstance(value, dict):
-        inner = {key: item if key in ("env", "labels", "configs") else with_news(item) for key, item in value.items()}
+        inner = {
+            key: item if key in ("env", "labels", "configs", "devices", "shares") else with_news(item)
+            for key, item in value.items()
+        }
         return {**inner, "newField": {"deep": [1]}}
     return value
 

@@ -58,9 +58,9 @@ def happen(world: RolloutWorld, event: Event) -> None:
         case "partly":
             world.act(skip=number % 7)
         case "tick":
-            world.clock.now += number / 2
+            world.clock.advance(number / 2)
         case "wait":
-            world.clock.now += DEADLINE_S + 1
+            world.clock.advance(DEADLINE_S + 1)
         case "good" | "bad" | "doomed":
             world.change(bad=name == "bad", doomed=name == "doomed")
         case "scale" if world.record.workload.kind == "Service":
@@ -133,7 +133,7 @@ def test_a_version_that_never_works_takes_nothing_from_the_old_whatever_crashes(
     for _ in range(30):  # what crashed comes again; the deadline may pass or not
         world.act()
         world.one_pass()
-        world.clock.now += 1
+        world.clock.advance(1)
 
     spec = world.record.workload.spec
     assert world.serving() >= spec.replicas - spec.update.max_unavailable  # type: ignore[union-attr]
@@ -147,7 +147,7 @@ def test_while_it_is_paused_nothing_is_renewed(of: WorkloadRecord, events: list[
     for _ in range(after):
         world.act()
         world.one_pass()
-        world.clock.now += 1
+        world.clock.advance(1)
     world.pause(True)
     world.one_pass()
     before = [a.id for a in world.wanted()]
@@ -195,7 +195,7 @@ def test_a_new_leader_in_the_middle_of_a_rollout_makes_no_gap(of: WorkloadRecord
             world.lead()
         world.act()
         world.one_pass()
-        world.clock.now += 1
+        world.clock.advance(1)
         assert world.serving() >= floor
     world.settle()
     assert world.rollout_state is RolloutState.COMPLETE

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import NoReturn, TypeVar
 
 from agent.driver import (
     SANDBOX_IMAGE,
@@ -16,9 +16,9 @@ from agent.driver import (
     StartError,
 )
 from manifests.containers import PullPolicy
-from manifests.errors import DriverError, InvalidError, NotFoundError, TimedOutError, UnavailableError, WherryError
+from manifests.errors import DriverError, InvalidError, NotFoundError, TimedOutError, UnavailableError
 from tests.simulation.crashes import effect
-from tests.simulation.loop import later
+from tests.simulation.loop import carried_out, later
 from tests.simulation.runtime import Box, Runtime
 from tests.simulation.shell import PROGRAMS, Sleep, Step, Write, steps_of
 
@@ -256,34 +256,21 @@ class SimDriver:
         """Ask the manager. A request that it has is carried out, whatever becomes of the agent or of the answer."""
         runtime = self._runtime
         if runtime.is_down:
-            raise UnavailableError(f"no simulated manager at {runtime.node}", fix="Start it.")
+            self._refuse()
         reply: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def arrive() -> None:
             if runtime.is_down:
-                later(0.0, answer, None, UnavailableError(f"no simulated manager at {runtime.node}"))
+                later(0.0, carried_out(self._refuse, reply))
                 return
             if runtime.is_hung:
                 runtime.held.append(arrive)
                 return
-            result: Any = None
-            error: WherryError | None = None
-            try:
-                result = work()
-            except WherryError as failure:
-                error = failure
+            answer = carried_out(work, reply)
             if may_lose_reply and runtime.replies_to_lose:
                 runtime.replies_to_lose -= 1
                 return
-            later(runtime.rng.random() * runtime.most_delay_s, answer, result, error)
-
-        def answer(result: T, error: WherryError | None) -> None:
-            if reply.done():
-                return
-            if error is not None:
-                reply.set_exception(error)
-            else:
-                reply.set_result(result)
+            later(runtime.rng.random() * runtime.most_delay_s, answer)
 
         later(runtime.rng.random() * runtime.most_delay_s, arrive)
         try:
@@ -291,3 +278,6 @@ class SimDriver:
                 return await reply
         except TimeoutError as late:
             raise UnavailableError(f"the manager did not answer within {self._timeout_s:g} s") from late
+
+    def _refuse(self) -> NoReturn:
+        raise UnavailableError(f"no simulated manager at {self._runtime.node}", fix="Start it.")

@@ -9,7 +9,7 @@ import random
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from control_plane.store.protocol import (
     Change,
@@ -27,7 +27,7 @@ from foundation.backoff import Backoff
 from manifests.errors import UnavailableError, WherryError
 from tests.invariants.steps import Step
 from tests.simulation.crashes import effect
-from tests.simulation.loop import later
+from tests.simulation.loop import carried_out, later
 
 T = TypeVar("T")
 TRY_S = 1.5
@@ -337,23 +337,9 @@ class Store:
                 if link.rng.random() < LATE_SHARE:
                     link.held.append(arrive)
                 return
-            result: Any = None
-            error: WherryError | None = None
-            try:
-                result = apply()
-            except WherryError as failure:
-                error = failure
-            if link.is_deaf or self._loses_reply():
-                return
-            later(link.delay_s(), answer, result, error)
-
-        def answer(result: T, error: WherryError | None) -> None:
-            if reply.done():
-                return
-            if error is not None:
-                reply.set_exception(error)
-            else:
-                reply.set_result(result)
+            answer = carried_out(apply, reply)
+            if not link.is_deaf and not self._loses_reply():
+                later(link.delay_s(), answer)
 
         later(link.delay_s(), arrive)
         return reply

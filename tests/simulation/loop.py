@@ -18,6 +18,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
+from manifests.errors import WherryError
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Problem: TypeAlias = dict[str, Any]
@@ -351,6 +353,16 @@ def later(delay_s: float, call: Callable[..., object], *args: Any) -> asyncio.Ha
     """Have the world call it after that time, not the process that asks; on any other loop simply later."""
     loop = asyncio.get_running_loop()
     return loop.in_world(delay_s, call, *args) if isinstance(loop, SimLoop) else loop.call_later(delay_s, call, *args)
+
+
+def carried_out(work: Callable[[], T], reply: "asyncio.Future[T]") -> Callable[[], None]:
+    """Do the work, and return what tells whoever still waits for the reply what came of it."""
+    try:
+        result = work()
+    except WherryError as error:
+        refusal = error
+        return lambda: None if reply.done() else reply.set_exception(refusal)
+    return lambda: None if reply.done() else reply.set_result(result)
 
 
 def _ignore(_: object) -> None:

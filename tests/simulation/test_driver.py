@@ -9,7 +9,7 @@ import pytest
 from agent.driver import Driver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from foundation.clock import SystemClock
-from tests.conformance.driver_lab import SUITE
+from tests.conformance.driver_lab import tidied
 from tests.conformance.test_driver import (  # noqa: F401  # run here by being named here
     test_a_child_beyond_its_memory_is_seen_as_oom,
     test_a_container_is_created_then_runs_then_has_an_exit_code,
@@ -88,7 +88,5 @@ def lab() -> SimulatedLab:
 
 @pytest.fixture
 async def driver(lab: SimulatedLab) -> AsyncIterator[Driver]:
-    made = lab.driver(timeout_s=1.0)
-    yield made
-    for container in await made.list_containers(SUITE):
-        await made.remove(container.id)
+    async with tidied(lab.driver(timeout_s=1.0)) as driver:
+        yield driver

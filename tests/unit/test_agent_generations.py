@@ -11,33 +11,17 @@ from agent.reconcile import Action, Discard, Start, Stop
 from manifests.allocations import Phase, advance
 from manifests.containers import Resources
 from manifests.session import Assigned, Assignments
+from tests.clocks import StepClock
 from tests.scripted_server import assigned
 
-ROOM = Resources.of(cpu_m=8000, memory_bytes=2**33, pids=10_000)
-
-
-class StillClock:
-    def __init__(self) -> None:
-        self.time_s = 100.0
-
-    def now_s(self) -> float:
-        return self.time_s
-
-    def boot_s(self) -> float:
-        return self.time_s
-
-    def wall_s(self) -> float:
-        return self.time_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.time_s += seconds
+ROOM = Resources.of(cpu_m=8000, memory_bytes=2**33, pids=10_000, disk_bytes=2**40)
 
 
 @dataclass
 class Host:
     """A node with two allocations that run, at generation 1, and what it asks for since."""
 
-    clock: StillClock = field(default_factory=StillClock)
+    clock: StepClock = field(default_factory=StepClock)
     actions: list[Action] = field(default_factory=list)
     told: list[str] = field(default_factory=list)  # allocations whose statuses go to the server
     generations: Generations = field(default_factory=lambda: Generations(1))
@@ -146,7 +130,7 @@ def test_what_the_restored_state_would_start_waits_for_what_is_kept_to_get_its_s
     host.assign(assigned("web-0-a"), assigned("web-1-b"))
     host.see("web-0-a", "web-1-a")
     assert not any(isinstance(action, Start) for action in host.actions)
-    host.clock.time_s += SETTLE_S
+    host.clock.advance(SETTLE_S)
     host.see("web-0-a", "web-1-a")
     assert [action for action in host.actions if isinstance(action, Start)] == [Start("web-1-b", is_restart=False)]
 

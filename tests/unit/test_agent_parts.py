@@ -28,7 +28,7 @@ from manifests.containers import NodeResources, Resources
 from manifests.session import Assignments
 from tests.scripted_server import assigned, grouped
 
-ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pids": 500})
+ROOM = Resources().model_copy(update={"cpu_m": 1500, "memory_bytes": 2**30, "pids": 500, "disk_bytes": 2**40})
 
 
 def record(allocation: str = "web-0-a", *, phase: Phase = Phase.RUNNING) -> Tracked:
@@ -166,11 +166,11 @@ def test_a_container_is_told_who_it_is_and_is_never_given_more_cpu_than_the_node
 
 
 def test_flags_say_exactly_what_is_allocatable_and_else_the_system_keeps_some(tmp_path: Path) -> None:
-    machine = NodeResources().model_copy(update={"cpu_m": 2000, "memory_bytes": 2**30, "pids": 1000})
+    machine = NodeResources.of(cpu_m=2000, memory_bytes=2**30, pids=1000, disk_bytes=2**40)
     plain = AgentOptions(("http://127.0.0.1:1",), "n1", tmp_path)
     left = allocatable_of(plain, machine)
     assert (left.cpu_m, left.memory_bytes, left.pids) == (1900, 2**30 - 256 * 2**20, 900)
-    given = replace(plain, cpu_m=250, memory_bytes=64 * 2**20, pids=50)
+    given = replace(plain, cpu_m=250, memory_bytes=64 * 2**20, pids=50, disk_bytes=2**30)
     assert allocatable_of(given, machine) == capacity_of(given, machine)
     assert allocatable_of(given, machine).cpu_m == 250
     assert own_address(plain) == "127.0.0.1"

@@ -304,7 +304,7 @@ def test_of_earlier_containers_only_the_last_is_kept() -> None:
     assert tracked.earlier == (ContainerId("c1"),)
 
 
-ROOM = Resources().model_copy(update={"cpu_m": 400, "memory_bytes": 2**30, "pids": 1000})
+ROOM = Resources().model_copy(update={"cpu_m": 400, "memory_bytes": 2**30, "pids": 1000, "disk_bytes": 2**40})
 
 
 def waiting(allocation: str, created_s: float, **spec: Any) -> Tracked:

@@ -10,7 +10,7 @@ from control_plane import keys
 from control_plane.store.protocol import Change, Entry, Revision
 from manifests.allocations import Allocation, Desired, Phase, allocation_id
 from manifests.base import Model
-from manifests.containers import Resources
+from manifests.containers import NodeResources, Resources
 from manifests.nodes import Liveness, NodeFacts, NodeIntent, NodeStatus
 from manifests.reasons import Choice
 from manifests.workloads import WorkloadRecord
@@ -20,7 +20,7 @@ from tests.chaos.fault import Effect, Fault, node_away
 from tests.lab.chronicle import Heard
 from tests.lab.truth import Life
 
-SIZE = Resources.of(cpu_m=1500, memory_bytes=2**30, pids=100)
+SIZE = NodeResources.of(cpu_m=1500, memory_bytes=2**30, pids=100, disk_bytes=2**40)
 WEB = record(replicas=2)
 JOB = record("Job", uid="j1", completions=1)
 N1 = frozenset({"n1"})

@@ -1,7 +1,6 @@
 """The commands as a user runs them, against a real HTTP server: what they print, and their exit codes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from wherry.cli.commands.apply import result_line
 from wherry.cli.main import main
 
-from .api_stub import Request, Stub, allocation, api_stub, listed, workload
+from .api_stub import Request, Stub, allocation, listed, workload
 
 NODE = {
     "name": "n1",
@@ -24,14 +23,6 @@ metadata: {name: web}
 spec: {image: a}
 """
 CREATED = {"namespace": "default", "kind": "Service", "name": "web", "action": "created", "version": 1, "changes": []}
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    with api_stub({}) as stub:
-        monkeypatch.setenv("WHERRY_SERVER", stub.url)
-        monkeypatch.setenv("WHERRY_TOKEN", "t")
-        yield stub
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """`wherry events`, and what else tells of the past, as a user runs it against a real HTTP server."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from wherry.cli.main import main
 
-from .api_stub import Answer, Request, Stub, allocation, api_stub, listed, workload
+from .api_stub import Answer, Request, Stub, allocation, listed, workload
 
 LONG_AGO = "2026-01-01T00:00:00.000Z"
 CREATED = {
@@ -25,14 +24,6 @@ CREATED = {
 }
 EXITED = {**CREATED, "id": "e", "reason": "exited", "count": 40, "message": "web-0-1, attempt 7, ended", "by": "",
           "allocation": "web-0-1"}  # fmt: skip
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    with api_stub({}) as stub:
-        monkeypatch.setenv("WHERRY_SERVER", stub.url)
-        monkeypatch.setenv("WHERRY_TOKEN", "t")
-        yield stub
 
 
 def test_events_tell_what_how_often_why_and_who(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:

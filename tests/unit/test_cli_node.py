@@ -1,24 +1,21 @@
 """`wherry node` as operators run it, against a real HTTP server: what it sends, what it prints, and its exit codes."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from wherry.cli.main import main
 
-from .api_stub import Stub, api_stub, listed
+from .api_stub import Stub, listed
 
 NODE = {"name": "n1", "state": "ready", "reserved": {}, "allocatable": {}, "allocations": 0, "labels": {}}
 BRAKE = {"nodes": ["n1", "n2", "n3"], "held": ["n1", "n2"], "there": 4, "sentence": "3 of 4 nodes fell silent at once"}
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    with api_stub({"PATCH /v1/nodes/n1": (200, NODE), "POST /v1/nodes/n1/drain": (200, NODE)}) as stub:
-        monkeypatch.setenv("WHERRY_SERVER", stub.url)
-        monkeypatch.setenv("WHERRY_TOKEN", "t")
-        yield stub
+def stub(stub: Stub) -> Stub:
+    stub.answers |= {"PATCH /v1/nodes/n1": (200, NODE), "POST /v1/nodes/n1/drain": (200, NODE)}
+    return stub
 
 
 @pytest.mark.parametrize(

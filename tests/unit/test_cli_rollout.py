@@ -1,6 +1,5 @@
 """Rollouts and configs as a user sees them, against a real HTTP server: what is printed, and the exit codes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 
 from wherry.cli.main import main
 
-from .api_stub import Request, Stub, allocation, api_stub, listed, workload
+from .api_stub import Request, Stub, allocation, listed, workload
 
 PATH = "/v1/workloads/default/service/web"
 WEB = "apiVersion: wherry/v1\nkind: Service\nmetadata: {name: web}\nspec: {image: a}\n"
@@ -35,13 +34,10 @@ def web(state: str, **changes: object) -> dict[str, Any]:
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    with api_stub({}) as stub:
-        monkeypatch.setenv("WHERRY_SERVER", stub.url)
-        monkeypatch.setenv("WHERRY_TOKEN", "t")
-        stub.answers["GET /v1/watch"] = (200, b'{"type": "synced", "revision": 5}\n' * 3)
-        stub.answers["GET /v1/allocations"] = listed(allocation("web-0-1", phase="starting", health="unknown"))
-        yield stub
+def stub(stub: Stub) -> Stub:
+    stub.answers["GET /v1/watch"] = (200, b'{"type": "synced", "revision": 5}\n' * 3)
+    stub.answers["GET /v1/allocations"] = listed(allocation("web-0-1", phase="starting", health="unknown"))
+    return stub
 
 
 def test_status_follows_a_rollout_until_it_is_complete(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:

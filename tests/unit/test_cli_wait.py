@@ -1,13 +1,12 @@
 """`wherry wait`, `run`, `freeze` and the pages of CronJobs, against a real HTTP server: words and exit codes."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from wherry.cli.main import main
 
-from .api_stub import Answer, Request, Stub, allocation, api_stub, listed, workload
+from .api_stub import Answer, Request, Stub, allocation, listed, workload
 
 NODE = {"name": "n1", "state": "ready", "allocations": 3, "message": ""}
 CRON = {
@@ -27,12 +26,9 @@ BACKUP = workload("backup", kind="CronJob", state="running", cron=CRON)
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    with api_stub({}) as stub:
-        stub.answers["GET /v1/allocations"] = listed()
-        monkeypatch.setenv("WHERRY_SERVER", stub.url)
-        monkeypatch.setenv("WHERRY_TOKEN", "t")
-        yield stub
+def stub(stub: Stub) -> Stub:
+    stub.answers["GET /v1/allocations"] = listed()
+    return stub
 
 
 def in_turn(*answers: Answer) -> Any:

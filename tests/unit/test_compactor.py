@@ -1,9 +1,6 @@
 """How far back the store's history is kept: as far as is promised and as is known, on a clock that is moved by hand."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,15 +9,15 @@ from hypothesis import strategies as st
 from control_plane import keys
 from control_plane.controllers.compactor import SAMPLES, Compactor, HistoryPromise, Sample, compactable
 from control_plane.state import ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Put, Revision, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import CompactedError
 from manifests.nodes import NodeIntent
+from tests.cache import following
 from tests.clocks import StepClock
-from tests.etcd import etcd_cluster
 from tests.lab.waiting import wait_until
 
+pytestmark = pytest.mark.each_store
 PROMISE = HistoryPromise(keep_s=600.0, keep_revisions=20)
 HISTORIES = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 3000)), min_size=1, max_size=30)
 
@@ -40,22 +37,6 @@ def test_nothing_is_forgotten_that_is_promised(
     known = [s.revision for s in samples if s.at_s <= now_s - keep_s]
     assert target == 0 or target <= known[-1]
     assert all(target <= r for r in young)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async def opened(url: str) -> Store:
-        return await open_store(url, clock=SystemClock(), rng=random.Random(1))
-
-    if request.param == "etcd":
-        async with etcd_cluster() as cluster:
-            store = await opened(f"etcd:{','.join(cluster.endpoints)}")
-            yield store
-            await store.close()
-        return
-    store = await opened(f"sqlite:{tmp_path / 'store.db'}")
-    yield store
-    await store.close()
 
 
 async def write(store: Store, count: int) -> Revision:
@@ -84,13 +65,13 @@ async def test_old_history_goes_and_the_promised_stays(store: Store) -> None:
         old = await write(store, 100)
         await state.wait_for(old)
         for _ in range(SAMPLES):  # the whole of the promised time but for a moment
-            await clock.advance(PROMISE.keep_s / SAMPLES - 0.01)
+            clock.advance(PROMISE.keep_s / SAMPLES - 0.01)
             await asyncio.sleep(0)
         last = await write(store, 30)
         await state.wait_for(last)
         assert await reaches(store, first)
         for _ in range(3):
-            await clock.advance(PROMISE.keep_s / SAMPLES + 0.01)
+            clock.advance(PROMISE.keep_s / SAMPLES + 0.01)
             await asyncio.sleep(0.05)
 
         async def is_old_gone() -> bool:
@@ -109,10 +90,8 @@ async def test_a_server_that_was_cut_off_lists_again_after_a_compaction(store: S
     await behind.load()
     last = await write(store, 5)
     await store.compact(last)
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(behind.follow(), name="follow")
+    async with following(behind):
         await behind.wait_for(last)
-        following.cancel()
     intent = behind.intents.get("n1")
     assert intent is not None
     assert intent.metadata == {"n": "4"}

@@ -153,7 +153,7 @@ async def checked(driver: Driver, **health: Any) -> AsyncIterator[tuple[Node, li
                 checks.follow(before, after)
 
     clock = SystemClock()
-    room = Resources().model_copy(update={"cpu_m": 1000, "memory_bytes": 2**30, "pids": 1000})
+    room = Resources().model_copy(update={"cpu_m": 1000, "memory_bytes": 2**30, "pids": 1000, "disk_bytes": 2**40})
     node = Node(allocatable=room, clock=clock, perform=actions.append, on_change=follow)
     async with TaskGroup() as tasks:
         followers.append(HealthChecks(node, driver, clock=clock, rng=random.Random(1), tasks=tasks))

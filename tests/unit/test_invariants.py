@@ -9,7 +9,7 @@ from control_plane.records import LeaderRecord
 from control_plane.store.protocol import Change, Entry, Revision
 from manifests.allocations import Allocation, AllocationStatus, Desired, HostPort, Phase, allocation_id
 from manifests.base import Model
-from manifests.containers import Resources
+from manifests.containers import NodeResources, Resources
 from manifests.nodes import Liveness, NodeFacts, NodeIntent, NodeStatus
 from manifests.reasons import Choice
 from manifests.workloads import VersionRecord, WorkloadRecord
@@ -17,7 +17,7 @@ from tests.builders import record, status, version_record
 from tests.invariants.history import breaches
 
 WEB = record(replicas=1, resources={"cpu": "1"})
-SIZE = Resources.of(cpu_m=1500, memory_bytes=2**30, pids=100)
+SIZE = NodeResources.of(cpu_m=1500, memory_bytes=2**30, pids=100, disk_bytes=2**40)
 
 
 def allocation(number: int, index: int = 0, *, desired: Desired = Desired.RUN, host_port: int = 0) -> Allocation:

@@ -1,9 +1,6 @@
 """What must leave a node, and by when: from the records in the cache to what a reconciler decides."""
 
-import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +9,9 @@ from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.decision import Leaving
 from control_plane.controllers.reconcile import Sight, reconcile
-from control_plane.controllers.snapshot import seen_of, snapshot_of
+from control_plane.controllers.snapshot import node_view, seen_of
 from control_plane.state import ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import Put, Store, Txn
-from foundation.clock import SystemClock
 from manifests.allocations import Allocation, Phase, allocation_id
 from manifests.containers import Resources
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
@@ -25,29 +20,18 @@ from manifests.taints import parse_taint
 from manifests.workloads import VersionRecord, WorkloadRecord
 from scheduler.model import Eligibility, NodeView, Vector
 from tests.builders import record, seen, status
+from tests.clocks import StepClock
 from tests.scripted import facts
 
 
 class Cluster:
-    """Records in a store, and a leader's view of them on a clock that stands still."""
+    """Records in a store, and a leader's view of them."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.now = store, 100.0
-        self.state = ClusterState(store, self)
-        self.ages = Ages(self.state, self)
+        self.store, self.clock = store, StepClock()
+        self.state = ClusterState(store, self.clock)
+        self.ages = Ages(self.state, self.clock)
         self.state.subscribe(self.ages.on_batch)
-
-    def now_s(self) -> float:
-        return self.now
-
-    def wall_s(self) -> float:
-        return 0.0
-
-    def boot_s(self) -> float:
-        return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError("ages are read, nothing here sleeps")
 
     async def put(self, key: str, value: bytes) -> None:
         await self.store.commit(Txn((), (Put(key, value),)))
@@ -88,10 +72,8 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
-    yield Cluster(store)
-    await store.close()
+def cluster(store: Store) -> Cluster:
+    return Cluster(store)
 
 
 async def test_what_runs_on_a_drained_node_leaves_without_hurry(cluster: Cluster) -> None:
@@ -108,9 +90,9 @@ async def test_after_its_deadline_a_drain_hurries_and_says_so(cluster: Cluster) 
     await cluster.node("n1")
     await cluster.run(web, "n1")
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
-    cluster.now += 59
+    cluster.clock.advance(59)
     assert cluster.leaving(web) == Leaving("node n1 is being drained", 1.0)
-    cluster.now += 1
+    cluster.clock.advance(1)
     late = cluster.leaving(web)
     assert late == Leaving("node n1 is being drained, and its deadline of 1m has passed", 0.0)
     await cluster.intend("n1", is_draining=True, drain_deadline_s=120.0)
@@ -124,7 +106,7 @@ async def test_a_drain_that_was_taken_back_begins_anew(cluster: Cluster) -> None
     await cluster.node("n1")
     await cluster.run(web, "n1")
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
-    cluster.now += 59
+    cluster.clock.advance(59)
     await cluster.intend("n1", drain_deadline_s=60.0)
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
     assert cluster.leaving(web) == Leaving("node n1 is being drained", 60.0)
@@ -150,7 +132,7 @@ async def test_a_daemon_does_not_wait_beyond_the_deadline(cluster: Cluster) -> N
     await cluster.run(web, "n1")
     await cluster.run(daemon, "n1")
     await cluster.intend("n1", is_draining=True, drain_deadline_s=60.0)
-    cluster.now += 61
+    cluster.clock.advance(61)
     late = cluster.leaving(daemon)
     assert late is not None
     assert late.is_overdue
@@ -189,7 +171,7 @@ async def test_a_short_silence_takes_no_drain_back(cluster: Cluster) -> None:
 async def test_a_node_whose_intent_cannot_be_read_takes_nothing_new(cluster: Cluster) -> None:
     await cluster.node("n1")
     await cluster.put(keys.NODE_INTENTS + "n1", b"{garbage")
-    assert snapshot_of(cluster.state).nodes[0].eligibility is Eligibility.CORDONED
+    assert node_view(cluster.state, "n1").eligibility is Eligibility.CORDONED
 
 
 # --- what the reconcilers make of it ---
@@ -200,7 +182,7 @@ def sight(of: WorkloadRecord, *there: Any, nodes: tuple[NodeView, ...] = ()) -> 
 
 
 def view(name: str, eligibility: Eligibility = Eligibility.READY, *taints: str) -> NodeView:
-    return NodeView(name, eligibility, {}, {}, Vector(1000, 2**30, 1000), tuple(parse_taint(t) for t in taints))
+    return NodeView(name, eligibility, {}, {}, Vector(1000, 2**30, 1000, 2**40), tuple(parse_taint(t) for t in taints))
 
 
 def test_what_is_overdue_is_stopped_below_max_unavailable_and_without_a_replacement() -> None:

@@ -23,7 +23,7 @@ from manifests.errors import UnavailableError
 from manifests.session import Assignments
 from tests.scripted_server import assigned
 
-ROOM = Resources.of(cpu_m=1000, memory_bytes=2**30, pids=1000)
+ROOM = Resources.of(cpu_m=1000, memory_bytes=2**30, pids=1000, disk_bytes=2**40)
 
 
 @given(st.binary(max_size=6000))

@@ -1,10 +1,8 @@
 """The leader's watch over silent nodes, on a real store and a clock that runs as fast as the watch looks."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -12,10 +10,9 @@ from control_plane import keys
 from control_plane.controllers.losses import LossWatch, marked_silent
 from control_plane.records import BrakeRecord, LeaderRecord, ServerRecord
 from control_plane.state import Batch, ClusterState
-from control_plane.store.open import open_store
 from control_plane.store.protocol import ABSENT, CreatedAt, Put, Store, Txn
-from foundation.clock import SystemClock
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from tests.cache import following
 from tests.lab.waiting import wait_until
 from tests.scripted import facts
 
@@ -121,16 +118,12 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    store = await open_store(f"sqlite:{tmp_path / 'store.db'}", clock=SystemClock(), rng=random.Random(1))
+async def rig(store: Store) -> AsyncIterator[Rig]:
     rig = Rig(store, FastClock())
     await rig.state.load()
-    async with asyncio.TaskGroup() as tasks:
-        follow = tasks.create_task(rig.state.follow())
+    async with following(rig.state):
         await rig.server("s1")
         yield rig
-        follow.cancel()
-    await store.close()
 
 
 async def test_a_suspect_node_is_lost_when_its_whole_silence_is_long_enough(rig: Rig) -> None:

@@ -16,7 +16,7 @@ def decide(of: WorkloadRecord, allocations: Sequence[Seen], nodes: Sequence[Node
 
 
 def node(name: str, eligibility: Eligibility = Eligibility.READY, **labels: str) -> NodeView:
-    return NodeView(name, eligibility, labels, {}, Vector(1000, 2**30, 1000))
+    return NodeView(name, eligibility, labels, {}, Vector(1000, 2**30, 1000, 2**40))
 
 
 def asked_nodes(decision: Decision) -> list[str]:

@@ -15,7 +15,7 @@ from manifests.rollouts import Rollout, RolloutState
 from manifests.workloads import WorkloadRecord
 from scheduler.model import Eligibility
 from tests.builders import course, record, seen
-from tests.property.rollout_world import WorldClock
+from tests.clocks import StepClock
 
 
 def web(version: int = 2, **update: Any) -> WorkloadRecord:
@@ -333,11 +333,11 @@ def test_once_proven_a_version_needs_no_time_to_count_again() -> None:
 
 
 def test_progress_is_a_new_height_or_a_new_low_and_nothing_else() -> None:
-    clock = WorldClock()
+    clock = StepClock()
     watch = ProgressClock(clock)
 
     def stalled(available: int, old_left: int, of: str = "1") -> float:
-        clock.now += 10
+        clock.advance(10)
         return watch.stalled_for_s("w", Progress((of,), available, old_left))
 
     assert stalled(0, 3) == 0.0

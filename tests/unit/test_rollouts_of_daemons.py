@@ -10,7 +10,7 @@ from manifests.workloads import WorkloadRecord
 from scheduler.model import Eligibility, NodeView, Vector
 from tests.builders import course, record, seen
 
-NODES = [NodeView(f"n{i}", Eligibility.READY, {}, {}, Vector(1000, 2**30, 1000)) for i in range(4)]
+NODES = [NodeView(f"n{i}", Eligibility.READY, {}, {}, Vector(1000, 2**30, 1000, 2**40)) for i in range(4)]
 
 
 def daemon(version: int = 2, **update: Any) -> WorkloadRecord:

@@ -35,15 +35,15 @@ async def test_leases_of_an_earlier_run_expire_a_full_time_to_live_after_the_res
         for name, ttl_s in (("long", 30.0), ("short", 10.0)):
             lease = await store.lease(ttl_s=ttl_s)
             begin = await store.commit(Txn((), (Put(f"/{name}", b"", lease.id),)))
-        await clock.advance(1_000)
+        clock.advance(1_000)
     async with opened(path, clock) as store:
         watch = store.watch("/", after=begin)
-        await clock.advance(9.9)
+        clock.advance(9.9)
         marker = await store.commit(Txn((), (Put("/marker", b""),)))
         assert (await next_of(watch)).changes[0].key == "/marker"
-        await clock.advance(0.2)
+        clock.advance(0.2)
         assert (await next_of(watch)).changes == (Change("/short", None, Revision(marker + 1)),)
-        await clock.advance(20)
+        clock.advance(20)
         assert (await next_of(watch)).changes == (Change("/long", None, Revision(marker + 2)),)
     async with opened(path, clock) as store:
         assert [entry.key for entry in (await store.list_prefix("/")).entries] == ["/marker"]

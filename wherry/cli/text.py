@@ -6,7 +6,8 @@ Pure but for asking whether a stream is a terminal. What comes from the cluster 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple, TextIO
 
@@ -181,3 +182,13 @@ def plural(count: int, noun: str) -> str:
 def say(text: str) -> None:
     """Print a line for people, which is no result, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def if_stopped(sentence: str) -> Iterator[None]:
+    """Say, should the user stop waiting meanwhile, what becomes of it without them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped waiting. {sentence}")
+        raise

@@ -8,7 +8,7 @@ from typing import Any
 from manifests.errors import InvalidError
 from wherry.cli.arguments import add_connection, add_wait, transport_of
 from wherry.cli.lookup import workload_of
-from wherry.cli.text import clean, say
+from wherry.cli.text import clean, if_stopped
 from wherry.cli.transport import RefusedDocumentsError, Transport
 
 MOST_CHANGES_SHOWN = 6
@@ -42,11 +42,8 @@ def run(arguments: Namespace) -> int:
     from wherry.cli.waiting import wait_until_well
 
     workloads = [workload_of(result) for result in answer["results"] if result.get("kind") != "Config"]
-    try:
+    with if_stopped("What was applied stays, and the cluster goes on with it."):
         wait_until_well(transport, workloads, int(answer["revision"]), arguments.timeout)
-    except KeyboardInterrupt:
-        say("Stopped waiting. What was applied stays, and the cluster goes on with it.")
-        raise
     return 0
 
 

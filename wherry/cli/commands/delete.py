@@ -6,7 +6,7 @@ from manifests.errors import NotFoundError, UsageError
 from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
 from wherry.cli.kinds import CONFIGS, SERVICES, WORKLOAD_KINDS, Workload, read_targets
 from wherry.cli.lookup import Scope, not_found
-from wherry.cli.text import say
+from wherry.cli.text import if_stopped, say
 from wherry.cli.transport import Transport, segment
 
 CONFIG = "config"
@@ -28,11 +28,8 @@ def run(arguments: Namespace) -> int:
     if arguments.wait:
         from wherry.cli.waiting import wait_until_gone
 
-        try:
+        with if_stopped("The deletion goes on."):
             wait_until_gone(transport, [w for w in deleted if w.kind != CONFIG], arguments.timeout)
-        except KeyboardInterrupt:
-            say("Stopped waiting. The deletion goes on.")
-            raise
     return 0
 
 

@@ -9,7 +9,7 @@ from wherry.cli.arguments import add_connection, add_wait, duration, transport_o
 from wherry.cli.kinds import NODES, did_you_mean
 from wherry.cli.lookup import Scope, not_found
 from wherry.cli.node_changes import CHANGES, patch_of
-from wherry.cli.text import clean, plural, say
+from wherry.cli.text import clean, if_stopped, plural
 from wherry.cli.transport import Transport, segment
 
 ACTIONS = ("drain", "cordon", "uncordon", *CHANGES, "confirm-lost", "release", "delete")
@@ -129,8 +129,5 @@ def _held(transport: Transport) -> list[str]:
 def _wait(transport: Transport, names: Sequence[str], timeout_s: float) -> None:
     from wherry.cli.draining import wait_until_drained
 
-    try:
+    with if_stopped("The drain goes on; `wherry node uncordon NAME` ends it."):
         wait_until_drained(transport, list(names), timeout_s)
-    except KeyboardInterrupt:
-        say("Stopped waiting. The drain goes on; `wherry node uncordon NAME` ends it.")
-        raise

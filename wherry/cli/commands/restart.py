@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
 from wherry.cli.commands.rollout import act, check_kind
 from wherry.cli.kinds import read_workload
-from wherry.cli.text import say
+from wherry.cli.text import if_stopped
 
 NOTES = """  wherry restart daemon/node-agent"""
 
@@ -26,9 +26,6 @@ def run(arguments: Namespace) -> int:
     if arguments.wait:
         from wherry.cli.waiting import wait_until_rolled_out
 
-        try:
+        with if_stopped("The restart goes on."):
             wait_until_rolled_out(transport, workload, int(result.get("revision") or 0), arguments.timeout)
-        except KeyboardInterrupt:
-            say("Stopped waiting. The restart goes on.")
-            raise
     return 0

@@ -6,7 +6,7 @@ from manifests.errors import NotFoundError, UsageError
 from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
 from wherry.cli.kinds import CRON_JOBS, read_workload
 from wherry.cli.lookup import Scope, not_found, workload_of
-from wherry.cli.text import say
+from wherry.cli.text import if_stopped
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,9 +30,6 @@ def run(arguments: Namespace) -> int:
     if arguments.wait:
         from wherry.cli.waiting import wait_until_well
 
-        try:
+        with if_stopped(f"{job} goes on."):
             wait_until_well(transport, [job], int(made.get("revision") or 0), arguments.timeout)
-        except KeyboardInterrupt:
-            say(f"Stopped waiting. {job} goes on.")
-            raise
     return 0

@@ -7,7 +7,7 @@ from wherry.cli.arguments import add_connection, add_namespace, add_wait, transp
 from wherry.cli.commands.apply import result_line
 from wherry.cli.kinds import SERVICES, read_workload
 from wherry.cli.lookup import Scope, not_found
-from wherry.cli.text import say
+from wherry.cli.text import if_stopped
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,10 +33,7 @@ def run(arguments: Namespace) -> int:
     if arguments.wait:
         from wherry.cli.waiting import wait_until_well
 
-        try:
+        with if_stopped("The new number stands."):
             revision = int(result.get("revision") or 0)
             wait_until_well(transport, [workload], revision, arguments.timeout, fails_with_rollout=False)
-        except KeyboardInterrupt:
-            say("Stopped waiting. The new number stands.")
-            raise
     return 0

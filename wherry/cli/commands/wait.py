@@ -19,7 +19,7 @@ from wherry.cli.kinds import (
     read_targets,
 )
 from wherry.cli.lookup import Item, Scope, allocations_of, get_named
-from wherry.cli.text import clean, plural, say
+from wherry.cli.text import clean, if_stopped, plural
 from wherry.cli.transport import Transport, segment
 from wherry.cli.waiting import Looks, Seen, Target, see, see_gone, wait
 
@@ -67,11 +67,8 @@ def run(arguments: Namespace) -> int:
             raise UsageError(f"which of the {target.kind}?", fix="Give their names after the kind.")
         for name in target.names:
             looks |= _look(transport, target.kind, condition, name, arguments.namespace)
-    try:
+    with if_stopped("The cluster goes on."):
         wait(transport, looks, arguments.timeout, types="node,workload,allocation")
-    except KeyboardInterrupt:
-        say("Stopped waiting. The cluster goes on.")
-        raise
     return 0
 
 

@@ -1,0 +1,22 @@
+"""Fixtures of the driver suite."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from agent.driver import Driver
+from tests.conformance.driver_lab import LABS, DriverLab, tidied
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
+async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
+    async with LABS[request.param](tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
+    """A driver, whose containers are removed after the test."""
+    async with tidied(lab.driver()) as driver:
+        yield driver
