@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos import node_faults, server_faults, store_faults
+from tests.chaos import memory_faults, node_faults, server_faults, store_faults
 from tests.chaos.explain import unexplained
 from tests.chaos.fault import Effect, Fault, Kind, Lab
 from tests.chaos.pairs import Deck
@@ -27,7 +27,10 @@ from tests.lab.faults import hold_untouched, look, opened_store, revision_now
 from tests.lab.truth import Truth
 from tests.lab.waiting import wait_until
 
-KINDS = (*server_faults.KINDS, *store_faults.KINDS, *node_faults.KINDS)
+KINDS = (
+    *(*server_faults.KINDS, *store_faults.KINDS, *node_faults.KINDS),
+    *memory_faults.KINDS,
+)
 CONVERGED_S = 60.0
 STILL_S = 5.0
 CAUGHT_UP_S = 20.0
