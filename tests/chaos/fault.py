@@ -61,6 +61,7 @@ class Part(StrEnum):
     MEMBER = "a member of etcd"
     STORE = "etcd as a whole"
     NODE = "a node"
+    IDENTITY = "the one agent of a name"
 
 
 Make: TypeAlias = Callable[[Lab, float], AbstractAsyncContextManager[Effect]]

@@ -3,7 +3,8 @@
 Of three members of etcd one may be away, and of the servers one: two members away are a lost quorum, which is a fault
 of its own. So what takes a member, a server or the whole store is never made twice at once. Nodes may be hit two at a
 time, but not the same one: what a fault excuses should be seen on a node that has only that fault. While there is no
-quorum no agent finds another server, so that then servers stay as they are.
+quorum no agent finds another server, so that then servers stay as they are. Two agents of one name are told apart only
+while the first is heard.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ AT_ONCE = frozenset(
         frozenset({Part.MEMBER, Part.NODE}),
         frozenset({Part.STORE, Part.NODE}),
         frozenset({Part.NODE}),
+        frozenset({Part.MEMBER, Part.IDENTITY}),
     }
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos import memory_faults, node_faults, server_faults, store_faults
+from tests.chaos import identity_faults, memory_faults, node_faults, server_faults, store_faults
 from tests.chaos.explain import unexplained
 from tests.chaos.fault import Effect, Fault, Kind, Lab
 from tests.chaos.pairs import Deck
@@ -29,7 +29,7 @@ from tests.lab.waiting import wait_until
 
 KINDS = (
     *(*server_faults.KINDS, *store_faults.KINDS, *node_faults.KINDS),
-    *memory_faults.KINDS,
+    *(*memory_faults.KINDS, *identity_faults.KINDS),
 )
 CONVERGED_S = 60.0
 STILL_S = 5.0

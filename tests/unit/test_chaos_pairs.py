@@ -24,6 +24,7 @@ def dealt(seed: int, count: int, kinds: tuple[Kind, ...] = KINDS) -> list[tuple[
         ("engine restarted", "etcd member killed"),
         ("etcd without quorum", "power cut"),
         ("agent killed", "agent killed"),
+        ("agent cloned", "etcd member frozen"),
     ],
 )
 def test_what_is_promised_to_survive_both_goes_together(one: str, other: str) -> None:
@@ -41,6 +42,8 @@ def test_what_is_promised_to_survive_both_goes_together(one: str, other: str) ->
         ("server killed", "etcd without quorum"),
         ("server killed", "lease revoked"),
         ("agent's disk full", "agent's disk full"),  # of the same node, always
+        ("agent cloned", "agent killed"),
+        ("agent cloned", "server killed"),
     ],
 )
 def test_what_is_not_promised_to_survive_both_never_goes_together(one: str, other: str) -> None:
@@ -50,7 +53,7 @@ def test_what_is_not_promised_to_survive_both_never_goes_together(one: str, othe
 
 def test_no_two_kinds_at_once_take_two_members_or_two_servers() -> None:
     pairs = [(a.takes, b.takes) for a, b in combinations_with_replacement(KINDS, 2) if may_pair(a, b)]
-    once = {Part.MEMBER, Part.SERVER, Part.STORE}
+    once = {Part.MEMBER, Part.SERVER, Part.STORE, Part.IDENTITY}
     assert pairs
     assert not [pair for pair in pairs if pair[0] is pair[1] and pair[0] in once]
     assert not [pair for pair in pairs if set(pair) == {Part.MEMBER, Part.STORE}]
