@@ -427,7 +427,7 @@ function updatePassage(passage, w) {
   say(text, rolloutSentence(w));
   bar.hidden = rollout.state === 'reverted';
   bar.setAttribute('aria-label', `rollout of ${w.name} to version ${rollout.target}`);
-  bar.setAttribute('aria-valuemax', String(w.counts.desired));
+  bar.setAttribute('aria-valuemax', String(Math.max(1, w.counts.desired)));
   bar.setAttribute('aria-valuenow', String(Math.min(rollout.ready, w.counts.desired)));
   bar.setAttribute('aria-valuetext', readyOf(w));
   bar.firstElementChild.style.inlineSize = `${w.counts.desired ? Math.min(100, (100 * rollout.ready) / w.counts.desired) : 0}%`;
