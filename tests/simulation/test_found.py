@@ -1,6 +1,7 @@
 """Faults of Wherry that the simulator has found, each as a scenario of its own."""
 
 import asyncio
+import warnings
 
 from control_plane import keys
 from control_plane.store.protocol import LeaseId, Put, Txn
@@ -164,3 +165,17 @@ def test_a_node_whose_registration_takes_long_is_not_called_lost_by_its_own_serv
         Fault(32.204, "compaction", "s1", 8.05, 9, "to"),
     )
     assert [str(breach) for breach in run(Plan(519, faults, ())).breaches] == []
+
+
+def test_a_server_that_ends_anywhere_leaves_no_coroutine_behind() -> None:
+    """It made the one that gives its lease up before it could await it, and was ended in between."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        leader = leader_of(cluster)
+        assert leader.process is not None
+        leader.process.kill()
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        simulate(scenario)
+    assert [str(warning.message) for warning in told] == []
