@@ -11,13 +11,14 @@ from tests.invariants.deadlines import no_rollout_fails_early
 from tests.invariants.reasons import all_is_placed, reasons_are_true
 from tests.invariants.records import Records
 from tests.invariants.rules import RULES, Rule
-from tests.invariants.serving import enough_serve, frozen
+from tests.invariants.serving import canaries_wait, enough_serve, frozen
 from tests.invariants.steps import Breach, Step
 
 ALL_RULES: tuple[Rule, ...] = (
     *RULES,
     enough_serve,
     frozen,
+    canaries_wait,
     reasons_are_true,
     all_is_placed,
     contents_stay_home,

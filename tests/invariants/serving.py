@@ -1,4 +1,4 @@
-"""S12: of what serves, no more is stopped than its workload's update spec lets be missing; and S21: a freeze holds.
+"""S12: of what serves, no more is stopped than may be missing. S21: a freeze holds. S22: canaries wait.
 
 Judged by what the leader could see when it decided: what a fault takes after that is not of its making.
 """
@@ -62,6 +62,25 @@ class _Then:
                 return self._of_daemon(uid, spec, serving)
             case _:
                 return ""
+
+    def too_many_canaries(self, placed: Allocation) -> str:
+        """Return what is wrong with placing it, "" if nothing is."""
+        record, version = self._record, placed.version
+        spec = record.workload.spec if record is not None else None
+        if record is None or record.uid != placed.workload.uid or not isinstance(spec, ServiceSpec):
+            return ""
+        is_tried = record.version == version and record.promoted != version and spec.update.canary > 0
+        if not is_tried or not self._rollouts or any(self._is_past_canaries(r, version) for r in self._rollouts):
+            return ""
+        mine = self._records.of_workload[record.uid].values()
+        count = sum(a.version == version and a.desired is Desired.RUN for a in mine)
+        if count <= spec.update.canary:
+            return ""
+        return f"{count} of version {version} of {record.ref} are wanted, and {spec.update.canary} are to be tried"
+
+    def _is_past_canaries(self, rollout: Rollout, version: int) -> bool:
+        is_this = rollout.version == version and not rollout.promoted and not rollout.is_reverting
+        return not is_this or rollout.is_over or not rollout.healthy or version in rollout.healthy
 
     def _of_service(self, uid: str, spec: ServiceSpec, gone: Sequence[Allocation]) -> str:
         ids = {a.id for a in gone}
@@ -130,3 +149,15 @@ def frozen(step: Step, written: Sequence[Written], records: Records) -> Iterator
 def _before(written: Sequence[Written], now: Mapping[str, object]) -> object:
     changed = [w.old for w in written if w.table == keys.FREEZE]
     return changed[0] if changed else now.get("")
+
+
+def canaries_wait(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
+    """S22: until someone promotes them, a version has no more allocations than canaries, beside all of the old."""
+    for w in written:
+        if w.old is not None or not isinstance(w.new, Allocation):
+            continue
+        id_ = keys.id_of_ref(w.new.workload)
+        guesses = [_Then(step, written, records, id_, revision) for revision in records.past.of_decision(step)]
+        found = [then.too_many_canaries(w.new) for then in reversed(guesses)]
+        if found and all(found):
+            yield Breach("S22", found[0])
