@@ -53,7 +53,7 @@ def _of_workload(id_: str, record: WorkloadRecord, records: Records, running: Ru
         return
     spec = record.workload.spec
     if isinstance(spec, JobSpec):
-        if not status.is_complete:
+        if not status.is_complete and not status.blocked:
             yield Breach("L1", f"job {id_} isn't complete")
         return
     for allocation in wanted:

@@ -70,17 +70,14 @@ class _Then:
         if record is None or record.uid != placed.workload.uid or not isinstance(spec, ServiceSpec):
             return ""
         is_tried = record.version == version and record.promoted != version and spec.update.canary > 0
-        if not is_tried or not self._rollouts or any(self._is_past_canaries(r, version) for r in self._rollouts):
+        may_pass = spec.update.auto_promote  # else only a user's word counts, whatever the leader says
+        if not is_tried or not self._rollouts or any(_is_past(r, version, may_pass=may_pass) for r in self._rollouts):
             return ""
         mine = self._records.of_workload[record.uid].values()
         count = sum(a.version == version and a.desired is Desired.RUN for a in mine)
         if count <= spec.update.canary:
             return ""
         return f"{count} of version {version} of {record.ref} are wanted, and {spec.update.canary} are to be tried"
-
-    def _is_past_canaries(self, rollout: Rollout, version: int) -> bool:
-        is_this = rollout.version == version and not rollout.promoted and not rollout.is_reverting
-        return not is_this or rollout.is_over or not rollout.healthy or version in rollout.healthy
 
     def _of_service(self, uid: str, spec: ServiceSpec, gone: Sequence[Allocation]) -> str:
         ids = {a.id for a in gone}
@@ -135,6 +132,12 @@ class _Then:
         if since_s is None or self._step.began_s is None:
             return True  # who knows
         return self._step.began_s - since_s >= node.intent.drain_deadline_s - CLOCKS_S
+
+
+def _is_past(rollout: Rollout, version: int, *, may_pass: bool) -> bool:
+    """Say whether the version's canaries need no promotion, or not any more."""
+    is_this = rollout.version == version and not rollout.is_reverting and not (rollout.promoted and may_pass)
+    return not is_this or rollout.is_over or not rollout.healthy or version in rollout.healthy
 
 
 def frozen(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:

@@ -18,10 +18,23 @@ from manifests.status import WorkloadStatus
 from manifests.workloads import Daemon, Document, Service, Workload, WorkloadSpec, with_template_of
 from tests.builders import workload
 from tests.simulation.cluster import Cluster
-from tests.simulation.wishes import BROKEN, QUICK, SITE, first_workloads, job_command, site
+from tests.simulation.wishes import (
+    BROKEN,
+    QUICK,
+    SITE,
+    as_at_first,
+    filler,
+    first,
+    first_workloads,
+    has_canaries,
+    job_command,
+    renewed,
+    site,
+)
 
 ASK_S = 6.0
 PAUSE_S = 0.5
+SQUEEZED_SHARE = 0.3  # of the histories end with more to be done than there is room for
 RESTLESS = ("service/looper", "service/quitter", "cronjob/ticker")  # deleted before all must be quiet
 
 
@@ -49,6 +62,9 @@ def drawn(rng: random.Random, *, begin_s: float, end_s: float) -> tuple[Action, 
         kind = rng.choice(kinds)
         target = rng.choice(("n1", "n2", "n3", "n4", "n5")) if kind in ON_NODES else rng.choice(NAMES)
         actions.append(Action(round(rng.uniform(begin_s, end_s), 3), kind, target, rng.randint(0, 6)))
+    if rng.random() < SQUEEZED_SHARE:
+        kind, target = rng.choice((("crowd", "checked"), ("squeeze", rng.choice(("n1", "n2", "n3", "n4", "n5")))))
+        actions.append(Action(end_s, kind, target, rng.randint(0, 6)))
     return tuple(sorted(actions, key=lambda action: action.at_s))
 
 
@@ -72,7 +88,7 @@ class Users:
 
     async def act(self, action: Action) -> None:
         self.cluster.note("ACTION", action)
-        await KINDS[action.kind](self, action)
+        await (KINDS | AT_THE_END)[action.kind](self, action)
 
     async def settle(self) -> None:
         """Take away what could never come to rest, and let go on what waits for a word."""
@@ -81,10 +97,10 @@ class Users:
         if self.is_frozen:
             await self._ask(lambda core: core.freeze_writer.unfreeze())
         for id_, one in list(self.wanted.items()):
-            if _has_canaries(one):
+            if has_canaries(one):
                 await self._let_pass(id_)
             if one.spec.command == BROKEN and not self._can_turn_back(id_):
-                await self._apply(_as_at_first(one))
+                await self._apply(as_at_first(one))
 
     async def _apply(self, one: Workload) -> None:
         await self._store(one)
@@ -140,17 +156,17 @@ class Users:
         if old is None:
             await self._restore(id_, action.target)
             return
-        await self._apply(_with(_as_at_first(old), action))
+        await self._apply(renewed(as_at_first(old), action.number, action.at_s))
 
     async def _scale(self, action: Action) -> None:
         id_, old = self._existing(action.target)
-        if not isinstance(old, Service):
-            return
-        try:
-            await self._ask(lambda core: _scaled(core, id_, action.number))
-        except (NotFoundError, InvalidError):
-            return
-        self.wanted[id_] = old.model_copy(update={"spec": old.spec.model_copy(update={"replicas": action.number})})
+        if isinstance(old, Service):
+            await self._scale_to(id_, old, action.number)
+
+    async def _scale_to(self, id_: str, old: Service, replicas: int) -> None:
+        with suppress(NotFoundError, InvalidError):
+            await self._ask(lambda core: _scaled(core, id_, replicas))
+            self.wanted[id_] = old.model_copy(update={"spec": old.spec.model_copy(update={"replicas": replicas})})
 
     async def _remove(self, action: Action) -> None:
         id_, old = self._existing(action.target)
@@ -193,7 +209,7 @@ class Users:
                     "update": old.spec.update.model_copy(update={"progress_deadline_s": 15.0}),
                 }
             )
-            await self._apply(_with(old.model_copy(update={"spec": broken}), action))
+            await self._apply(renewed(old.model_copy(update={"spec": broken}), action.number, action.at_s))
 
     async def _canary(self, action: Action) -> None:
         """Give it a version that is tried by one first; it passes by itself in half of the cases."""
@@ -201,11 +217,11 @@ class Users:
         if isinstance(old, Service):
             update = old.spec.update.model_copy(update={"canary": 1, "auto_promote": bool(action.number % 2)})
             spec = old.spec.model_copy(update={"update": update})
-            await self._apply(_with(old.model_copy(update={"spec": spec}), action))
+            await self._apply(renewed(old.model_copy(update={"spec": spec}), action.number, action.at_s))
 
     async def _promote(self, action: Action) -> None:
         id_, old = self._existing(action.target)
-        if old is not None and _has_canaries(old):
+        if old is not None and has_canaries(old):
             await self._let_pass(id_)
 
     async def _let_pass(self, id_: str) -> None:
@@ -222,6 +238,21 @@ class Users:
         if kept:
             self.wanted[id_] = with_template_of(old, kept[-1])
 
+    async def _crowd(self, action: Action) -> None:
+        """Ask for one more of what needs much, when a job has just taken the room for a while."""
+        id_, old = self._existing(action.target)
+        if isinstance(old, Service):
+            await self._apply(filler(seconds=3 + action.number))
+            await self._scale_to(id_, old, old.spec.replicas + 1)
+
+    async def _squeeze(self, action: Action) -> None:
+        """Drain a node of what finds no other place: until the deadline it stays."""
+        id_, old = self._existing("api")
+        if isinstance(old, Service):
+            await self._scale_to(id_, old, 5)
+            deadline_s = 3.0 + action.number
+            await self._intend(action.target, is_cordoned=True, is_draining=True, drain_deadline_s=deadline_s)
+
     async def _change_config(self, action: Action) -> None:
         await self._configure(f"content {action.number} of {action.at_s}")
 
@@ -231,34 +262,13 @@ class Users:
 
     async def _restore(self, id_: str, name: str) -> None:
         """Apply anew what was deleted."""
-        await self._apply(_first(name))
+        await self._apply(first(name))
 
     def _can_turn_back(self, id_: str) -> bool:
         """Say whether a version of it was healthy once, as anyone can see: then the leader goes back to it."""
         entry = self.cluster.etcd.get(keys.WORKLOAD_STATUSES + id_)
         rollout = WorkloadStatus.read(entry.value).rollout if entry else None
         return rollout is not None and bool(rollout.healthy)
-
-
-def _first(name: str) -> Workload:
-    return next(one for one in first_workloads() if one.metadata.name == name)
-
-
-def _as_at_first(one: Workload) -> Workload:
-    """Return it so that it works."""
-    first = _first(one.metadata.name).spec
-    works = {"command": first.command, "restart": first.restart}
-    return one.model_copy(update={"spec": one.spec.model_copy(update=works)})
-
-
-def _with(one: Workload, action: Action) -> Workload:
-    """Return it with something new of how its containers run."""
-    env = {"VERSION": str(action.number), "AT": str(action.at_s)}
-    return one.model_copy(update={"spec": one.spec.model_copy(update={"env": env})})
-
-
-def _has_canaries(one: Workload) -> bool:
-    return isinstance(one, Service) and one.spec.update.canary > 0
 
 
 async def _revision_of(applying: Awaitable[tuple[int, object]]) -> int:
@@ -300,4 +310,5 @@ KINDS: dict[str, Callable[[Users, Action], Awaitable[None]]] = {
     "undo": Users._undo,
     "config": Users._change_config,
 }
+AT_THE_END: dict[str, Callable[[Users, Action], Awaitable[None]]] = {"crowd": Users._crowd, "squeeze": Users._squeeze}
 ON_NODES = frozenset({"cordon", "uncordon", "drain"})

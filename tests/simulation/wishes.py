@@ -3,7 +3,7 @@
 from typing import Any
 
 from manifests.configs import Config
-from manifests.workloads import WORKLOAD, Workload
+from manifests.workloads import WORKLOAD, Service, Workload
 from tests.builders import workload
 from tests.simulation.cluster import IMAGE
 
@@ -84,6 +84,16 @@ def first_workloads() -> list[Workload]:
     ]
 
 
+def filler(*, seconds: int) -> Workload:
+    """Return a job that takes the better part of every node for so long."""
+    size = {"cpu": "1700m", "memory": "64Mi"}
+    places = {"maxPerNode": 1}
+    command = job_command(seconds)
+    return workload(
+        "Job", name="filler", completions=5, parallelism=5, resources=size, command=command, placement=places
+    )
+
+
 def _port(publish: int | str) -> dict[str, object]:
     return {"container": 80, "publish": publish}
 
@@ -113,3 +123,24 @@ def _group() -> Workload:
 def _patient() -> dict[str, Any]:
     """It may fail as often as it likes, so that nothing but its backoff holds it."""
     return {"restart": {"backoff": "1s", "maxBackoff": "1m", "attempts": 1000}, "reschedule": {"backoff": "1s"}}
+
+
+def first(name: str) -> Workload:
+    return next(one for one in first_workloads() if one.metadata.name == name)
+
+
+def as_at_first(one: Workload) -> Workload:
+    """Return it so that it works."""
+    spec = first(one.metadata.name).spec
+    works = {"command": spec.command, "restart": spec.restart}
+    return one.model_copy(update={"spec": one.spec.model_copy(update=works)})
+
+
+def renewed(one: Workload, number: int, at_s: float) -> Workload:
+    """Return it with something new of how its containers run."""
+    env = {"VERSION": str(number), "AT": str(at_s)}
+    return one.model_copy(update={"spec": one.spec.model_copy(update={"env": env})})
+
+
+def has_canaries(one: Workload) -> bool:
+    return isinstance(one, Service) and one.spec.update.canary > 0
