@@ -211,3 +211,21 @@ def test_a_revert_that_comes_to_nothing_fails_in_its_time() -> None:
     """The leader looked at it again only a deadline after it had begun, and timed it from then on."""
     actions = (Action(14.0, "scale", "checked", 6), Action(28.0, "change", "checked", 1))
     assert [str(breach) for breach in run(Plan(1063, (), actions)).breaches] == []
+
+
+def test_a_version_is_not_taken_for_healthy_while_its_node_is_silent() -> None:
+    """It had ended long ago, and nobody could tell: its last word counted for as long as it wasn't called lost."""
+    faults = (
+        Fault(9.28, "torn-state", "n5", 7.97, 28, "s1"),
+        Fault(18.68, "torn-state", "n4", 8.77, 19, "from"),
+        Fault(22.08, "torn-state", "n5", 5.87, 18, "both"),
+        Fault(23.94, "torn-state", "n2", 3.44, 15, "from"),
+        Fault(31.43, "torn-state", "n2", 6.75, 4, "s2"),
+    )
+    actions = (
+        Action(4.84, "break", "monitor", 6),
+        Action(24.72, "break", "web", 3),
+        Action(26.50, "break", "api", 6),
+        Action(34.90, "scale", "api", 1),
+    )
+    assert [str(breach) for breach in run(Plan(5140, faults, actions)).breaches] == []
