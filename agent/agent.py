@@ -158,9 +158,11 @@ class Agent:
             save=self._save,
             heard=self._heard,
         )
+        session = Session(self._options.servers, self._transport, parts)
         return {
             "watch-runtime": watch.run(),
-            "session": Session(self._options.servers, self._transport, parts).run(),
+            "session": session.run(),
+            "go-on-unheard": self._go_on_unheard(session),
             "timers": self._node.run_timers(),
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
@@ -189,6 +191,12 @@ class Agent:
         self._node.look_for_severed()
         self._leash.heard(sent_s)
         self._node.release_severed()
+
+    async def _go_on_unheard(self, session: Session) -> None:
+        """After a reboot start what ran here also where no server can be asked: all may be off, and need just that."""
+        assert self._node is not None
+        if await session.stays_unheard():
+            self._node.go_on_unheard()
 
     def _on_kept(self) -> None:
         self._must_save = True

@@ -5,7 +5,7 @@ and no session; agent.actions, agent.watch_runtime, agent.health and agent.sessi
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from agent.admission import admit
@@ -182,14 +182,22 @@ class Node:
     def release_severed(self) -> None:
         """Let go on what waits for a server's word, once this session's server has said all that is desired.
 
-        It has said nothing of what it can't read, or what is kept from before a restore.
+        It has said nothing of what it can't read, or what is kept from before a restore: that goes on as well, unless
+        it may run only under a server's eyes.
         """
-        moment, unsaid = self._moment(), self._generations.kept | self._untold
-        waiting = [t for t in self._members() if t.awaits_word and not is_severed(t, moment)]
-        waiting = [t for t in waiting if t.allocation not in unsaid]
-        if self._has_full and waiting:
-            for tracked in waiting:
-                self._keep(released(tracked))
+        if self._has_full:
+            moment, unsaid = self._moment(), self._generations.kept | self._untold
+            waiting = [t for t in self._members() if t.awaits_word and not is_severed(t, moment)]
+            self._release([t for t in waiting if t.stop_after_s is None or t.allocation not in unsaid])
+
+    def go_on_unheard(self) -> None:
+        """Let go on without a word what isn't to end without one."""
+        self._release([t for t in self._members() if t.awaits_word and t.stop_after_s is None])
+
+    def _release(self, waiting: Sequence[Tracked]) -> None:
+        for tracked in waiting:
+            self._keep(released(tracked))
+        if waiting:
             self._settle([t.allocation for t in waiting])
 
     def _members(self) -> list[Tracked]:

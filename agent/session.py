@@ -39,6 +39,7 @@ from manifests.session import (
 
 RETRY = Backoff(0.3, 2.0)  # with jitter, so that a server's end isn't a stampede on the next
 WELCOME_TIMEOUT_S = 10.0
+UNHEARD_S = 20.0  # without any answer: after a reboot, containers start without a word then
 SILENCE_SHARE = 0.5  # of the time after which the node would be lost: the rest is for finding another server
 FIRST_LOOK_S = 3.0
 FLUSH_S = 0.05  # statuses that change within this travel together
@@ -71,6 +72,8 @@ class Session:
         self._acked = 0
         self._sent_s: dict[int, float] = {}  # when each heartbeat was sent that isn't answered yet
         self._is_welcome = False
+        self._was_welcome = False  # ever
+        self._answered_s = parts.clock.now_s()  # when a server last refused it, or when it began
 
     async def run(self) -> None:
         """Hold a session for as long as the agent lives."""
@@ -89,6 +92,18 @@ class Session:
             turn += 1
             await self._parts.clock.sleep(self._pause_s(failures))
 
+    async def stays_unheard(self) -> bool:
+        """Return True once no server has answered for long, and False once one has welcomed this agent.
+
+        One that refuses it has answered: it is there, and may know a twin of this agent.
+        """
+        while not self._was_welcome:
+            left_s = self._answered_s + UNHEARD_S - self._parts.clock.now_s()
+            if left_s <= 0:
+                return True
+            await self._parts.clock.sleep(left_s)
+        return False
+
     def _pause_s(self, failures: int) -> float:
         """Return how long to wait: a moment before the next server, longer once all were tried in vain.
 
@@ -106,7 +121,7 @@ class Session:
     async def _serve(self, server: str) -> None:
         async with self._transport.connect(server) as channel:
             welcome = await self._introduce(channel)
-            self._is_welcome = True
+            self._is_welcome = self._was_welcome = True
             _log.info("session opened", server=welcome.server, session=welcome.session)
             self._sequence = self._acked = 0
             self._sent_s.clear()
@@ -141,6 +156,7 @@ class Session:
         except TimeoutError as error:
             raise UnavailableError("the server didn't welcome this agent in time") from error
         if isinstance(answer, Refused):
+            self._answered_s = parts.clock.now_s()
             raise ConflictError(answer.what, why=answer.why, fix=answer.fix)
         if not isinstance(answer, Welcome):
             raise UnavailableError(f"the server began with {answer.type} and not with a welcome")

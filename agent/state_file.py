@@ -70,7 +70,10 @@ class SavedState(Model):
 
 
 def load_state(folder: Folder, boot_id: str) -> SavedState:
-    """Return what was saved. A file that can't be read is moved aside; times of another boot are dropped."""
+    """Return what was saved. A file that can't be read is moved aside; times of another boot are dropped.
+
+    In a new boot nothing starts before a server has had its say: this may be a clone of a machine that is alive.
+    """
     try:
         state = SavedState.read(folder.read(STATE_FILE))
     except FileNotFoundError:
@@ -81,7 +84,7 @@ def load_state(folder: Folder, boot_id: str) -> SavedState:
         return SavedState(boot_id=boot_id)
     if state.boot_id == boot_id:
         return state
-    saved = tuple(_timeless(allocation) for allocation in state.allocations)
+    saved = tuple(_of_another_boot(allocation) for allocation in state.allocations)
     return state.model_copy(update={"boot_id": boot_id, "allocations": saved})
 
 
@@ -98,8 +101,10 @@ def load_agent_id(folder: Folder) -> str:
         return folder.read(ID_FILE).decode().strip()
 
 
-def _timeless(saved: SavedAllocation) -> SavedAllocation:
+def _of_another_boot(saved: SavedAllocation) -> SavedAllocation:
     none = {"failures": (), "due_s": 0.0, "first_start_s": None, "healthy_since_s": None, "starts": ()}
+    if saved.assigned.workload.spec.on_disconnect.stop_after_s is None:  # else the leash says so, and why
+        none["awaits_word"] = True
     members = tuple(member.model_copy(update=none) for member in saved.members)
     return saved.model_copy(update={**none, "members": members})
 

@@ -27,6 +27,32 @@ SERVERS = "/wherry/servers/"  # each server its own, on its lease
 LEADER = "/wherry/leader"  # the election
 
 
+_PARTS = {  # how many a key has after its prefix, for tables of which code takes ids apart
+    WORKLOADS: 3,
+    VERSIONS: 4,
+    CONFIGS: 2,
+    CONFIG_VERSIONS: 3,
+    ALLOCATIONS: 2,
+    STATUSES: 2,
+    WORKLOAD_STATUSES: 3,
+    CRON_STATES: 3,
+    ENDED: 4,
+    EVENTS: 4,
+    DELETIONS: 3,
+}
+
+
+def is_well_formed(prefix: str, key: str) -> bool:
+    """Say whether a record under that prefix can have that key at all.
+
+    >>> is_well_formed(WORKLOADS, WORKLOADS + "default/service/web"), is_well_formed(WORKLOADS, WORKLOADS + "web")
+    (True, False)
+    """
+    parts = key.removeprefix(prefix).split("/")
+    ends_well = parts[-1].isdecimal() if prefix in (VERSIONS, CONFIG_VERSIONS) else True
+    return ends_well and len(parts) == _PARTS.get(prefix, len(parts))
+
+
 def workload_id(namespace: str, kind: str, name: str) -> str:
     """Return what workload keys end with: `default/service/web`."""
     return f"{namespace}/{kind.lower()}/{name}"

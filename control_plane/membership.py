@@ -75,7 +75,7 @@ class Membership:
             log.warning("the lease was lost", server=self._server.name)
         finally:
             self._holds_lease.clear()
-            await _bounded(lease.revoke())
+            await _bounded(lease.revoke)
 
     async def _keep_record(self, record: Put) -> None:
         """Put the record back whenever it is gone although the lease is held, until cancelled.
@@ -158,9 +158,10 @@ class _LeaseLostError(Exception):
     """Ends the group of tasks that live on the lease."""
 
 
-async def _bounded(clean_up: Awaitable[None]) -> None:
+async def _bounded(clean_up: Callable[[], Awaitable[None]]) -> None:
+    """Call it once there is a bound to its time: what is ended in between leaves no coroutine that nobody awaits."""
     try:
         async with asyncio.timeout(2.0):
-            await clean_up
+            await clean_up()
     except (TimeoutError, UnavailableError):
         log.debug("the lease was left to expire")

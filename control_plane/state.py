@@ -264,11 +264,13 @@ class ClusterState:
             table = self._table_of(change.key)
             if table is None:
                 continue
+            if not keys.is_well_formed(table.prefix, change.key):
+                self._set_aside(change, "no record of this table has such a key")
+                continue
             try:
                 applied = table.apply(change.key, change.entry, change.revision)
             except ValidationError as error:
-                self.quarantined[change.key] = str(error)
-                log.error("a record could not be read and is left out", key=change.key, why=str(error)[:200])
+                self._set_aside(change, str(error))
                 continue
             self.quarantined.pop(change.key, None)
             self._index(applied)
@@ -281,6 +283,13 @@ class ClusterState:
                 subscriber(batch)
         async with self._moved:
             self._moved.notify_all()
+
+    def _set_aside(self, change: Change, why: str) -> None:
+        if change.entry is None:
+            self.quarantined.pop(change.key, None)
+        else:
+            self.quarantined[change.key] = why
+            log.error("a record could not be read and is left out", key=change.key, why=why[:200])
 
     def _has(self, entry: Entry) -> bool:
         table = self._table_of(entry.key)

@@ -25,6 +25,7 @@ from manifests.session import (
     MoreLogs,
     NodeReport,
     OpenLogs,
+    Refused,
     Statuses,
     StatusesAck,
     Welcome,
@@ -99,6 +100,8 @@ class ScriptedServer:
         self.logs_ended: dict[int, str] = {}
         self.is_deaf = False  # answers nothing, as when one direction is cut
         self.is_unwelcoming = False  # turns every agent away, as if the server were gone
+        self.is_refusing = False  # says to every agent that another one is the node
+        self.refused = 0
         self.holds_assignments = False
         self._socket: web.WebSocketResponse | None = None
         self._changed = asyncio.Condition()
@@ -212,6 +215,9 @@ class ScriptedServer:
         await self.until(lambda: len(self.hellos) >= count, what=f"{count} hellos")
         return self.hellos[-1]
 
+    async def until_refused(self, count: int) -> None:
+        await self.until(lambda: self.refused >= count, what=f"{count} agents were refused")
+
     async def until_forgotten(self, allocation: str) -> None:
         await self.until(lambda: allocation in self.forgotten, what=f"{allocation} is forgotten")
 
@@ -236,6 +242,9 @@ class ScriptedServer:
         match FROM_AGENT.validate_json(text):
             case Hello() if self.is_unwelcoming:
                 await socket.close()
+            case Hello() if self.is_refusing:
+                self.refused += 1
+                await socket.send_str(Refused(what="another agent is this node").to_bytes().decode())
             case Hello() as hello:
                 self._socket = socket
                 await self._welcome(hello)

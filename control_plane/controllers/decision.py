@@ -30,7 +30,7 @@ class Seen:
     status: AllocationStatus | None
     node: Eligibility | None  # None: there is no such node any more
     ended_for_s: float = 0.0  # how long this leader has known its end
-    ready_for_s: float = 0.0  # how long this leader has known it to be ready
+    ready_for_s: float = 0.0  # how long this leader has known it to be ready, and its node to be there
     lost_for_s: float = 0.0  # how long this leader has known its node to be lost
     back_for_s: float = 0.0  # how long this leader has known its node to be there
     is_awaited: bool = False  # its node is lost, and it isn't given up yet

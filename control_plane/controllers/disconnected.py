@@ -51,7 +51,9 @@ def reconcile_around(
     choice.hold_back(seen)
     choice.name_predecessors()
     waiting = [s for s in seen if s.id in awaited]
-    waits = [*choice.waits, *(policy.replaced_in_s(s) for s in waiting), choice.decision.again_after_s or math.inf]
+    again_after_s = choice.decision.again_after_s
+    waits = [*choice.waits, *(policy.replaced_in_s(s) for s in waiting)]
+    waits.append(math.inf if again_after_s is None else again_after_s)
     messages = (*choice.decision.messages, *choice.messages, *(_awaited(s, policy) for s in waiting[:3]))
     return replace(
         choice.decision,

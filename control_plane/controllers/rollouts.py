@@ -155,8 +155,8 @@ def waits(fresh: Iterable[Seen], course: Course, stalled_for_s: float) -> Iterat
     update = course.update
     yield from (update.min_healthy_s - s.ready_for_s for s in fresh if s.is_ready and not is_available(s, update))
     if course.rollout.state is RolloutState.PROGRESSING:
-        left = update.progress_deadline_s - stalled_for_s
-        yield left if left > 0 else update.progress_deadline_s
+        # Past it, it has just turned back or left its canaries behind: that is timed from the next look on.
+        yield max(0.0, update.progress_deadline_s - stalled_for_s)
 
 
 def trouble_of(fresh: Iterable[Seen], blocked: Iterable[Blocked]) -> str:

@@ -71,7 +71,7 @@ def _seen(state: ClusterState, a: Allocation, ages: Ages) -> Seen:
         state.statuses.get(a.id),
         node,
         ended_for_s=ages.ended_for_s(a.id),
-        ready_for_s=ages.ready_for_s(a.id),
+        ready_for_s=min(ages.ready_for_s(a.id), ages.back_for_s(a.node)),  # silence proves nothing
         lost_for_s=ages.lost_for_s(a.node),
         back_for_s=ages.back_for_s(a.node),
         leaving=leaving,

@@ -6,6 +6,10 @@ const SILENT_S = 25; // the server says something every 10 s: a longer silence i
 const STALE_S = 14;
 const MOST_EVENTS = 200;
 const TOKEN = 'wherry-token';
+const TONES = {
+  healthy: 'good', complete: 'good', scheduled: 'good', blocked: 'bad', failed: 'bad', crashLoop: 'bad', degraded: 'warn', suspended: 'quiet',
+};
+const ROLLOUT_TONES = { waiting: 'warn', paused: 'quiet', failed: 'bad', reverted: 'bad' };
 const $ = (id) => document.getElementById(id);
 
 let cluster = emptyCluster(); // what is shown
@@ -16,7 +20,7 @@ let shownDetails = null; // {type, id} of what the dialog shows
 let drawing = false;
 
 function emptyCluster() {
-  return { node: new Map(), workload: new Map(), allocation: new Map(), events: [], revision: 0 };
+  return { node: new Map(), workload: new Map(), allocation: new Map(), events: [], revision: 0, frozen: null, asked: 0 };
 }
 
 // ---- following the cluster -----------------------------------------------------------------------------------
@@ -56,9 +60,11 @@ async function followOnce(bearer) {
     const fresh = emptyCluster();
     const events = await fetch(`/v1/events?limit=${MOST_EVENTS}`, { headers, signal: stop.signal });
     if (events.ok) fresh.events = (await events.json()).items;
+    await askWhetherFrozen(fresh, headers, stop.signal);
     for await (const change of lines(answer.body)) {
       lastByte = heardAt = Date.now();
       take(fresh, change);
+      if (tellsOfFreeze(change)) askWhetherFrozen(fresh, headers, stop.signal);
       if (change.type === 'synced') {
         cluster = fresh;
         liveState = 'live';
@@ -68,6 +74,25 @@ async function followOnce(bearer) {
   } finally {
     clearInterval(watchdog);
     stop.abort();
+  }
+}
+
+/** The stream tells of the cluster itself only by events: they, and each pause, are the time to look. */
+const tellsOfFreeze = ({ type, object }) => type === 'progress' || (type === 'event' && object.subject === 'cluster/freeze');
+
+/** Ask for what is at least as new as all that was heard. Should it fail, the next pause comes within seconds. */
+async function askWhetherFrozen(into, headers, signal) {
+  try {
+    const least = { 'Wherry-Min-Revision': String(into.revision) };
+    const answer = await fetch('/v1/cluster', { headers: { ...headers, ...least }, signal, cache: 'no-store' });
+    if (!answer.ok) return;
+    const { frozen, revision } = await answer.json();
+    if (revision < into.asked) return; // overtaken by a newer one
+    into.asked = revision;
+    into.frozen = frozen;
+    draw();
+  } catch {
+    // the stream has ended, or this one call went astray
   }
 }
 
@@ -176,6 +201,7 @@ function draw() {
   requestAnimationFrame(() => {
     drawing = false;
     drawLink();
+    drawFrozen();
     drawBrake();
     drawNodes();
     drawWorkloads();
@@ -214,6 +240,17 @@ function drawLink() {
   const again = liveState === 'off' && againS ? `trying again in ${againS} s` : 'connecting';
   if (isStale) say($('link'), `stale: last heard ${silentS} s ago${liveState === 'live' ? '' : `, ${again}`}`);
   else say($('link'), liveState === 'live' ? `live, revision ${cluster.revision}` : again);
+}
+
+/** Say that the leader changes nothing, who wants that, and why. */
+function drawFrozen() {
+  const { frozen } = cluster;
+  $('frozen').hidden = !frozen;
+  if (!frozen) return;
+  const since = frozen.since ? ` since ${when(frozen.since)}` : '';
+  const told = `${frozen.by ? `, by ${frozen.by}` : ''}${frozen.reason ? `: ${frozen.reason}` : ''}`;
+  say($('frozen'), `The cluster is frozen${since}${told}. Nothing is placed, stopped or started by its schedule ` +
+    'until someone runs: wherry unfreeze');
 }
 
 /** Say that most nodes fell silent at once, and that none of them is called lost for a while. */
@@ -352,8 +389,18 @@ function createWorkload(w) {
   const head = make('button', 'workload-head');
   head.onclick = () => openDetails('workload', idOf('workload', w));
   for (const part of ['name', 'kind', 'counts', 'version', 'pill']) head.append(make('span', part));
-  element.append(head, make('ul', 'sentences'));
+  element.append(head, createPassage(), make('ul', 'sentences'));
   return element;
+}
+
+function createPassage() {
+  const passage = make('div', 'passage');
+  const bar = make('div', 'bar');
+  bar.setAttribute('role', 'progressbar');
+  bar.setAttribute('aria-valuemin', '0');
+  bar.append(make('div', 'fill'));
+  passage.append(make('span', 'pill'), make('span', 'passage-text'), bar);
+  return passage;
 }
 
 function updateWorkload(element, w) {
@@ -363,16 +410,66 @@ function updateWorkload(element, w) {
   say(counts, countsOf(w));
   say(version, `v${w.version}`);
   say(pill, w.state);
-  pill.dataset.tone = { healthy: 'good', complete: 'good', blocked: 'bad', failed: 'bad', crashLoop: 'bad', degraded: 'warn' }[w.state] ?? 'busy';
-  const sentences = [...w.blocked.map((b) => ['blocked', b.sentence]), ...w.messages.map((m) => ['waits', m])];
+  pill.dataset.tone = TONES[w.state] ?? 'busy';
+  updatePassage(element.children[1], w);
+  const sentences = [...w.blocked.map((b) => ['blocked', b.sentence]), ...messagesOf(w).map((m) => ['waits', m])];
   sync(element.lastElementChild, sentences, String, ([tone, text]) => make('li', tone, text), () => {});
 }
 
+/** Show a rollout that isn't simply over: where it stands, in words and as a bar. */
+function updatePassage(passage, w) {
+  const [pill, text, bar] = passage.children;
+  const { rollout } = w;
+  passage.hidden = !hasPassage(w);
+  if (passage.hidden) return;
+  passage.dataset.tone = pill.dataset.tone = ROLLOUT_TONES[rollout.state] ?? 'busy';
+  say(pill, rollout.state === 'waiting' ? 'waits for promotion' : `rollout ${rollout.state}`);
+  say(text, rolloutSentence(w));
+  bar.hidden = rollout.state === 'reverted';
+  bar.setAttribute('aria-label', `rollout of ${w.name} to version ${rollout.target}`);
+  bar.setAttribute('aria-valuemax', String(Math.max(1, w.counts.desired)));
+  bar.setAttribute('aria-valuenow', String(Math.min(rollout.ready, w.counts.desired)));
+  bar.setAttribute('aria-valuetext', readyOf(w));
+  bar.firstElementChild.style.inlineSize = `${w.counts.desired ? Math.min(100, (100 * rollout.ready) / w.counts.desired) : 0}%`;
+}
+
+/** A first version that is on its way needs no more than the counts; one that failed does. */
+const hasPassage = ({ rollout: r }) => Boolean(r) && r.state !== 'complete' && (r.state !== 'progressing' || r.healthyVersion !== null);
+const messagesOf = (w) => (hasPassage(w) ? w.messages.filter((m) => m !== w.rollout.message) : w.messages);
+const readyOf = ({ rollout, counts }) => `${rollout.ready} of ${counts.desired} ready at version ${rollout.target}`;
+
+function rolloutSentence(w) {
+  const { state, version, target, message, old } = w.rollout;
+  const left = old ? `, ${old} of other versions left` : '';
+  const where = target === version ? readyOf(w) + left : `Back from version ${version}: ${readyOf(w)}${left}`;
+  const next = { waiting: `wherry rollout promote ${nameOf(w)}`, paused: `wherry rollout resume ${nameOf(w)}` }[state];
+  return [where, capital(message), next && `Go on with: ${next}`].filter(Boolean).join('. ');
+}
+
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+function nameOf(w) {
+  return `${w.kind.toLowerCase()}/${w.name}${w.namespace === 'default' ? '' : ` -n ${w.namespace}`}`;
+}
+
 function countsOf(w) {
-  if (w.cron) return `${w.cron.schedule}, ${w.cron.active.length} running`;
+  if (w.cron) return [w.cron.schedule, nextRun(w.cron), w.cron.active.length && `${w.cron.active.length} running`].filter(Boolean).join(', ');
   const { desired, ready, succeeded, failed } = w.counts;
   const done = w.kind === 'Job' ? `${succeeded} of ${desired} succeeded` : `${ready} of ${desired} ready`;
   return failed ? `${done}, ${failed} failed` : done;
+}
+
+/** Say when it is due next, in the time of whoever looks. */
+function nextRun(cron) {
+  if (cron.suspend) return 'no next run: suspended';
+  const next = cron.next.map((slot) => new Date(slot)).find((slot) => slot > Date.now());
+  return next ? `next ${moment(next)}` : '';
+}
+
+function moment(date) {
+  const isToday = date.toDateString() === new Date().toDateString();
+  const day = isToday ? {} : { weekday: 'short', day: 'numeric', month: 'short' };
+  return date.toLocaleString([], { ...day, hour: '2-digit', minute: '2-digit', hour12: false });
 }
 
 function drawEvents() {
@@ -472,7 +569,9 @@ function aboutWorkload(w) {
   return [`${w.kind.toLowerCase()} ${w.namespace}/${w.name}`, `${w.state}: ${countsOf(w)}`, [
     ['Blocked', w.blocked.map((b, i) => [w.blocked.length > 1 ? `Group ${i + 1}` : 'Reason',
       [b.sentence, ...(b.details ?? [])].join('\n')])],
-    ['Waiting for', w.messages.map((m, i) => [String(i + 1), m])],
+    ['Waiting for', messagesOf(w).map((m, i) => [String(i + 1), m])],
+    ['Rollout', aboutRollout(w)],
+    ['Schedule', aboutCron(w.cron)],
     ['Runs', [['Image', spec.image],
       ['Containers', [...(spec.initContainers ?? []), ...(spec.containers ?? [])]
         .map((c) => `${c.name}${c.sidecar ? ' (sidecar)' : ''}: ${c.image}`).join('\n')], ['Command', [...(spec.command ?? []), ...(spec.args ?? [])].join(' ')],
@@ -481,6 +580,21 @@ function aboutWorkload(w) {
     ['Allocations', sorted(cluster.allocation).filter((a) => idOf('workload', a) === idOf('workload', w))
       .map((a) => [a.id, `${phaseWords(a)} on ${a.node}`])],
   ]];
+}
+
+function aboutRollout({ rollout: r, counts }) {
+  if (!r) return [];
+  return [['State', r.state], ['Version', r.target === r.version ? String(r.version) : `${r.target}, back from ${r.version}`],
+    ['Ready', `${r.ready} of ${counts.desired}, ${r.updated} made`], ['Of other versions', r.old ? String(r.old) : ''],
+    ['Last healthy', r.healthyVersion && `version ${r.healthyVersion}`], ['Because', r.message],
+    ['Order', r.stopFirst && 'an old one stops before a new one starts: there is no room for both']];
+}
+
+function aboutCron(cron) {
+  if (!cron) return [];
+  return [['Times', `${cron.schedule} (${cron.timeZone})`], ['Suspended', cron.suspend && 'yes: it starts nothing'],
+    ['Next', cron.next.map(when).join('\n')], ['Last', when(cron.lastSlot)],
+    ['Jobs', cron.jobs.map((job) => `${job.name}: ${job.state}`).join('\n')]];
 }
 
 const when = (timestamp) => (timestamp ? new Date(timestamp).toLocaleString() : '');

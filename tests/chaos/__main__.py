@@ -42,6 +42,7 @@ def main(words: Sequence[str]) -> int:
 def _figures(verdict: Verdict) -> list[Figure]:
     figures = [
         reported("faults", len(verdict.faults), ""),
+        reported("pairs of faults at once", sum(fault.is_paired for fault in verdict.faults) // 2, ""),
         reported("kinds of faults", len({fault.kind for fault in verdict.faults}), ""),
         reported("acts of the user", sum(verdict.acts.values()), ""),
         reported("calls of the user that had to be tried again", verdict.refused, ""),
@@ -57,7 +58,14 @@ def _figures(verdict: Verdict) -> list[Figure]:
 
 def _to_json(seed: int, verdict: Verdict, figures: Sequence[Figure]) -> dict[str, object]:
     faults = [
-        {"kind": f.kind, "target": f.effect.target, "began": f.began_s, "healed": f.healed_s} for f in verdict.faults
+        {
+            "kind": f.kind,
+            "target": f.effect.target,
+            "began": f.began_s,
+            "healed": f.healed_s,
+            "paired": f.is_paired,
+        }
+        for f in verdict.faults
     ]
     return {"seed": seed, "faults": faults, "violations": verdict.violations, **to_json({"chaos": figures})}
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from random import Random
 from typing import TypeAlias
 
 from tests.lab.chronicle import Chronicle
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import Cluster, Daemon
 
 NONE: frozenset[str] = frozenset()
 LOST_S = 3.0  # a node that was away for longer may be called lost: half the servers' patience, for busy machines
@@ -32,6 +33,7 @@ class Fault:
     effect: Effect
     began_s: float
     healed_s: float = float("inf")
+    is_paired: bool = False  # another one was made at the same time
 
     @property
     def silences(self) -> frozenset[str]:
@@ -46,6 +48,20 @@ class Lab:
     cluster: Cluster
     chronicle: Chronicle
     rng: Random
+    spared: frozenset[str] = NONE  # nodes that another fault has hit that lasts still
+
+    def some_agent(self) -> Daemon:
+        return self.rng.choice([agent for agent in self.cluster.agents if agent.host.name not in self.spared])
+
+
+class Part(StrEnum):
+    """What a kind of fault takes away. tests.chaos.pairs says which of them may be taken at once."""
+
+    SERVER = "a server"
+    MEMBER = "a member of etcd"
+    STORE = "etcd as a whole"
+    NODE = "a node"
+    IDENTITY = "the one agent of a name"
 
 
 Make: TypeAlias = Callable[[Lab, float], AbstractAsyncContextManager[Effect]]
@@ -58,6 +74,8 @@ class Kind:
     name: str
     make: Make
     hold_s: tuple[float, float]
+    takes: Part
+    node: str = ""  # the one that it always hits
 
 
 def node_away(node: str, how: str) -> Effect:

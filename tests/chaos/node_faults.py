@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos.fault import LOST_S, NONE, Effect, Kind, Lab, node_away
+from tests.chaos.fault import LOST_S, NONE, Effect, Kind, Lab, Part, node_away
 from tests.lab.cluster import Daemon
 from tests.lab.commands import in_thread
 from tests.lab.faults import owned
@@ -23,7 +23,7 @@ AGENTS_DISK = "n1/agent"
 @asynccontextmanager
 async def agent_killed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """It counts as away until it has a session again: how long its start takes is the machine's affair."""
-    agent = _some_agent(lab)
+    agent = lab.some_agent()
     await agent.kill()
     yield node_away(agent.host.name, f"started again after {hold_s:.1f} s")
     await _start(agent)
@@ -31,7 +31,7 @@ async def agent_killed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 @asynccontextmanager
 async def agent_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
-    agent = _some_agent(lab)
+    agent = lab.some_agent()
     await agent.pause()
     yield node_away(agent.host.name, f"{hold_s:.1f} s")
     agent.resume()
@@ -40,7 +40,7 @@ async def agent_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 @asynccontextmanager
 async def host_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """Everything on it stands still, containers too, as when a virtual machine is paused."""
-    host = _some_agent(lab).host
+    host = lab.some_agent().host
     await host.pause()
     yield replace(node_away(host.name, f"{hold_s:.1f} s"), freezes=frozenset({host.name}))
     await host.resume()
@@ -48,7 +48,7 @@ async def host_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 @asynccontextmanager
 async def partitioned(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
-    host = _some_agent(lab).host
+    host = lab.some_agent().host
     await host.partition()
     yield node_away(host.name, f"{hold_s:.1f} s")
     await host.heal()
@@ -56,7 +56,7 @@ async def partitioned(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 @asynccontextmanager
 async def partitioned_one_way(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
-    host, direction = _some_agent(lab).host, lab.rng.choice(list(Direction))
+    host, direction = lab.some_agent().host, lab.rng.choice(list(Direction))
     await host.partition_one_way(direction)
     yield node_away(host.name, f"nothing {direction}, {hold_s:.1f} s")
     await host.heal()
@@ -64,8 +64,8 @@ async def partitioned_one_way(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 @asynccontextmanager
 async def power_cut(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
-    number = lab.rng.randrange(len(lab.cluster.agents)) + 1
-    host = lab.cluster.agent(number).host
+    agent = lab.some_agent()
+    host, number = agent.host, lab.cluster.agents.index(agent) + 1
     nodes = frozenset({host.name})
     await host.kill()
     yield Effect(f"{host.name}, {hold_s:.1f} s", touches=nodes, silences=nodes, ends=nodes)
@@ -75,7 +75,7 @@ async def power_cut(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 @asynccontextmanager
 async def engine_restarted(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """With live-restore: no container may notice."""
-    host, politely = _some_agent(lab).host, lab.rng.random() < 0.5
+    host, politely = lab.some_agent().host, lab.rng.random() < 0.5
     await (host.dockerd.stop() if politely else host.dockerd.kill())
     how = "politely" if politely else "by kill -9"
     yield Effect(f"{host.name} {how}, {hold_s:.1f} s", touches=frozenset({host.name}))
@@ -84,7 +84,7 @@ async def engine_restarted(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 @asynccontextmanager
 async def engine_frozen(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
-    host = _some_agent(lab).host
+    host = lab.some_agent().host
     await host.pause("dockerd")
     yield Effect(f"{host.name}, {hold_s:.1f} s", touches=frozenset({host.name}))
     await host.resume("dockerd")
@@ -107,7 +107,7 @@ async def disk_full(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 
 @asynccontextmanager
 async def clock_jumped(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
-    agent, hours = _some_agent(lab), lab.rng.choice([-1, 1])
+    agent, hours = lab.some_agent(), lab.rng.choice([-1, 1])
     assert agent.clock
     agent.clock.set_wrong(hours * HOUR_S)
     yield Effect(f"{agent.host.name}, {hours:+} h for {hold_s:.1f} s")
@@ -117,7 +117,7 @@ async def clock_jumped(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
 @asynccontextmanager
 async def container_crashed(lab: Lab, hold_s: float) -> AsyncIterator[Effect]:
     """Kill the processes of one node's containers: they are restarted in place."""
-    host = _some_agent(lab).host
+    host = lab.some_agent().host
     for container in await owned(host):
         with suppress(ProcessLookupError):
             os.kill(container.pid, signal.SIGKILL)
@@ -141,23 +141,19 @@ def _read_since(log: Path, since: int) -> bytes:
     return log.read_bytes()[since:]
 
 
-def _some_agent(lab: Lab) -> Daemon:
-    return lab.rng.choice(lab.cluster.agents)
-
-
 KINDS = (
-    Kind("agent killed, back soon", agent_killed, (0, 0.5)),
-    Kind("agent killed", agent_killed, (8, 12)),
-    Kind("agent frozen for a moment", agent_frozen, (1, 2.5)),
-    Kind("agent frozen", agent_frozen, (8, 14)),
-    Kind("host frozen", host_frozen, (8, 12)),
-    Kind("host cut off for a moment", partitioned, (1, 2.5)),
-    Kind("host cut off", partitioned, (8, 14)),
-    Kind("host cut off one way", partitioned_one_way, (8, 14)),
-    Kind("power cut", power_cut, (1, 12)),
-    Kind("engine restarted", engine_restarted, (0, 3)),
-    Kind("engine frozen", engine_frozen, (4, 14)),
-    Kind("agent's disk full", disk_full, (6, 12)),
-    Kind("agent's clock jumped", clock_jumped, (4, 12)),
-    Kind("containers crashed", container_crashed, (1, 3)),
+    Kind("agent killed, back soon", agent_killed, (0, 0.5), Part.NODE),
+    Kind("agent killed", agent_killed, (8, 12), Part.NODE),
+    Kind("agent frozen for a moment", agent_frozen, (1, 2.5), Part.NODE),
+    Kind("agent frozen", agent_frozen, (8, 14), Part.NODE),
+    Kind("host frozen", host_frozen, (8, 12), Part.NODE),
+    Kind("host cut off for a moment", partitioned, (1, 2.5), Part.NODE),
+    Kind("host cut off", partitioned, (8, 14), Part.NODE),
+    Kind("host cut off one way", partitioned_one_way, (8, 14), Part.NODE),
+    Kind("power cut", power_cut, (1, 12), Part.NODE),
+    Kind("engine restarted", engine_restarted, (0, 3), Part.NODE),
+    Kind("engine frozen", engine_frozen, (4, 14), Part.NODE),
+    Kind("agent's disk full", disk_full, (6, 12), Part.NODE, "n1"),
+    Kind("agent's clock jumped", clock_jumped, (4, 12), Part.NODE),
+    Kind("containers crashed", container_crashed, (1, 3), Part.NODE),
 )

@@ -11,11 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos import node_faults, server_faults, store_faults
+from tests.chaos import identity_faults, memory_faults, node_faults, server_faults, store_faults
 from tests.chaos.explain import unexplained
-from tests.chaos.fault import Fault, Kind, Lab
+from tests.chaos.fault import Effect, Fault, Kind, Lab
+from tests.chaos.pairs import Deck
 from tests.chaos.stalls import Stalls, cpu_pressure_s
-from tests.chaos.tell import fault_line, last_events
+from tests.chaos.tell import fault_lines, last_events
 from tests.chaos.user import User, Wish
 from tests.chaos.world import NODES, wish_of, world
 from tests.invariants.history import breaches
@@ -26,7 +27,10 @@ from tests.lab.faults import hold_untouched, look, opened_store, revision_now
 from tests.lab.truth import Truth
 from tests.lab.waiting import wait_until
 
-KINDS = (*server_faults.KINDS, *store_faults.KINDS, *node_faults.KINDS)
+KINDS = (
+    *(*server_faults.KINDS, *store_faults.KINDS, *node_faults.KINDS),
+    *(*memory_faults.KINDS, *identity_faults.KINDS),
+)
 CONVERGED_S = 60.0
 STILL_S = 5.0
 CAUGHT_UP_S = 20.0
@@ -99,35 +103,48 @@ async def _background(**parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 
 
 async def _break(lab: Lab, truth: Truth, plan: Plan, verdict: Verdict) -> None:
-    """Make one fault after the other, no kind again before all others had their turn."""
-    deck: list[Kind] = []
+    """Make one fault after the other, now and then two at once, no kind again before all others had their turn."""
+    deck = Deck(plan.kinds, lab.rng)
     count = max(1, int(plan.duration_s / plan.every_s))
     began_s = time.time()
     for number in range(1, count + 1):
-        deck = deck or lab.rng.sample(plan.kinds, len(plan.kinds))
-        kind, mark = deck.pop(), len(lab.chronicle.heard)
-        await _fault(lab, kind, verdict)
+        kinds, mark, first = deck.deal(number), len(lab.chronicle.heard), len(verdict.faults)
+        await _faults(lab, kinds, verdict)
         if number < count:
             await asyncio.sleep(max(0.0, began_s + number * plan.every_s - time.time()))
-        fault, heard = verdict.faults[-1], lab.chronicle.heard[mark:]
-        print(fault_line(fault, fault.began_s - began_s, heard, truth.lives), flush=True)
+        for line in fault_lines(verdict.faults[first:], began_s, lab.chronicle.heard[mark:], truth.lives):
+            print(line, flush=True)
 
 
-async def _fault(lab: Lab, kind: Kind, verdict: Verdict) -> None:
+async def _faults(lab: Lab, kinds: Sequence[Kind], verdict: Verdict) -> None:
+    """Make them at once, each on nodes of its own, and return when all are healed."""
+    async with asyncio.TaskGroup() as tasks:
+        for kind in kinds:
+            made = asyncio.get_running_loop().create_future()
+            is_last = kind is kinds[-1]
+            tasks.create_task(_fault(lab, kind, verdict, made, is_paired=len(kinds) > 1), name=kind.name)
+            if not is_last:
+                effect = await made
+                lab = replace(lab, spared=effect.touches | effect.silences)
+
+
+async def _fault(lab: Lab, kind: Kind, verdict: Verdict, made: "asyncio.Future[Effect]", *, is_paired: bool) -> None:
     """Make one fault and heal it. While it lasts it excuses already."""
     began_s, hold_s = time.time(), lab.rng.uniform(*kind.hold_s)
     try:
         async with kind.make(lab, hold_s) as effect:
-            verdict.faults.append(Fault(kind.name, effect, began_s))
+            fault, place = Fault(kind.name, effect, began_s, is_paired=is_paired), len(verdict.faults)
+            verdict.faults.append(fault)
+            made.set_result(effect)
             await asyncio.sleep(hold_s)
     except Exception as error:
         error.add_note(f"during the fault: {kind.name}, begun at {clock_of(began_s)}")
         raise
-    verdict.faults[-1] = replace(verdict.faults[-1], healed_s=time.time())
+    verdict.faults[place] = replace(fault, healed_s=time.time())
 
 
 async def _judge(lab: Lab, truth: Truth, user: User, verdict: Verdict) -> None:
-    cluster, last_s = lab.cluster, verdict.faults[-1].healed_s
+    cluster, last_s = lab.cluster, max(fault.healed_s for fault in verdict.faults)
     violations: list[str] = []
     try:
         verdict.converged_s = await _agreed_for_good(cluster, last_s) - last_s

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.chaos.fault import Effect, Kind, Lab
+from tests.chaos.fault import Effect, Kind, Lab, Part
 from tests.lab.cluster import Daemon
 from tests.lab.commands import LabError
 from tests.lab.faults import leader_of, opened_store
@@ -106,12 +106,12 @@ async def _cut(lab: Lab, server: Daemon, others: list[str]) -> AsyncIterator[Non
 
 
 KINDS = (
-    Kind("server killed", killed, (0.5, 8)),
-    Kind("server frozen", frozen, (6, 14)),
-    Kind("server cut off from etcd", cut_from_etcd, (4, 14)),
-    Kind("server cut off from etcd, history compacted", cut_from_etcd_and_compacted, (6, 12)),
-    Kind("server cut off from agents", cut_from_agents, (4, 12)),
-    Kind("server cut off one way", cut_one_way, (4, 12)),
-    Kind("server's disk full", disk_full, (6, 12)),
-    Kind("server's clock jumped", clock_jumped, (4, 12)),
+    Kind("server killed", killed, (0.5, 8), Part.SERVER),
+    Kind("server frozen", frozen, (6, 14), Part.SERVER),
+    Kind("server cut off from etcd", cut_from_etcd, (4, 14), Part.SERVER),
+    Kind("server cut off from etcd, history compacted", cut_from_etcd_and_compacted, (6, 12), Part.SERVER),
+    Kind("server cut off from agents", cut_from_agents, (4, 12), Part.SERVER),
+    Kind("server cut off one way", cut_one_way, (4, 12), Part.SERVER),
+    Kind("server's disk full", disk_full, (6, 12), Part.SERVER),
+    Kind("server's clock jumped", clock_jumped, (4, 12), Part.SERVER),
 )

@@ -2,20 +2,20 @@
 
 import base64
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 
 from control_plane import keys
-from tests.chaos.fault import Effect, Kind, Lab
+from tests.chaos.fault import Effect, Kind, Lab, Part
 from tests.lab.etcd import EtcdMember
 from tests.lab.waiting import wait_until
 
 LEADER_SHARE = 0.6
 FSYNC_S = (0.3, 1.5, 9.0)
 UP_S = 30.0
-CALL_S = 5.0
+CALL_S = 2.0
 FULL_DISK = "e3/etcd"
 
 
@@ -101,18 +101,25 @@ async def _some_member(lab: Lab) -> tuple[EtcdMember, str]:
 
 
 async def _call(lab: Lab, path: str, body: object) -> Any:
-    timeout = aiohttp.ClientTimeout(total=CALL_S)
-    url = lab.cluster.etcd.members[0].url + path
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=body) as answer:
-        return await answer.json()
+    """Return the answer of the first member that gives one: some may be off or frozen."""
+
+    async def ask() -> Any:
+        for member in lab.cluster.etcd.members:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with session.post(member.url + path, json=body) as answer:
+                    return await answer.json()
+        return None
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_S)) as session:
+        return await wait_until(ask, UP_S, f"a member of etcd answers {path}")
 
 
 KINDS = (
-    Kind("etcd member killed", killed, (1, 10)),
-    Kind("etcd member frozen", frozen, (3, 14)),
-    Kind("etcd without quorum", without_quorum, (4, 12)),
-    Kind("etcd member's disk slow", slow_disk, (8, 14)),
-    Kind("etcd member's disk full", full_disk, (6, 12)),
-    Kind("etcd out of space", out_of_space, (4, 12)),
-    Kind("lease revoked", lease_revoked, (1, 2)),
+    Kind("etcd member killed", killed, (1, 10), Part.MEMBER),
+    Kind("etcd member frozen", frozen, (3, 14), Part.MEMBER),
+    Kind("etcd without quorum", without_quorum, (4, 12), Part.STORE),
+    Kind("etcd member's disk slow", slow_disk, (8, 14), Part.MEMBER),
+    Kind("etcd member's disk full", full_disk, (6, 12), Part.MEMBER),
+    Kind("etcd out of space", out_of_space, (4, 12), Part.STORE),
+    Kind("lease revoked", lease_revoked, (1, 2), Part.SERVER),
 )

@@ -1,6 +1,6 @@
 """What a run tells people: a line for each fault and what came of it, and the last events before a failure. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from control_plane import keys
 from control_plane.records import LeaderRecord
@@ -13,14 +13,19 @@ from tests.lab.truth import Life
 MOST_EVENTS = 50
 
 
-def fault_line(fault: Fault, after_s: float, heard: Sequence[Heard], lives: Iterable[Life]) -> str:
-    """Return when and what it was, and what happened until now."""
+def fault_lines(
+    faults: Sequence[Fault], origin_s: float, heard: Sequence[Heard], lives: Iterable[Life]
+) -> Iterator[str]:
+    """Yield when and what each of those made at once was, and with the last what happened until now."""
+    began_s = min(fault.began_s for fault in faults)
     came = [*_leaders(heard), *_lost(heard)]
-    started = sum(life.seen_s >= fault.began_s for life in lives)
-    ended = sum(life.ended_s is not None and life.ended_s >= fault.began_s for life in lives)
+    started = sum(life.seen_s >= began_s for life in lives)
+    ended = sum(life.ended_s is not None and life.ended_s >= began_s for life in lives)
     came += [f"containers: {ended} ended, {started} started"] if ended or started else []
-    began = f"{clock_of(fault.began_s)}  {after_s:4.0f} s"
-    return f"{began}  {fault.kind:42} {fault.effect.target:38} {', '.join(came) or 'nothing moved'}"
+    for fault in faults:
+        began = f"{clock_of(fault.began_s)}  {fault.began_s - origin_s:4.0f} s"
+        what = "and at once" if fault is not faults[-1] else ", ".join(came) or "nothing moved"
+        yield f"{began}  {fault.kind:42} {fault.effect.target:38} {what}"
 
 
 def last_events(heard: Sequence[Heard], lives: Iterable[Life]) -> tuple[str, ...]:

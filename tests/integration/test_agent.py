@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from agent.driver import ContainerId
 from agent.drivers.docker import DockerDriver
 from agent.options import AgentOptions
 from agent.ownership import NODE
+from agent.session import UNHEARD_S
 from manifests.allocations import Health, HostPort, Phase
 from tests.agents import agent_process, running_agent
 from tests.dockerd import DockerdProcess
@@ -92,6 +94,38 @@ async def test_a_killed_agent_leaves_its_containers_and_the_next_one_adopts_them
     after = await ids(driver)
     assert before.items() <= after.items()
     assert len(after) == 4
+
+
+async def in_another_boot(driver: DockerDriver, server: ScriptedServer, options: AgentOptions) -> None:
+    """Leave what an agent finds after its machine was started anew: its state, and of its container nothing."""
+    async with running(options, server):
+        await server.run(assigned("web-0-a"))
+        await server.until_phase("web-0-a", Phase.RUNNING)
+    (container,) = await driver.list_containers({NODE: "n1"})
+    await driver.remove(container.id)
+    state = options.data_dir / "state.json"
+    state.write_text(re.sub('"bootId":"[^"]*"', '"bootId":"an older one"', state.read_text()))
+
+
+async def test_a_clone_of_a_machine_starts_nothing_while_it_is_refused(
+    driver: DockerDriver, server: ScriptedServer, options: AgentOptions
+) -> None:
+    await in_another_boot(driver, server, options)
+    server.is_refusing = True
+    async with running_agent(options):
+        await server.until_refused(4)
+        assert await driver.list_containers({NODE: "n1"}) == []
+        server.is_refusing = False
+        await server.until_phase("web-0-a", Phase.RUNNING, attempt=2)
+
+
+async def test_after_a_power_cut_that_took_the_servers_too_what_ran_starts_without_a_word(
+    driver: DockerDriver, server: ScriptedServer, options: AgentOptions
+) -> None:
+    await in_another_boot(driver, server, options)
+    server.is_unwelcoming = True
+    async with running_agent(options):
+        await wait_until(lambda: ids(driver), UNHEARD_S + 20, "it runs again")
 
 
 async def test_without_its_state_file_an_agent_still_adopts_what_runs(

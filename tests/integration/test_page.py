@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.integration.test_rollouts import PickyAgent
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
@@ -20,6 +23,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 )
 DEADLINE_S = 60
+WEB = "/v1/workloads/default/service/web"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: script/setup --tests brings it")
 
@@ -37,13 +41,21 @@ class Page:
         self._socket = socket
         self._last = 0
 
-    async def evaluate(self, expression: str) -> str:
+    async def command(self, method: str, **params: object) -> dict[str, Any]:
         self._last += 1
-        ask = {"id": self._last, "method": "Runtime.evaluate", "params": {"expression": expression}}
-        await self._socket.send_json(ask)
+        await self._socket.send_json({"id": self._last, "method": method, "params": params})
         while (answer := await self._socket.receive_json()).get("id") != self._last:
             pass
-        return str(answer["result"]["result"].get("value", ""))
+        return dict(answer["result"])
+
+    async def evaluate(self, expression: str) -> str:
+        answer = await self.command("Runtime.evaluate", expression=expression)
+        return str(answer["result"].get("value", ""))
+
+    async def show_on(self, width: int, height: int) -> None:
+        """Have it drawn on a screen of that size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        await self.command("Emulation.setDeviceMetricsOverride", **size)
 
     async def text(self) -> str:
         return await self.evaluate("document.body.innerText")
@@ -69,6 +81,17 @@ async def opened(http: aiohttp.ClientSession, url: str, profile: Path) -> AsyncI
     finally:
         os.killpg(browser.pid, signal.SIGKILL)
         await browser.wait()
+
+
+@asynccontextmanager
+async def opened_with_token(server: Served, folder: Path) -> AsyncIterator[Page]:
+    token = server.admin["Authorization"].removeprefix("Bearer ")
+    async with opened(server.http, f"{server.url}/#token={token}", folder / "profile") as page:
+        yield page
+
+
+def cron(*, suspend: bool) -> dict[str, Any]:
+    return manifest("CronJob", "tidy", schedule="17 3 1 1 *", suspend=suspend)
 
 
 async def test_the_page_shows_nodes_workloads_and_why_something_is_blocked(server: Served, tmp_path: Path) -> None:
@@ -98,6 +121,60 @@ async def test_the_page_says_that_the_brake_is_on(server: Served, tmp_path: Path
             for agent in agents[1:]:
                 agent.is_silent = False
             await wait_until(page.text, 20, "it shows that they are back", lambda text: "brake" not in text)
+
+
+async def test_the_page_says_that_the_cluster_is_frozen_by_whom_and_why(server: Served, tmp_path: Path) -> None:
+    async with opened_with_token(server, tmp_path) as page:
+        await wait_until(page.text, 20, "it is live", lambda text: "live, revision" in text)
+        assert "frozen" not in await page.text()
+        await server.call("POST", "/v1/freeze", {"reason": "the <b>switch</b> is replaced"})
+        wanted = ("The cluster is frozen since", "the <b>switch</b> is replaced", "wherry unfreeze")
+        await wait_until(page.text, 10, f"it shows {wanted}", lambda text: all(w in text for w in wanted))
+        assert await page.evaluate("document.getElementById('frozen').getAttribute('role')") == "status"
+        await page.command("Page.reload")
+        await wait_until(page.text, 20, "a new page says so too", lambda text: wanted[0] in text)
+        await server.call("POST", "/v1/unfreeze")
+        await wait_until(page.text, 10, "it shows the end", lambda text: "The cluster is frozen" not in text)
+
+
+async def test_the_page_shows_canaries_that_wait_and_on_a_phone_too(server: Served, tmp_path: Path) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))), opened_with_token(server, tmp_path) as page:
+        await server.apply(manifest(replicas=3, env={"A": "one"}))
+        await server.until_state(WEB, "healthy")
+        await server.apply(manifest(replicas=3, env={"A": "two"}, update={"canary": 1}))
+        wanted = ("waits for promotion", "1 of 3 ready at version 2, 3 of other versions left")
+        await wait_until(page.text, 20, f"it shows {wanted}", lambda text: all(w in text for w in wanted))
+        assert "1 canary of version 2 waits to be promoted" in await page.text()
+        assert "wherry rollout promote service/web" in await page.text()
+        bar = "document.querySelector('.passage [role=progressbar]')"
+        assert await page.evaluate(f"{bar}.getAttribute('aria-valuenow')") == "1"
+        assert await page.evaluate(f"{bar}.getAttribute('aria-label')") == "rollout of web to version 2"
+        await page.show_on(360, 740)
+        assert await page.evaluate("document.documentElement.scrollWidth") == "360"
+        await server.call("POST", f"{WEB}/rollout/promote")
+        gone = "document.querySelector('.passage').hidden"
+        await wait_until(lambda: page.evaluate(gone), 10, "the rollout is over", lambda hidden: hidden == "True")
+
+
+async def test_the_page_says_that_a_rollout_was_reverted_and_why(server: Served, tmp_path: Path) -> None:
+    agent = PickyAgent(server, facts("n1"), sick={"bad"})
+    async with connected(server, agent), opened_with_token(server, tmp_path) as page:
+        await server.apply(manifest(replicas=2, env={"A": "good"}))
+        await server.until_state(WEB, "healthy")
+        await server.apply(manifest(replicas=2, env={"A": "bad"}, update={"progressDeadline": "1s"}))
+        wanted = ("rollout reverted", "Back from version 2: 2 of 2 ready at version 1", "made no progress for 1s")
+        text = await wait_until(page.text, 20, f"it shows {wanted}", lambda text: all(w in text for w in wanted))
+        assert text.partition("Events")[0].count("ersion 2 made no progress for 1s: ") == 1
+
+
+async def test_the_page_shows_when_a_cronjob_is_due_and_that_it_is_suspended(server: Served, tmp_path: Path) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))), opened_with_token(server, tmp_path) as page:
+        await server.apply(cron(suspend=False))
+        wanted = ("17 3 1 1 *", "next ", "scheduled")
+        text = await wait_until(page.text, 20, f"it shows {wanted}", lambda text: all(w in text for w in wanted))
+        assert re.search(r"17 3 1 1 \*, next .*\b1\b.*\d\d:\d\d", text)
+        await server.apply(cron(suspend=True))
+        await wait_until(page.text, 10, "it is suspended", lambda text: "no next run: suspended" in text)
 
 
 async def test_without_a_token_the_page_asks_for_one_and_shows_nothing(server: Served, tmp_path: Path) -> None:

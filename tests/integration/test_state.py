@@ -10,6 +10,7 @@ from control_plane.store.protocol import Delete, Put, Store, Txn
 from foundation.clock import SystemClock
 from manifests.errors import UnavailableError
 from manifests.nodes import NodeIntent
+from tests.builders import record, version_record
 from tests.cache import following
 
 
@@ -70,6 +71,20 @@ async def test_garbage_is_left_out_and_named_until_it_is_mended(store: Store, st
     assert "bad" not in state.intents
     await state.wait_for(await store.commit(Txn((), (put("bad"),))))
     assert "bad" in state.intents
+    assert not state.quarantined
+
+
+@pytest.mark.parametrize("key", [keys.WORKLOADS + "stray", keys.VERSIONS + "default/service/web/latest"])
+async def test_a_record_at_a_key_that_none_can_have_is_left_out_until_it_is_gone(
+    store: Store, state: ClusterState, key: str
+) -> None:
+    web = record()
+    stray = web if key.startswith(keys.WORKLOADS) else version_record(web, 1)
+    await state.wait_for(await store.commit(Txn((), (Put(key, stray.to_bytes()), put("good")))))
+    assert key in state.quarantined
+    assert "good" in state.intents
+    assert (len(state.workloads), len(state.versions)) == (0, 0)
+    await state.wait_for(await store.commit(Txn((), (Delete(key),))))
     assert not state.quarantined
 
 

@@ -10,6 +10,7 @@ from control_plane import keys
 from manifests.allocations import Allocation, Desired, Phase
 from manifests.constraints import parse_constraint
 from manifests.nodes import Liveness
+from manifests.rollouts import RolloutState
 from manifests.workloads import DaemonSpec, JobSpec, Kind, ServiceSpec, Workload, WorkloadRecord
 from tests.invariants.records import Records
 from tests.invariants.running import RunningChecker
@@ -52,19 +53,34 @@ def _of_workload(id_: str, record: WorkloadRecord, records: Records, running: Ru
         return
     spec = record.workload.spec
     if isinstance(spec, JobSpec):
-        if not status.is_complete:
+        if not status.is_complete and not status.blocked:
             yield Breach("L1", f"job {id_} isn't complete")
         return
     for allocation in wanted:
         yield from _of_allocation(allocation, record, records, running)
+    rollout = status.rollout
+    if rollout is not None and not rollout.is_over and not (status.blocked and rollout.state is RolloutState.FAILED):
+        yield Breach("L7", f"the rollout of {id_} is {rollout.state}: {rollout.message}")
     if status.blocked:
         return  # L2: it says why it can't have more
+    yield from _of_contents(id_, record, records)
     if isinstance(spec, ServiceSpec):
         indexes = sorted(a.index for a in wanted)
         if len(indexes) != spec.replicas:
             yield Breach("L2", f"{id_} has the indexes {indexes} and should have {spec.replicas}")
     if isinstance(spec, DaemonSpec):
         yield from _of_daemon(id_, spec, wanted, records)
+
+
+def _of_contents(id_: str, record: WorkloadRecord, records: Records) -> Iterator[Breach]:
+    """A config's change renews who names it; only who went back names an older content."""
+    version = records.versions.get(keys.version_id(id_, record.version))
+    if version is None or version.cause.startswith("undo"):
+        return
+    for name, number in version.configs.items():
+        config = records.configs.get(keys.config_id(record.ref.namespace, name))
+        if config is None or config.version != number:
+            yield Breach("L1", f"{id_} names version {number} of config {name}, which has changed since")
 
 
 def _of_daemon(id_: str, spec: DaemonSpec, wanted: list[Allocation], records: Records) -> Iterator[Breach]:
@@ -91,9 +107,12 @@ def _of_allocation(
     elif [one.container for one in running.of(allocation.id)] != [status.container_id]:
         found = [one.container for one in running.of(allocation.id)]
         yield Breach("L1", f"{allocation.id} is said to run as {status.container_id}, and runs as {found}")
-    is_blocked = bool(records.workload_statuses[keys.id_of_ref(allocation.workload)].blocked)
-    if allocation.version != record.version and not is_blocked:
-        yield Breach("L7", f"{allocation.id} is of version {allocation.version}, not {record.version}")
+    answer = records.workload_statuses[keys.id_of_ref(allocation.workload)]
+    is_blocked = bool(answer.blocked)
+    has_turned_back = answer.rollout is not None and answer.rollout.is_reverting
+    target = answer.rollout.target if answer.rollout is not None and has_turned_back else record.version
+    if allocation.version != target and not is_blocked:
+        yield Breach("L7", f"{allocation.id} is of version {allocation.version}, not {target}")
     waits = isinstance(record.workload.spec, DaemonSpec) and _has_others(records, allocation)
     if _is_draining(records, allocation.node) and not is_blocked and not waits:
         yield Breach("L6", f"{allocation.id} is still on {allocation.node}, which is being drained")

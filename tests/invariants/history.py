@@ -6,9 +6,24 @@ from itertools import groupby
 
 from control_plane import keys
 from control_plane.store.protocol import Change, Put, Revision, Store, Txn
+from tests.invariants.contents import contents_stay_home
+from tests.invariants.deadlines import no_rollout_fails_early
+from tests.invariants.reasons import all_is_placed, reasons_are_true
 from tests.invariants.records import Records
 from tests.invariants.rules import RULES, Rule
+from tests.invariants.serving import canaries_wait, enough_serve, frozen
 from tests.invariants.steps import Breach, Step
+
+ALL_RULES: tuple[Rule, ...] = (
+    *RULES,
+    enough_serve,
+    frozen,
+    canaries_wait,
+    reasons_are_true,
+    all_is_placed,
+    contents_stay_home,
+    no_rollout_fails_early,
+)
 
 READ_S = 20.0
 MARK = "/lab/mark"
@@ -17,7 +32,7 @@ MARK = "/lab/mark"
 class HistoryChecker:
     """Takes the steps in, one by one. S16: revisions strictly rise."""
 
-    def __init__(self, rules: Sequence[Rule] = RULES) -> None:
+    def __init__(self, rules: Sequence[Rule] = ALL_RULES) -> None:
         self.records = Records()
         self._rules = rules
 

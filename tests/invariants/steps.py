@@ -15,6 +15,7 @@ class Step:
     began_s: float | None = None  # when the writer decided to write, on the simulation's clock
     call: int | None = None  # of the client's commits; each makes one revision, however often it was tried
     writer: str | None = None  # the name of the server that wrote; "" for the store itself, as when a lease ends
+    seen: Revision | None = None  # how far the writer had followed the store when it decided to write
 
 
 @dataclass(frozen=True, slots=True)

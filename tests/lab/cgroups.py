@@ -27,6 +27,20 @@ def hierarchies() -> tuple[Path, ...]:
     return tuple(path for path in ROOT.iterdir() if path.is_dir() and not path.is_symlink())
 
 
+def memory_root() -> Path:
+    """Return the tree in which memory is counted."""
+    return ROOT if cgroup2_root() == ROOT else ROOT / "memory"
+
+
+def memory_cgroup_of(pid: int) -> Path:
+    """Return the directory of the cgroup to which a process's memory is charged."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if ("memory" if memory_root() != ROOT else "") in controllers.split(","):
+            return memory_root() / path.lstrip("/")
+    raise LabError(f"no memory is counted for process {pid}")
+
+
 class Cgroup:
     """One directory under the cgroup roots, by its path from there, such as `/lab/n1`."""
 
@@ -55,12 +69,24 @@ class Cgroup:
             (self.folder / "cgroup.kill").write_text("1")
             self._await_event("populated", "0")
 
+    @property
+    def memory_folder(self) -> Path:
+        return memory_root() / self.path.lstrip("/")
+
+    def memory_cap(self) -> int:
+        """Return the bound that it was given."""
+        name = "memory.limit_in_bytes" if memory_root() != ROOT else "memory.max"
+        return int((self.memory_folder / name).read_text())
+
+    def memory_used(self) -> int:
+        name = "memory.usage_in_bytes" if memory_root() != ROOT else "memory.current"
+        return int((self.memory_folder / name).read_text())
+
     def cap_memory(self, limit_bytes: int) -> None:
         """Bound the memory of everything in it, as a small machine would."""
-        if cgroup2_root() != ROOT:
-            limited = ROOT / "memory" / self.path.lstrip("/")
-            limited.mkdir(parents=True, exist_ok=True)
-            (limited / "memory.limit_in_bytes").write_text(str(limit_bytes))
+        if memory_root() != ROOT:
+            self.memory_folder.mkdir(parents=True, exist_ok=True)
+            (self.memory_folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
             return
         for parent in reversed(self.folder.parents):
             if parent.is_relative_to(ROOT):

@@ -97,6 +97,7 @@ class Cluster:
     note: Callable[..., None] = lambda *_: None
     woke_s: dict[str, float] = field(default_factory=dict)  # by host: when it last woke up from a long sleep
     undoing: dict[int, Callable[[], object]] = field(default_factory=dict)  # what will end faults that have begun
+    unreadable: set[str] = field(default_factory=set)  # keys of what was planted in the store
     _undos: int = 0
     on_order: OrderObserver = lambda kind, node, box: None
 
@@ -167,6 +168,7 @@ class Cluster:
             lost_after_s=LOST_AFTER_S,
         )
         server.core = core
+        store.seen = lambda: core.state.revision
         try:
             async with core.running():
                 self.network.listen(server.name, process, lambda end: self._serve_session(server, core, end))

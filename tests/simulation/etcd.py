@@ -45,6 +45,16 @@ class _Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Who writes, and what led to it: for those who judge."""
+
+    writer: str
+    began_s: float
+    call: int  # one for all tries of it
+    seen: Revision | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Event:
     change: Change
     before: Entry | None
@@ -97,11 +107,11 @@ class Etcd:
                 entries[event.change.key] = event.before
         return entries
 
-    def apply(self, txn: Txn, operation: int, writer: str, began_s: float, call: int) -> Revision:
+    def apply(self, txn: Txn, operation: int, origin: Origin) -> Revision:
         """Apply the transaction, unless that was done before: then its outcome stands."""
         if operation not in self._done:
             try:
-                self._done[operation] = self._apply(txn, writer, began_s, call)
+                self._done[operation] = self._apply(txn, origin)
             except WherryError as error:
                 self._done[operation] = error
         outcome = self._done[operation]
@@ -109,7 +119,7 @@ class Etcd:
             raise type(outcome)(outcome.what, why=outcome.why, fix=outcome.fix)
         return outcome
 
-    def _apply(self, txn: Txn, writer: str, began_s: float, call: int) -> Revision:
+    def _apply(self, txn: Txn, origin: Origin) -> Revision:
         found = {c.key: self._revisions_of(c.key) for c in txn.compares}
         if not all(holds(c, *found[c.key]) for c in txn.compares):
             raise conflict(txn, found)
@@ -120,7 +130,8 @@ class Etcd:
             return self.revision
         self.revision = Revision(self.revision + 1)  # the client's own mark, at least, is put
         changes = tuple(change for write in txn.writes if (change := self._write(write)))
-        self._tell(Step(self.revision, changes, tuple(txn.compares), began_s, call, writer))
+        began_s, call, writer, seen = origin.began_s, origin.call, origin.writer, origin.seen
+        self._tell(Step(self.revision, changes, tuple(txn.compares), began_s, call, writer, seen))
         return self.revision
 
     def _revisions_of(self, key: str) -> tuple[Revision, Revision]:
@@ -264,6 +275,7 @@ class Store:
         self._channels: list[Channel] = []
         self._leases: list[Lease] = []
         self._is_closed = False
+        self.seen: Callable[[], Revision | None] = lambda: None  # how far its server has followed the store
 
     async def get(self, key: str) -> Entry | None:
         return await self.call(lambda: self._etcd.get(key))
@@ -275,9 +287,10 @@ class Store:
 
     async def commit(self, txn: Txn) -> Revision:
         check(txn)
-        operation, began_s = self._etcd.new_operation(), _now_s()
+        operation = self._etcd.new_operation()
+        origin = Origin(self._name, _now_s(), operation, self.seen())
         await effect("commit", before=True)
-        revision = await self.call(lambda: self._etcd.apply(txn, operation, self._name, began_s, operation))
+        revision = await self.call(lambda: self._etcd.apply(txn, operation, origin))
         await effect("commit", before=False)
         return revision
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from agent.state_file import STATE_FILE
+from control_plane import keys
+from control_plane.store.protocol import Delete, Put, Txn
 from tests.simulation.cluster import Cluster, NodeHost, ServerHost
 from tests.simulation.crashes import CrashPoint
-from tests.simulation.etcd import Link
+from tests.simulation.etcd import Link, Origin
 from tests.simulation.loop import Process
 from tests.simulation.runtime import Box
 
@@ -19,6 +21,18 @@ LEADER = "leader"  # whoever leads when the fault begins
 LONG_SLEEP_S = 2.1
 RESENT_S = 0.9
 LEAST_FAULTS, MOST_FAULTS = 10, 20
+GARBAGE = (  # keys, and whether it may stay there: beside some of them versions aren't collected
+    (keys.WORKLOADS + "default/service/damaged{}", True),
+    (keys.ALLOCATIONS + "n2/damaged{}", False),
+    (keys.NODE_INTENTS + "damaged{}", True),
+    (keys.STATUSES + "n3/damaged{}", True),
+    (keys.VERSIONS + "default/service/damaged{}/00000001", False),
+    (keys.VERSIONS + "damaged{}", False),
+    (keys.EVENTS + "default/service/web/damaged{}", True),
+    (keys.CONFIGS + "default/damaged{}", False),
+    (keys.WORKLOAD_STATUSES + "damaged{}", True),
+    (keys.NODES + "damaged{}", True),
+)
 EFFECTS = ("commit", "frame", "driver", "file", "")
 
 
@@ -300,6 +314,21 @@ def _compact(cluster: Cluster, fault: Fault) -> None:
     cluster.undo_later(min(fault.seconds, 6.0), forget)
 
 
+def _plant_garbage(cluster: Cluster, fault: Fault) -> None:
+    """Put a record that can't be read beside the others. In half of the cases it stays there for ever."""
+    key, may_stay = GARBAGE[fault.number % len(GARBAGE)]
+    key = key.format(fault.number)
+    cluster.unreadable.add(key)
+    _write(cluster, Put(key, b'{"damaged'))
+    if not (may_stay and fault.number % 2):
+        cluster.undo_later(fault.seconds, _write, cluster, Delete(key))
+
+
+def _write(cluster: Cluster, write: Put | Delete) -> None:
+    operation = cluster.etcd.new_operation()
+    cluster.etcd.apply(Txn((), (write,)), operation, Origin("", cluster.loop.time(), operation))
+
+
 # Machines.
 
 
@@ -406,6 +435,7 @@ KINDS: Mapping[str, tuple[str, Begin]] = {
     "lost-reply": ("server", _lose_reply),
     "lease-ended": ("server", _end_lease),
     "compaction": ("server", _compact),
+    "garbage": ("server", _plant_garbage),
     "clock-jump-server": ("server", _jump),
     "agent-kill": ("node", _kill),
     "agent-stop": ("node", _stop),

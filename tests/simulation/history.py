@@ -13,6 +13,7 @@ from tests.simulation import faults, users
 from tests.simulation.cluster import IMAGE, Cluster
 from tests.simulation.faults import Fault
 from tests.simulation.judge import Judge
+from tests.simulation.leftovers import left_of_deleted
 from tests.simulation.loop import DeadlockError, SpinError, new_loop
 from tests.simulation.trace import Trace, undisturbed
 from tests.simulation.users import Action, Users
@@ -130,6 +131,7 @@ async def _converge(cluster: Cluster, judge: Judge, user: Users, healed_s: float
     revision = cluster.etcd.revision
     while True:
         now_s = cluster.loop.time()
+        judge.look()
         left = judge.differences(user)
         if left or cluster.etcd.revision != revision:
             calm_s, revision = now_s, cluster.etcd.revision
@@ -145,10 +147,13 @@ async def _converge(cluster: Cluster, judge: Judge, user: Users, healed_s: float
 async def _stay_quiet(cluster: Cluster, judge: Judge, user: Users) -> None:
     """L1: it stays so. L9: nothing is written while nothing happens."""
     before = judge.restless
-    await asyncio.sleep(QUIET_S)
+    for _ in range(int(QUIET_S)):
+        await asyncio.sleep(1.0)
+        judge.look()
     if judge.restless != before:
         judge.report([Breach("L9", f"{judge.restless - before} writes while nothing happened")])
     judge.report(judge.differences(user)[:5])
+    judge.report(left_of_deleted(cluster, judge.records)[:5])
 
 
 def _plant_strangers(create: Callable[[ContainerSpec], object], start: Callable[..., None], node: str) -> None:

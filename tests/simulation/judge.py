@@ -12,7 +12,10 @@ from manifests.allocations import AllocationStatus
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.session import Hello
 from tests.invariants.agreement import differences
+from tests.invariants.contents import environment
+from tests.invariants.deadlines import Deadlines
 from tests.invariants.history import HistoryChecker
+from tests.invariants.reasons import Patience
 from tests.invariants.running import RunningChecker
 from tests.invariants.steps import Breach, Step
 from tests.simulation.cluster import LOST_AFTER_S, Cluster
@@ -32,6 +35,7 @@ class Judge:
         self._history = HistoryChecker()
         self.records = self._history.records
         self.running = RunningChecker(self.records, self._is_ours)
+        self._deadlines, self._patience = Deadlines(self.records), Patience(self.records)
         self.breaches: list[Breach] = []
         self._seals = {name: node.folder.ownership() for name, node in cluster.nodes.items()}
         self.restless = 0  # how many revisions there were but for those that only time brings
@@ -66,6 +70,8 @@ class Judge:
         if self._cluster.nodes[node].take_amnesia():
             self.running.forget_starts(node)
         found = self.running.started(node, box.id, box.labels, self._cluster.loop.time())
+        if self._is_ours(node, box.labels):
+            self.report(environment(self.records, box.labels, box.spec.env))
         is_misled = self._cluster.nodes[node].is_misled  # then it may run again what has ended, until it is reminded
         self.report(breach for breach in found if not (is_misled and breach.rule == "S11"))
 
@@ -110,7 +116,7 @@ class Judge:
 
     def _only_forgives(self, change: Change) -> bool:
         """Say whether a status forgets failures that are long ago: once, and not for anything that happens now."""
-        if not change.key.startswith(keys.STATUSES) or change.entry is None:
+        if not change.key.startswith(keys.STATUSES) or change.entry is None or change.key in self._cluster.unreadable:
             return False
         old = self.records.statuses.get(change.key.rpartition("/")[2])
         new = AllocationStatus.read(change.entry.value)
@@ -129,6 +135,8 @@ class Judge:
         """S20: no node is lost while a server that has the store acknowledged its heartbeat a moment ago."""
         for change in step.changes:
             if not change.key.startswith(keys.NODES) or change.entry is None or step.began_s is None:
+                continue
+            if change.key in self._cluster.unreadable:
                 continue
             node = NodeStatus.read(change.entry.value)
             if node.liveness is Liveness.SUSPECT:
@@ -149,10 +157,15 @@ class Judge:
 
     # The calm at the end.
 
+    def look(self) -> None:
+        """L5, L6, L7: once all is healed, nothing waits for longer than it must. Ask again and again."""
+        now_s = self._cluster.loop.time()
+        self.report([*self._patience.look(now_s), *self._deadlines.look(now_s)])
+
     def differences(self, users: Users) -> list[Breach]:
         """Return what isn't as users want it. Empty: the cluster has converged."""
         found = list(differences(self.records, self.running, users.wanted, frozenset(self._cluster.nodes)))
-        found += [*self._intents(users), *self._left_containers()]
+        found += [*self._intents(users), *self._configs(users), *self._left_containers()]
         return found or list(self._caches())
 
     def _left_containers(self) -> Iterator[Breach]:
@@ -169,6 +182,12 @@ class Judge:
             if any(getattr(intent, name) != value for name, value in changes.items()):
                 yield Breach("S14", f"what users want of {node} isn't what they were told is stored")
 
+    def _configs(self, users: Users) -> Iterator[Breach]:
+        for id_, data in users.configs.items():
+            record = self.records.configs.get(id_)
+            if record is None or record.config.spec.data != data:
+                yield Breach("S14", f"the content of config {id_} isn't what its user was told is stored")
+
     def _caches(self) -> Iterator[Breach]:
         """S16: what each server has followed is what a list shows."""
         truth = {entry.key: entry for entry in entries_of(self._cluster.etcd, keys.ROOT)}
@@ -176,7 +195,8 @@ class Judge:
             if server.core is None:
                 yield Breach("L8", f"server {server.name} isn't up")
                 continue
-            yield from self._cache(server.name, truth, server.core.state)
+            readable = {key: entry for key, entry in truth.items() if key not in self._cluster.unreadable}
+            yield from self._cache(server.name, readable, server.core.state)
 
     @staticmethod
     def _cache(name: str, truth: Mapping[str, Entry], state: object) -> Iterator[Breach]:

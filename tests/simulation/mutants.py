@@ -5,11 +5,10 @@ The simulator has to find every one of them. Each is described by what is wrong 
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
-from unittest.mock import patch
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import agent.actions
 import agent.agent
@@ -41,30 +40,8 @@ from manifests.allocations import Desired
 from manifests.errors import CompactedError, UnavailableError, WherryError
 from manifests.nodes import Liveness
 from scheduler.model import Eligibility
-
-Defect: TypeAlias = Callable[[ExitStack], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    name: str
-    what: str
-    plant: Defect
-    only: tuple[str, ...] = ()  # the kinds of fault that bring it out; none: any
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            self.plant(stack)
-            yield
-
-
-def _swap(stack: ExitStack, where: Any, name: str, new: Any) -> Any:
-    """Put something else in its place, and return what was there."""
-    old = getattr(where, name)
-    stack.enter_context(patch.object(where, name, new))
-    return old
-
+from tests.simulation.mutant import Mutant, swap
+from tests.simulation.mutants_of_decisions import OF_DECISIONS
 
 # The leader.
 
@@ -73,14 +50,14 @@ def _no_fence(stack: ExitStack) -> None:
     def transactions(fence: CreatedAt, units: Any, *, also: Any = ()) -> Iterator[Txn]:
         return (Txn([c for c in txn.compares if c != fence], txn.writes) for txn in old(fence, units, also=also))
 
-    old = _swap(stack, control_plane.controllers.leader, "transactions", transactions)
+    old = swap(stack, control_plane.controllers.leader, "transactions", transactions)
 
 
 def _no_compares_of_placements(stack: ExitStack) -> None:
     def placement_unit(*args: Any, **named: Any) -> Any:
         return replace(old(*args, **named), compares=())
 
-    old = _swap(stack, control_plane.controllers.leader, "placement_unit", placement_unit)
+    old = swap(stack, control_plane.controllers.leader, "placement_unit", placement_unit)
 
 
 def _slot_placed_twice(stack: ExitStack) -> None:
@@ -91,14 +68,14 @@ def _slot_placed_twice(stack: ExitStack) -> None:
         again = (replace(first, node=others[0]),) if first and others else ()
         return replace(plan, placements=(*plan.placements, *again))
 
-    old = _swap(stack, control_plane.controllers.leader, "place", place)
+    old = swap(stack, control_plane.controllers.leader, "place", place)
 
 
 def _capacity_freed_early(stack: ExitStack) -> None:
     def holds(state: Any, allocation: Any) -> bool:
         return bool(old(state, allocation)) and allocation.desired is Desired.RUN
 
-    old = _swap(stack, control_plane.controllers.snapshot, "holds_resources", holds)
+    old = swap(stack, control_plane.controllers.snapshot, "holds_resources", holds)
 
 
 def _drained_node_used(stack: ExitStack) -> None:
@@ -106,23 +83,23 @@ def _drained_node_used(stack: ExitStack) -> None:
         found = old(status, intent)
         return Eligibility.READY if found is Eligibility.CORDONED else found
 
-    old = _swap(stack, control_plane.controllers.snapshot, "eligibility_of", eligibility)
+    old = swap(stack, control_plane.controllers.snapshot, "eligibility_of", eligibility)
 
 
 def _job_forgets_success(stack: ExitStack) -> None:
     index = control_plane.controllers.jobs._Index
-    _swap(stack, index, "has_succeeded", property(lambda self: False))
+    swap(stack, index, "has_succeeded", property(lambda self: False))
 
 
 def _no_reschedule_backoff(stack: ExitStack) -> None:
-    _swap(stack, control_plane.controllers.services, "reschedule_delay_s", lambda seen, record: 0.0)
+    swap(stack, control_plane.controllers.services, "reschedule_delay_s", lambda seen, record: 0.0)
 
 
 def _records_removed_early(stack: ExitStack) -> None:
     def removals(seen: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(s.allocation for s in seen if not s.is_wanted)
 
-    _swap(stack, control_plane.controllers.services, "removals_of", removals)
+    swap(stack, control_plane.controllers.services, "removals_of", removals)
 
 
 def _lead_taken_blindly(stack: ExitStack) -> None:
@@ -136,7 +113,7 @@ def _lead_taken_blindly(stack: ExitStack) -> None:
         revision = await self._store.commit(Txn((), (Put(keys.LEADER, record.to_bytes(), lease.id),)))
         return CreatedAt(keys.LEADER, revision)
 
-    old = _swap(stack, control_plane.membership.Membership, "_elected", elected)
+    old = swap(stack, control_plane.membership.Membership, "_elected", elected)
 
 
 def _lost_by_a_missing_lease(stack: ExitStack) -> None:
@@ -150,13 +127,13 @@ def _lost_by_a_missing_lease(stack: ExitStack) -> None:
     def mark(self: LossWatch, status: Any, liveness: Any, why: str, silent_s: float) -> Any:
         return old(self, status, Liveness.LOST, why, silent_s)
 
-    _swap(stack, LossWatch, "_orphans", orphans)
-    old = _swap(stack, LossWatch, "_mark", mark)
+    swap(stack, LossWatch, "_orphans", orphans)
+    old = swap(stack, LossWatch, "_mark", mark)
 
 
 def _silent_is_lost_at_once(stack: ExitStack) -> None:
     """The leader judges by no time at all."""
-    _swap(stack, control_plane.controllers.losses, "judge", _judged_at_once(stack))
+    swap(stack, control_plane.controllers.losses, "judge", _judged_at_once(stack))
 
 
 def _judged_at_once(stack: ExitStack) -> Any:
@@ -176,7 +153,7 @@ def _statuses_of_old_sessions(stack: ExitStack) -> None:
         whole = old(session, statuses)
         return Txn([c for c in whole.compares if not isinstance(c, ModifiedAt)], whole.writes)
 
-    old = _swap(stack, control_plane.session_writes, "_txn", txn)
+    old = swap(stack, control_plane.session_writes, "_txn", txn)
 
 
 def _terminal_phase_left(stack: ExitStack) -> None:
@@ -188,15 +165,15 @@ def _terminal_phase_left(stack: ExitStack) -> None:
         found = old(self, allocation)
         return found.model_copy(update={"ended": None}) if found else None
 
-    _swap(stack, control_plane.session_writes.StatusWriter, "_is_news", is_news)
-    old = _swap(stack, control_plane.session_handler.ServedSession, "_assigned", assigned)
+    swap(stack, control_plane.session_writes.StatusWriter, "_is_news", is_news)
+    old = swap(stack, control_plane.session_handler.ServedSession, "_assigned", assigned)
 
 
 def _stalled_server_judges(stack: ExitStack) -> None:
     """Heartbeats that came while the server was stalled count as missed."""
-    _swap(stack, control_plane.sessions.SessionRegistry, "_forgive", lambda self, now_s: None)
-    _swap(stack, LossWatch, "_begin_anew", lambda self: None)
-    _swap(stack, control_plane.controllers.losses, "SUSPECT_SHARE", 0.0)
+    swap(stack, control_plane.sessions.SessionRegistry, "_forgive", lambda self, now_s: None)
+    swap(stack, LossWatch, "_begin_anew", lambda self: None)
+    swap(stack, control_plane.controllers.losses, "SUSPECT_SHARE", 0.0)
 
 
 def _stale_assignments(stack: ExitStack) -> None:
@@ -211,9 +188,9 @@ def _stale_assignments(stack: ExitStack) -> None:
         if sys._getframe(1).f_code.co_name != "register":
             await waited(self, revision, **named)
 
-    _swap(stack, control_plane.sessions.SessionRegistry, "_await_news_of", await_news)
-    waited = _swap(stack, control_plane.state.ClusterState, "wait_for", wait_for)
-    old = _swap(stack, agent.node.Node, "assign", assign)
+    swap(stack, control_plane.sessions.SessionRegistry, "_await_news_of", await_news)
+    waited = swap(stack, control_plane.state.ClusterState, "wait_for", wait_for)
+    old = swap(stack, agent.node.Node, "assign", assign)
 
 
 def _compaction_skipped(stack: ExitStack) -> None:
@@ -227,14 +204,14 @@ def _compaction_skipped(stack: ExitStack) -> None:
             except UnavailableError:
                 await self._clock.sleep(1.0)
 
-    _swap(stack, control_plane.state.ClusterState, "follow", follow)
+    swap(stack, control_plane.state.ClusterState, "follow", follow)
 
 
 def _withdrawals_not_sent(stack: ExitStack) -> None:
     def assignments(self: Any, changed: Any) -> Any:
         return old(self, changed).model_copy(update={"withdrawn": ()})
 
-    old = _swap(stack, control_plane.session_handler.ServedSession, "_assignments", assignments)
+    old = swap(stack, control_plane.session_handler.ServedSession, "_assignments", assignments)
 
 
 def _unknown_outcome_retried(stack: ExitStack) -> None:
@@ -243,7 +220,7 @@ def _unknown_outcome_retried(stack: ExitStack) -> None:
     def apply(self: Any, txn: Txn, operation: int, *rest: Any) -> Revision:
         return Revision(old(self, txn, self.new_operation(), *rest))
 
-    old = _swap(stack, tests.simulation.etcd.Etcd, "apply", apply)
+    old = swap(stack, tests.simulation.etcd.Etcd, "apply", apply)
 
 
 def _version_removed_early(stack: ExitStack) -> None:
@@ -260,7 +237,7 @@ def _version_removed_early(stack: ExitStack) -> None:
                 await self._committer.store.commit(Txn((), (gone,)))
         return revision, results
 
-    old = _swap(stack, workloads.WorkloadWriter, "_apply", apply)
+    old = swap(stack, workloads.WorkloadWriter, "_apply", apply)
 
 
 # The agent.
@@ -273,7 +250,7 @@ def _adopts_by_labels(stack: ExitStack) -> None:
         version, attempt = int(labels[VERSION]), int(labels[ATTEMPT])
         return Identity(labels[CLUSTER], labels[NODE], labels[ALLOCATION], version, attempt)
 
-    old = _swap(stack, Ownership, "owned", owned)
+    old = swap(stack, Ownership, "owned", owned)
 
 
 def _timeout_is_absence(stack: ExitStack) -> None:
@@ -295,17 +272,17 @@ def _timeout_is_absence(stack: ExitStack) -> None:
     def init(self: Any, driver: Any, *args: Any, **named: Any) -> None:
         old(self, Deaf(driver), *args, **named)
 
-    old = _swap(stack, agent.watch_runtime.RuntimeWatch, "__init__", init)
+    old = swap(stack, agent.watch_runtime.RuntimeWatch, "__init__", init)
 
 
 def _hints_are_all(stack: ExitStack) -> None:
     """Nothing is listed again: what an event doesn't tell is never seen."""
-    _swap(stack, agent.watch_runtime, "LIST_EVERY_S", (1e6, 1e6))
+    swap(stack, agent.watch_runtime, "LIST_EVERY_S", (1e6, 1e6))
 
 
 def _no_restart_backoff(stack: ExitStack) -> None:
-    _swap(stack, Backoff, "delay_s", lambda self, failures, rng=None: 0.0)
-    _swap(stack, agent.tracked, "free_again_s", lambda starts, now_s: 0.0)
+    swap(stack, Backoff, "delay_s", lambda self, failures, rng=None: 0.0)
+    swap(stack, agent.tracked, "free_again_s", lambda starts, now_s: 0.0)
 
 
 def _orphans_ended_early(stack: ExitStack) -> None:
@@ -313,18 +290,18 @@ def _orphans_ended_early(stack: ExitStack) -> None:
         self._has_full = True
         old(self)
 
-    old = _swap(stack, agent.node.Node, "_end_orphans", end_orphans)
+    old = swap(stack, agent.node.Node, "_end_orphans", end_orphans)
 
 
 def _state_ignored(stack: ExitStack) -> None:
     def load(folder: Any, boot_id: str) -> SavedState:
         return SavedState(boot_id=boot_id, cluster=old(folder, boot_id).cluster)
 
-    old = _swap(stack, agent.agent, "load_state", load)
+    old = swap(stack, agent.agent, "load_state", load)
 
 
 def _stop_ignored(stack: ExitStack) -> None:
-    _swap(stack, agent.tracked.Tracked, "must_end", property(lambda self: False))
+    swap(stack, agent.tracked.Tracked, "must_end", property(lambda self: False))
 
 
 def _silence_is_an_order(stack: ExitStack) -> None:
@@ -337,7 +314,7 @@ def _silence_is_an_order(stack: ExitStack) -> None:
                 self._put(withdrawn(group))
             self._settle(list(self._groups))
 
-    old = _swap(stack, agent.node.Node, "begin_session", begin_session)
+    old = swap(stack, agent.node.Node, "begin_session", begin_session)
 
 
 def _endings_not_awaited(stack: ExitStack) -> None:
@@ -349,7 +326,7 @@ def _endings_not_awaited(stack: ExitStack) -> None:
             self.node.finish(stop.container, Work.STOP, replace(tracked.container, state="exited", exit_code=0))
         await asyncio.sleep(30.0)
 
-    _swap(stack, agent.actions.Actions, "_stop", stop)
+    swap(stack, agent.actions.Actions, "_stop", stop)
 
 
 AMNESIA = ("agent-kill", "node-reboot", "torn-state", "lost-write", "disk-full")
@@ -395,5 +372,9 @@ MUTANTS = (
     Mutant("stop-ignored", "an order to stop is ignored", _stop_ignored),
     Mutant("silence-orders", "a lost session ends what runs", _silence_is_an_order),
     Mutant("stop-unchecked", "what was told to stop counts as stopped", _endings_not_awaited),
+    *OF_DECISIONS,
 )
-SHORT = ("no-fence", "slot-twice", "freed-early", "old-session", "silence-orders", "no-seal")
+SHORT = (
+    *("no-fence", "slot-twice", "freed-early", "old-session", "silence-orders", "no-seal"),
+    *("too-few-serve", "freeze-ignored", "old-reasons", "fails-at-once"),
+)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.simulation.history import Plan, run
-from tests.simulation.mutants import MUTANTS, SHORT, Mutant
+from tests.simulation.mutant import Mutant
+from tests.simulation.mutants import MUTANTS, SHORT
 
 MOST_SEEDS = 100
 

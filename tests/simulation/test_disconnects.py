@@ -19,7 +19,7 @@ from tests.simulation.cluster import Cluster, ServerHost
 from tests.simulation.judge import Judge
 from tests.simulation.run import simulate
 from tests.simulation.test_found import apply, settle
-from tests.simulation.users import DEAF, FOREVER
+from tests.simulation.wishes import DEAF, FOREVER
 
 SIZE: dict[str, Any] = {"resources": {"cpu": "200m", "memory": "64Mi"}}
 ONCE: dict[str, Any] = {"onDisconnect": {"stopAfter": "6s"}, "stop": {"grace": "2s"}, **SIZE}

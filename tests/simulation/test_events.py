@@ -15,7 +15,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.judge import Judge
 from tests.simulation.run import simulate
 from tests.simulation.test_found import apply, leader_of, settle
-from tests.simulation.users import FOREVER
+from tests.simulation.wishes import FOREVER
 
 
 def web(replicas: int) -> Workload:

@@ -1,9 +1,12 @@
 """Faults of Wherry that the simulator has found, each as a scenario of its own."""
 
 import asyncio
+import warnings
+
+import pytest
 
 from control_plane import keys
-from control_plane.store.protocol import LeaseId, Put, Txn
+from control_plane.store.protocol import Delete, LeaseId, Put, Txn
 from manifests.nodes import Liveness
 from manifests.workloads import Kind, VersionRecord, Workload, WorkloadRecord, WorkloadRef
 from tests.builders import workload
@@ -13,7 +16,8 @@ from tests.simulation.faults import Fault
 from tests.simulation.history import Plan, run
 from tests.simulation.judge import Judge
 from tests.simulation.run import simulate
-from tests.simulation.users import FOREVER
+from tests.simulation.users import Action
+from tests.simulation.wishes import FOREVER
 
 
 def leader_of(cluster: Cluster) -> ServerHost:
@@ -164,3 +168,64 @@ def test_a_node_whose_registration_takes_long_is_not_called_lost_by_its_own_serv
         Fault(32.204, "compaction", "s1", 8.05, 9, "to"),
     )
     assert [str(breach) for breach in run(Plan(519, faults, ())).breaches] == []
+
+
+def test_a_server_that_ends_anywhere_leaves_no_coroutine_behind() -> None:
+    """It made the one that gives its lease up before it could await it, and was ended in between."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        leader = leader_of(cluster)
+        assert leader.process is not None
+        leader.process.kill()
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        simulate(scenario)
+    assert [str(warning.message) for warning in told] == []
+
+
+@pytest.mark.parametrize("key", ["versions/default/service/web/latest", "versions/stray", "workloads/stray"])
+def test_a_record_at_a_key_that_none_can_have_ends_no_server(key: str) -> None:
+    """All ended, or none could lead any more, as they took its id apart."""
+
+    async def scenario(cluster: Cluster, judge: Judge) -> None:
+        one = workload(name="web")
+        record = WorkloadRecord(uid="u1", version=1, generation=1, created_s=0.0, workload=one)
+        version = VersionRecord(uid="u1", version=1, created_s=0.0, workload=one)
+        stray = record if key.startswith("workloads") else version
+        hand = Store(cluster.etcd, leader_of(cluster).link, cluster.network.rng, name="s0")
+        path = f"{keys.ROOT}desired/{key}"
+        await hand.commit(Txn((), (Put(path, stray.to_bytes()),)))
+        cluster.unreadable.add(path)
+        await asyncio.sleep(1.0)
+        await apply(cluster, one)
+        await settle(cluster)
+        await hand.commit(Txn((), (Delete(path),)))
+        await settle(cluster)
+        assert {status.phase for status in judge.records.statuses.values()} == {"running"}
+
+    simulate(scenario)
+
+
+def test_a_revert_that_comes_to_nothing_fails_in_its_time() -> None:
+    """The leader looked at it again only a deadline after it had begun, and timed it from then on."""
+    actions = (Action(14.0, "scale", "checked", 6), Action(28.0, "change", "checked", 1))
+    assert [str(breach) for breach in run(Plan(1063, (), actions)).breaches] == []
+
+
+def test_a_version_is_not_taken_for_healthy_while_its_node_is_silent() -> None:
+    """It had ended long ago, and nobody could tell: its last word counted for as long as it wasn't called lost."""
+    faults = (
+        Fault(9.28, "torn-state", "n5", 7.97, 28, "s1"),
+        Fault(18.68, "torn-state", "n4", 8.77, 19, "from"),
+        Fault(22.08, "torn-state", "n5", 5.87, 18, "both"),
+        Fault(23.94, "torn-state", "n2", 3.44, 15, "from"),
+        Fault(31.43, "torn-state", "n2", 6.75, 4, "s2"),
+    )
+    actions = (
+        Action(4.84, "break", "monitor", 6),
+        Action(24.72, "break", "web", 3),
+        Action(26.50, "break", "api", 6),
+        Action(34.90, "scale", "api", 1),
+    )
+    assert [str(breach) for breach in run(Plan(5140, faults, actions)).breaches] == []

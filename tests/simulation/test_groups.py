@@ -12,7 +12,7 @@ from tests.simulation.judge import Judge
 from tests.simulation.run import simulate
 from tests.simulation.runtime import Box
 from tests.simulation.test_found import apply, kill, settle
-from tests.simulation.users import FOREVER
+from tests.simulation.wishes import FOREVER
 
 
 def a_group() -> Workload:

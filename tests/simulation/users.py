@@ -1,4 +1,4 @@
-"""Simulated users: what they apply, change, scale, cordon, drain and delete; and what they know to be stored.
+"""Simulated users: what they ask for and when, and what they know to be stored.
 
 A user asks any server, by its real writer, and asks again until one says yes. So when all is done, the store must hold
 exactly what the user believes it does.
@@ -9,25 +9,32 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from control_plane import keys
 from control_plane.core import Core
+from manifests.containers import RestartPolicy, RestartSpec
 from manifests.errors import InvalidError, NotFoundError, WherryError
-from manifests.workloads import WORKLOAD, Service, Workload
+from manifests.status import WorkloadStatus
+from manifests.workloads import Daemon, Document, Service, Workload, WorkloadSpec, with_template_of
 from tests.builders import workload
-from tests.simulation.cluster import IMAGE, Cluster
+from tests.simulation.cluster import Cluster
+from tests.simulation.wishes import (
+    BROKEN,
+    QUICK,
+    SITE,
+    as_at_first,
+    filler,
+    first,
+    first_workloads,
+    has_canaries,
+    job_command,
+    renewed,
+    site,
+)
 
 ASK_S = 6.0
 PAUSE_S = 0.5
-FOREVER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
-DEAF = ("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
-CHECK = {"exec": {"command": ["check"]}, "interval": "2s", "timeout": "1s", "failures": 2}
-QUICK: dict[str, Any] = {
-    "restart": {"backoff": "500ms", "maxBackoff": "4s", "attempts": 4, "window": "1m"},
-    "reschedule": {"backoff": "1s", "maxBackoff": "5s"},
-}
-SHORT_STOP = {"grace": "3s"}
+SQUEEZED_SHARE = 0.3  # of the histories end with more to be done than there is room for
 RESTLESS = ("service/looper", "service/quitter", "cronjob/ticker")  # deleted before all must be quiet
 
 
@@ -44,67 +51,6 @@ class Action:
         return f"{self.at_s:6.2f} {self.kind} {self.target} ({self.number})"
 
 
-def first_workloads() -> list[Workload]:
-    """Return what the cluster runs from the beginning: every kind, and every trait that matters to the agent."""
-
-    def small(cpu: str = "200m") -> dict[str, str]:
-        return {"cpu": cpu, "memory": "64Mi"}
-
-    return [
-        workload(name="web", replicas=4, resources=small(), command=FOREVER, ports=[_port("auto")], **QUICK),
-        workload(name="api", replicas=3, resources=small("500m"), command=FOREVER, ports=[_port(8080)], **QUICK),
-        workload(
-            name="deaf", replicas=2, resources=small(), command=DEAF, stop=SHORT_STOP, update=_stop_first(), **QUICK
-        ),
-        workload(
-            name="checked",
-            replicas=2,
-            resources=small(),
-            command=FOREVER,
-            health={"readiness": CHECK, "liveness": CHECK},
-            **QUICK,
-        ),
-        workload("Daemon", name="monitor", resources=small("100m"), command=FOREVER, **QUICK),
-        workload("Job", name="batch", completions=5, parallelism=2, resources=small(), command=_job(3), **QUICK),
-        workload("Job", name="timed", timeout="40s", resources=small(), command=_job(6), **QUICK),
-        _group(),
-        workload("CronJob", name="ticker", schedule="* * * * *", command=_job(4), resources=small("50m"), **QUICK),
-        workload(name="looper", resources=small("100m"), command=_failing(), **_patient()),
-        workload(name="quitter", resources=small("100m"), command=_failing(), restart={"policy": "never"}),
-    ]
-
-
-def _port(publish: int | str) -> dict[str, object]:
-    return {"container": 80, "publish": publish}
-
-
-def _stop_first() -> dict[str, int]:
-    return {"maxSurge": 0, "maxUnavailable": 1}
-
-
-def _job(seconds: int) -> tuple[str, ...]:
-    return ("sh", "-c", f"sleep {seconds}; exit 0")
-
-
-def _group() -> Workload:
-    """Return a service of two containers beside a sandbox, one of which must be there first."""
-    size = {"cpu": "50m", "memory": "32Mi", "pids": 20}
-    proxy = {"name": "proxy", "sidecar": True, "image": IMAGE, "command": FOREVER, "resources": size}
-    app = {"name": "app", "image": IMAGE, "command": FOREVER, "resources": size}
-    spec = {"replicas": 2, "containers": [proxy, app], "reschedule": QUICK["reschedule"]}
-    document = {"apiVersion": "wherry/v1", "kind": "Service", "metadata": {"name": "pair"}, "spec": spec}
-    return WORKLOAD.validate_python(document)
-
-
-def _failing() -> tuple[str, ...]:
-    return ("sh", "-c", "sleep 0.2; exit 1")
-
-
-def _patient() -> dict[str, Any]:
-    """It may fail as often as it likes, so that nothing but its backoff holds it."""
-    return {"restart": {"backoff": "1s", "maxBackoff": "1m", "attempts": 1000}, "reschedule": {"backoff": "1s"}}
-
-
 NAMES = ("web", "api", "deaf", "checked", "monitor")
 
 
@@ -112,10 +58,13 @@ def drawn(rng: random.Random, *, begin_s: float, end_s: float) -> tuple[Action, 
     """Return what users do in one history."""
     kinds = rng.sample(sorted(KINDS), k=rng.randint(2, len(KINDS)))
     actions = []
-    for _ in range(rng.randint(3, 10)):
+    for _ in range(rng.randint(3, 11)):
         kind = rng.choice(kinds)
         target = rng.choice(("n1", "n2", "n3", "n4", "n5")) if kind in ON_NODES else rng.choice(NAMES)
         actions.append(Action(round(rng.uniform(begin_s, end_s), 3), kind, target, rng.randint(0, 6)))
+    if rng.random() < SQUEEZED_SHARE:
+        kind, target = rng.choice((("crowd", "checked"), ("squeeze", rng.choice(("n1", "n2", "n3", "n4", "n5")))))
+        actions.append(Action(end_s, kind, target, rng.randint(0, 6)))
     return tuple(sorted(actions, key=lambda action: action.at_s))
 
 
@@ -126,34 +75,50 @@ class Users:
     cluster: Cluster
     rng: random.Random
     wanted: dict[str, Workload] = field(default_factory=dict)
-    intents: dict[str, dict[str, bool]] = field(default_factory=dict)
+    configs: dict[str, str] = field(default_factory=dict)  # the content of each
+    intents: dict[str, dict[str, object]] = field(default_factory=dict)
     acknowledged: list[tuple[float, float, int]] = field(default_factory=list)  # asked, answered, revision
     jobs: int = 0
+    is_frozen: bool = False
 
     async def begin(self) -> None:
+        await self._configure("content of the beginning")
         for one in first_workloads():
             await self._apply(one)
 
     async def act(self, action: Action) -> None:
         self.cluster.note("ACTION", action)
-        await KINDS[action.kind](self, action)
+        await (KINDS | AT_THE_END)[action.kind](self, action)
 
     async def settle(self) -> None:
-        """Take away what could never come to rest."""
+        """Take away what could never come to rest, and let go on what waits for a word."""
         for name in RESTLESS:
             await self._delete(f"default/{name}")
+        if self.is_frozen:
+            await self._ask(lambda core: core.freeze_writer.unfreeze())
+        for id_, one in list(self.wanted.items()):
+            if has_canaries(one):
+                await self._let_pass(id_)
+            if one.spec.command == BROKEN and not self._can_turn_back(id_):
+                await self._apply(as_at_first(one))
 
     async def _apply(self, one: Workload) -> None:
-        id_ = keys.id_of_metadata(one.kind, one.metadata)
+        await self._store(one)
+        self.wanted[keys.id_of_metadata(one.kind, one.metadata)] = one
+
+    async def _configure(self, content: str) -> None:
+        await self._store(site(content))
+        self.configs[keys.config_id("default", SITE)] = content
+
+    async def _store(self, one: Document) -> None:
         await self._ask(lambda core: _revision_of(core.workload_writer.apply([one])))
-        self.wanted[id_] = one
 
     async def _delete(self, id_: str) -> None:
         with suppress(NotFoundError):  # an earlier try may have done it, unknown to us
             await self._ask(lambda core: core.workload_writer.delete(id_))
         self.wanted.pop(id_, None)
 
-    async def _intend(self, node: str, **changes: bool) -> None:
+    async def _intend(self, node: str, **changes: object) -> None:
         try:
             await self._ask(lambda core: core.node_writer.set_intent(node, **changes))
         except NotFoundError:
@@ -191,18 +156,17 @@ class Users:
         if old is None:
             await self._restore(id_, action.target)
             return
-        spec = old.spec.model_copy(update={"env": {"VERSION": str(action.number), "AT": str(action.at_s)}})
-        await self._apply(old.model_copy(update={"spec": spec}))
+        await self._apply(renewed(as_at_first(old), action.number, action.at_s))
 
     async def _scale(self, action: Action) -> None:
         id_, old = self._existing(action.target)
-        if not isinstance(old, Service):
-            return
-        try:
-            await self._ask(lambda core: _scaled(core, id_, action.number))
-        except (NotFoundError, InvalidError):
-            return
-        self.wanted[id_] = old.model_copy(update={"spec": old.spec.model_copy(update={"replicas": action.number})})
+        if isinstance(old, Service):
+            await self._scale_to(id_, old, action.number)
+
+    async def _scale_to(self, id_: str, old: Service, replicas: int) -> None:
+        with suppress(NotFoundError, InvalidError):
+            await self._ask(lambda core: _scaled(core, id_, replicas))
+            self.wanted[id_] = old.model_copy(update={"spec": old.spec.model_copy(update={"replicas": replicas})})
 
     async def _remove(self, action: Action) -> None:
         id_, old = self._existing(action.target)
@@ -211,19 +175,86 @@ class Users:
 
     async def _run_job(self, action: Action) -> None:
         self.jobs += 1
-        job = workload(
-            "Job", name=f"extra{self.jobs}", completions=2, parallelism=2, command=_job(action.number), **QUICK
-        )
-        await self._apply(job)
+        command = job_command(action.number)
+        name = f"extra{self.jobs}"
+        await self._apply(workload("Job", name=name, completions=2, parallelism=2, command=command, **QUICK))
 
     async def _cordon(self, action: Action) -> None:
         await self._intend(action.target, is_cordoned=True)
 
     async def _uncordon(self, action: Action) -> None:
-        await self._intend(action.target, is_cordoned=False, is_draining=False)
+        await self._intend(action.target, is_cordoned=False, is_draining=False, drain_deadline_s=None)
 
     async def _drain(self, action: Action) -> None:
-        await self._intend(action.target, is_cordoned=True, is_draining=True)
+        """Drain it, with a deadline in half of the cases."""
+        deadline_s = 3.0 + action.number if action.number % 2 else None
+        await self._intend(action.target, is_cordoned=True, is_draining=True, drain_deadline_s=deadline_s)
+
+    async def _freeze(self, action: Action) -> None:
+        await self._ask(lambda core: core.freeze_writer.freeze(f"freeze {action.number}"))
+        self.is_frozen = True
+
+    async def _unfreeze(self, action: Action) -> None:
+        await self._ask(lambda core: core.freeze_writer.unfreeze())
+        self.is_frozen = False
+
+    async def _break(self, action: Action) -> None:
+        """Give it a version that can't work."""
+        _, old = self._existing(action.target)
+        if isinstance(old, Service | Daemon):
+            broken = old.spec.model_copy(
+                update={
+                    "command": BROKEN,
+                    "restart": RestartSpec(policy=RestartPolicy.NEVER),  # else its slot's starts come too fast
+                    "update": old.spec.update.model_copy(update={"progress_deadline_s": 15.0}),
+                }
+            )
+            await self._apply(renewed(old.model_copy(update={"spec": broken}), action.number, action.at_s))
+
+    async def _canary(self, action: Action) -> None:
+        """Give it a version that is tried by one first; it passes by itself in half of the cases."""
+        _, old = self._existing(action.target)
+        if isinstance(old, Service):
+            update = old.spec.update.model_copy(update={"canary": 1, "auto_promote": bool(action.number % 2)})
+            spec = old.spec.model_copy(update={"update": update})
+            await self._apply(renewed(old.model_copy(update={"spec": spec}), action.number, action.at_s))
+
+    async def _promote(self, action: Action) -> None:
+        id_, old = self._existing(action.target)
+        if old is not None and has_canaries(old):
+            await self._let_pass(id_)
+
+    async def _let_pass(self, id_: str) -> None:
+        await self._ask(lambda core: _revision_of(core.rollout_writer.promote(id_)))
+
+    async def _undo(self, action: Action) -> None:
+        """Go back to a version that is kept: a certain one, or the last healthy one."""
+        id_, old = self._existing(action.target)
+        if old is None:
+            return
+        kept: list[WorkloadSpec] = []
+        with suppress(NotFoundError):  # there is none
+            await self._ask(lambda core: _undone(core, id_, action.number, kept))
+        if kept:
+            self.wanted[id_] = with_template_of(old, kept[-1])
+
+    async def _crowd(self, action: Action) -> None:
+        """Ask for one more of what needs much, when a job has just taken the room for a while."""
+        id_, old = self._existing(action.target)
+        if isinstance(old, Service):
+            await self._apply(filler(seconds=3 + action.number))
+            await self._scale_to(id_, old, old.spec.replicas + 1)
+
+    async def _squeeze(self, action: Action) -> None:
+        """Drain a node of what finds no other place: until the deadline it stays."""
+        id_, old = self._existing("api")
+        if isinstance(old, Service):
+            await self._scale_to(id_, old, 5)
+            deadline_s = 3.0 + action.number
+            await self._intend(action.target, is_cordoned=True, is_draining=True, drain_deadline_s=deadline_s)
+
+    async def _change_config(self, action: Action) -> None:
+        await self._configure(f"content {action.number} of {action.at_s}")
 
     def _existing(self, name: str) -> tuple[str, Workload | None]:
         id_ = f"default/{'daemon' if name == 'monitor' else 'service'}/{name}"
@@ -231,11 +262,28 @@ class Users:
 
     async def _restore(self, id_: str, name: str) -> None:
         """Apply anew what was deleted."""
-        await self._apply(next(one for one in first_workloads() if one.metadata.name == name))
+        await self._apply(first(name))
+
+    def _can_turn_back(self, id_: str) -> bool:
+        """Say whether a version of it was healthy once, as anyone can see: then the leader goes back to it."""
+        entry = self.cluster.etcd.get(keys.WORKLOAD_STATUSES + id_)
+        rollout = WorkloadStatus.read(entry.value).rollout if entry else None
+        return rollout is not None and bool(rollout.healthy)
 
 
 async def _revision_of(applying: Awaitable[tuple[int, object]]) -> int:
     return (await applying)[0]
+
+
+async def _undone(core: Core, id_: str, number: int, kept: list[WorkloadSpec]) -> int:
+    """Undo, and note which spec that brought back: as the history of the rollout tells, also if it was done twice."""
+    present = core.state.workloads.get(id_)
+    older = sorted(v for v in core.state.versions_of(id_) if present is not None and v < present.version)
+    to = older[number % len(older)] if older and number % 2 else None
+    revision, result = await core.rollout_writer.undo(id_, to)
+    versions = core.state.versions_of(id_)
+    kept.append(versions[int(versions[result.version].cause.rpartition(" ")[2])].workload.spec)
+    return revision
 
 
 async def _scaled(core: Core, id_: str, replicas: int) -> int:
@@ -254,5 +302,13 @@ KINDS: dict[str, Callable[[Users, Action], Awaitable[None]]] = {
     "cordon": Users._cordon,
     "uncordon": Users._uncordon,
     "drain": Users._drain,
+    "freeze": Users._freeze,
+    "unfreeze": Users._unfreeze,
+    "break": Users._break,
+    "canary": Users._canary,
+    "promote": Users._promote,
+    "undo": Users._undo,
+    "config": Users._change_config,
 }
+AT_THE_END: dict[str, Callable[[Users, Action], Awaitable[None]]] = {"crowd": Users._crowd, "squeeze": Users._squeeze}
 ON_NODES = frozenset({"cordon", "uncordon", "drain"})

@@ -5,6 +5,7 @@ import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,21 @@ def test_the_state_survives_a_restart_and_its_times_only_within_one_boot(tmp_pat
     assert not again.is_seen
     assert to_group(other.allocations[0]).first.failures == ()
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("boot", "stop_after", "waits"), [("b2", None, True), ("b1", None, False), ("b2", "8s", False)]
+)
+def test_in_another_boot_nothing_starts_before_a_server_had_its_say(
+    tmp_path: Path, boot: str, stop_after: str | None, waits: bool
+) -> None:
+    """What is under stopAfter waits as well, by its leash, which says more about it."""
+    spec: dict[str, Any] = {"onDisconnect": {"stopAfter": stop_after}} if stop_after else {}
+    app = {"name": "app", "image": "i"}
+    groups = [alone(newly_assigned(assigned("web-0-a", **spec))), new_group(grouped(app, **spec))]
+    save_state(LocalFolder(tmp_path), SavedState(boot_id="b1", allocations=tuple(map(to_saved, groups))))
+    again = [to_group(saved) for saved in load_state(LocalFolder(tmp_path), boot).allocations]
+    assert {member.awaits_word for group in again for member in group.members} == {waits}
 
 
 OLD_STATE = """{"format":1,"bootId":"b1","cluster":"c","appliedRevision":7,"allocations":[{"assigned":{"allocation":

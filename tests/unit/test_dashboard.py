@@ -67,3 +67,23 @@ def test_every_element_that_the_script_looks_for_is_in_the_page() -> None:
 def test_the_token_stays_out_of_what_outlives_the_tab() -> None:
     assert "localStorage" not in SCRIPT
     assert "cookie" not in SCRIPT
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("tone", ["good", "busy", "warn", "bad", "quiet"])
+def test_words_in_each_tone_can_be_read_on_their_tint_and_so_can_plain_ones(theme: int, tone: str) -> None:
+    ink, color, tint = (re.findall(rf"--{name}: (#\w{{6}});", STYLE)[theme] for name in ("ink", tone, f"{tone}-tint"))
+    assert contrast(color, tint) >= 4.5
+    assert contrast(ink, tint) >= 4.5

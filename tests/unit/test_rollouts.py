@@ -242,6 +242,14 @@ def test_without_progress_it_turns_back_to_the_last_healthy_version_and_says_why
     assert stopped(decision) == [3]
 
 
+def test_a_revert_is_timed_from_when_it_began() -> None:
+    """The next look came a whole deadline later, and only that began to count."""
+    of = web(progressDeadline="60s")
+    decision = decide(of, [*old(of), seen(of, 3, ready=False)], stalled_for_s=60.0)
+    assert rollout(decision).is_reverting
+    assert decision.again_after_s == 0.0
+
+
 def test_a_revert_that_is_done_is_reverted_and_keeps_its_reason() -> None:
     of = web()
     done = rollout(decide(of, old(of), target=1, message="it failed"))
