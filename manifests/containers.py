@@ -62,7 +62,13 @@ class Resources(Model):
 
     @classmethod
     def of(
-        cls, *, cpu_m: int, memory_bytes: int, pids: int, disk_bytes: int = 0, devices: Mapping[str, int] | None = None
+        cls,
+        *,
+        cpu_m: int,
+        memory_bytes: int,
+        pids: int,
+        disk_bytes: int = DEFAULT_DISK_BYTES,
+        devices: Mapping[str, int] | None = None,
     ) -> Self:
         """Return amounts given in their units. (Validation would read a bare number as cores, as people write them.)"""
         made = cls.model_construct(

@@ -9,6 +9,7 @@ from control_plane import keys
 from control_plane.controllers.snapshot import holds_resources, node_view, placed
 from control_plane.state import Batch, ClusterState, ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired
+from manifests.base import Model
 from manifests.workloads import DEFAULT_PRIORITY, WorkloadRecord
 from scheduler.ledger import Ledger
 from scheduler.model import NodeView
@@ -105,18 +106,20 @@ class Standing:
                 ledger.drop(node, allocation_id)
         elif (kept := self._kept.get(node, {}).get(allocation_id)) is not None:
             stopped = kept.model_copy(update={"desired": Desired.STOP})  # it runs, and counts nowhere else
-            ledger.put(placed(stopped, self._priority_of(stopped)))
+            ledger.put(placed(stopped))
         else:
             ledger.drop(node, allocation_id)
 
     def _priority_of(self, allocation: Allocation) -> int:
-        record = self._state.workloads.get(keys.id_of_ref(allocation.workload))
-        return record.workload.spec.priority if record else DEFAULT_PRIORITY
+        return _priority(self._state.workloads.get(keys.id_of_ref(allocation.workload)))
 
 
 def _priority_differs(change: ObjectChange) -> bool:
-    priorities = [r.workload.spec.priority for r in (change.old, change.new) if isinstance(r, WorkloadRecord)]
-    return len(set(priorities)) > 1
+    return _priority(change.old) != _priority(change.new)
+
+
+def _priority(record: Model | None) -> int:
+    return record.workload.spec.priority if isinstance(record, WorkloadRecord) else DEFAULT_PRIORITY
 
 
 def overfull(ledger: Ledger) -> Iterator[str]:
