@@ -59,6 +59,14 @@ class Unlisted:
     found: str
     count: int
 
+    def reason(self) -> str:
+        """Return what they have in common, to follow their number.
+
+        >>> Unlisted(Code.MEMORY, "512Mi", "200Mi", 40).reason()
+        'lack memory (512Mi needed, at most 200Mi free)'
+        """
+        return (_OF_ONE if self.count == 1 else _OF_MANY)[self.code].format(needed=self.needed, found=self.found)
+
 
 MOST_LISTED = 50  # rejections that are stored by name; the rest are counted
 
@@ -132,7 +140,7 @@ class Choice:
             text += "; next " + ", ".join(f"{r.node} {r.score:.2f}" for r in self.runners_up)
         if self.rejections:
             ruled_out = [f"{r.node} ({r.reason()})" for r in self.rejections]
-            text += "; ruled out " + _listing([*ruled_out, f"{self.more} more"] if self.more else ruled_out)
+            text += "; ruled out " + listing([*ruled_out, f"{self.more} more"] if self.more else ruled_out)
         return text
 
 
@@ -220,11 +228,11 @@ def _group_sentence(code: Code, listed: Sequence[Rejection], more: Unlisted | No
     needed = listed[0].needed if listed else more.needed if more else ""
     found = _most(code, [r.found for r in listed] + ([more.found] if more else []))
     named = bool(listed) and not more and count <= _MOST_NAMED
-    names = _listing([r.node for r in listed]) if named else "1 node" if count == 1 else f"{count} nodes"
+    names = listing([r.node for r in listed]) if named else "1 node" if count == 1 else f"{count} nodes"
     return f"{names} {(_OF_ONE if count == 1 else _OF_MANY)[code].format(needed=needed, found=found)}"
 
 
-def _listing(items: Sequence[str]) -> str:
+def listing(items: Sequence[str]) -> str:
     """Return the items as English lists them: `a`, `a and b`, `a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 

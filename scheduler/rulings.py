@@ -17,8 +17,9 @@ from manifests.reasons import Code, Rejection, render_amount
 from manifests.taints import Toleration, untolerated
 from scheduler.columns import Flags
 from scheduler.hashing import key_of
+from scheduler.holdings import PortKey
 from scheduler.ledger import Ledger
-from scheduler.model import AUTO_PORTS, Ask, Eligibility, Neighbour
+from scheduler.model import AUTO_PORTS, Ask, Eligibility, Neighbour, Spread
 from scheduler.neighbours import places_of
 from scheduler.nodes import CPU, DISK, MEMORY, PIDS, Rows
 from scheduler.ports import OTHERS, OWN_PORT, auto_range
@@ -36,6 +37,8 @@ _AMOUNTS = ((Code.CPU, CPU), (Code.MEMORY, MEMORY), (Code.PIDS, PIDS), (Code.DIS
 _MEBIBYTE = 2**20
 
 Selection: TypeAlias = slice | Rows  # the rows in question: all of the arrays', or a few
+DeviceKey: TypeAlias = tuple[str, int]  # a kind of devices, and how many of it are wanted
+Subject: TypeAlias = Eligibility | Code | Constraint | Neighbour | Spread | DeviceKey | PortKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Ruling:
     fails: Flags
     of: Callable[[int], tuple[Code, str, str]]  # row: code, what is needed, what is found
     is_lasting: bool = False  # it doesn't depend on what runs where
+    about: Subject = Code.HOST_PORT  # what of the ask it judges; of host ports, only one that somebody else may hold
 
 
 class Verdict:
@@ -112,7 +116,8 @@ def judge_unevenness(verdict: Verdict, spreads: Iterable[SpreadCounts]) -> None:
     """Try the rules on how uneven a spread may become, as it is now."""
     for counts in spreads:
         if counts.spread.max_skew is not None:
-            verdict.add(Ruling(counts.closed()[counts.codes[verdict.selection]], counts.reason))
+            fails = counts.closed()[counts.codes[verdict.selection]]
+            verdict.add(Ruling(fails, counts.reason, about=counts.spread))
 
 
 def _selection(ask: Ask, ledger: Ledger) -> Selection:
@@ -124,9 +129,8 @@ def _selection(ask: Ask, ledger: Ledger) -> Selection:
 
 
 def _rulings(ask: Ask, ledger: Ledger, selection: Selection, count: int) -> Iterator[Ruling]:
-    nodes = ledger.nodes
-    yield Ruling(~nodes.is_open[selection], lambda row: (_CLOSED[nodes.view(row).eligibility], "", ""), is_lasting=True)
-    if len(nodes.taint_sets) > 1:
+    yield _closed(ledger, selection)
+    if len(ledger.nodes.taint_sets) > 1:
         yield _taints(ask, ledger, selection)
     for constraint in ask.constraints:
         yield _constraint(constraint, ledger, selection)
@@ -140,6 +144,13 @@ def _rulings(ask: Ask, ledger: Ledger, selection: Selection, count: int) -> Iter
         yield from _ports(ask, ledger, selection, count)
 
 
+def _closed(ledger: Ledger, selection: Selection) -> Ruling:
+    def of(row: int) -> tuple[Code, str, str]:
+        return _CLOSED[ledger.nodes.view(row).eligibility], "", ""
+
+    return Ruling(~ledger.nodes.is_open[selection], of, is_lasting=True, about=Eligibility.READY)
+
+
 def _taints(ask: Ask, ledger: Ledger, selection: Selection) -> Ruling:
     sets = ledger.nodes.taint_sets
     bars = np.fromiter((any(True for _ in untolerated(s, ask.tolerations)) for s in sets), np.bool_, len(sets))
@@ -148,7 +159,7 @@ def _taints(ask: Ask, ledger: Ledger, selection: Selection) -> Ruling:
         taint = next(untolerated(ledger.nodes.view(row).taints, ask.tolerations))
         return Code.TAINT, str(Toleration(taint.key, taint.value or None)), str(taint)
 
-    return Ruling(bars[ledger.nodes.taint_codes[selection]], of, is_lasting=True)
+    return Ruling(bars[ledger.nodes.taint_codes[selection]], of, is_lasting=True, about=Code.TAINT)
 
 
 def _constraint(constraint: Constraint, ledger: Ledger, selection: Selection) -> Ruling:
@@ -158,7 +169,8 @@ def _constraint(constraint: Constraint, ledger: Ledger, selection: Selection) ->
         found = column.value(row)
         return Code.CONSTRAINT, str(constraint), NOT_SET if found is None else found
 
-    return Ruling(~column.where(constraint.holds)[column.codes[selection]], of, is_lasting=True)
+    fails = ~column.where(constraint.holds)[column.codes[selection]]
+    return Ruling(fails, of, is_lasting=True, about=constraint)
 
 
 def _neighbour(neighbour: Neighbour, ledger: Ledger, selection: Selection) -> Ruling:
@@ -171,13 +183,17 @@ def _neighbour(neighbour: Neighbour, ledger: Ledger, selection: Selection) -> Ru
         return code, name, place
 
     is_there = places_of(neighbour, ledger)[column.codes[selection]]
-    return Ruling(~is_there if neighbour.is_wanted else is_there, of)
+    return Ruling(~is_there if neighbour.is_wanted else is_there, of, about=neighbour)
 
 
 def _max_per_node(ask: Ask, most: int, ledger: Ledger, selection: Selection) -> Ruling:
     running = ledger.holdings.running(key_of(ask.workload))
     is_full = _marked((row for row, count in running.items() if count >= most), ledger)
-    return Ruling(is_full[selection], lambda row: (Code.MAX_PER_NODE, str(most), str(running.get(row, 0))))
+
+    def of(row: int) -> tuple[Code, str, str]:
+        return Code.MAX_PER_NODE, str(most), str(running.get(row, 0))
+
+    return Ruling(is_full[selection], of, about=Code.MAX_PER_NODE)
 
 
 def _marked(rows: Iterable[int], ledger: Ledger) -> Flags:
@@ -189,17 +205,18 @@ def _marked(rows: Iterable[int], ledger: Ledger) -> Flags:
 def _amounts(ask: Ask, ledger: Ledger, selection: Selection, count: int) -> Iterator[Ruling]:
     needed = ledger.nodes.amounts(ask.reserved)
     for code, kind in _AMOUNTS:
-        yield Ruling(ledger.free[kind, selection] < needed[kind], _lacking(code, kind, needed[kind], ledger))
+        is_short = ledger.free[kind, selection] < needed[kind]
+        yield Ruling(is_short, _lacking(code, kind, needed[kind], ledger), about=code)
     for name, wanted in ask.reserved.devices:
         row = ledger.nodes.kind_of(name)
         fails = np.ones(count, np.bool_) if row is None else ledger.free[row, selection] < wanted
-        yield Ruling(fails, _lacking_devices(name, row, wanted, ledger))
+        yield Ruling(fails, _lacking_devices(name, row, wanted, ledger), about=(name, wanted))
 
 
 def _lacking(code: Code, kind: int, needed: float, ledger: Ledger) -> Callable[[int], tuple[Code, str, str]]:
     def of(row: int) -> tuple[Code, str, str]:
         free = int(ledger.free[kind, row])
-        return code, render_amount(code, int(needed)), render_amount(code, _readable(code, free))
+        return code, render_amount(code, int(needed)), render_amount(code, readable(code, free))
 
     return of
 
@@ -214,7 +231,7 @@ def _lacking_devices(
     return of
 
 
-def _readable(code: Code, free: int) -> int:
+def readable(code: Code, free: int) -> int:
     """Return free bytes in whole mebibytes, rounded down: `15612Mi` says more to people than `16370364416`."""
     return free - free % _MEBIBYTE if code in (Code.MEMORY, Code.DISK) and free > _MEBIBYTE else free
 
@@ -245,4 +262,8 @@ def _static_port(port: tuple[int, str], ledger: Ledger, selection: Selection, co
     needed = f"{port[0]}/{port[1]}"
     if is_twice:
         return Ruling(np.ones(count, np.bool_), lambda _row: (Code.HOST_PORT, needed, OWN_PORT), is_lasting=True)
-    return Ruling(_marked(holders, ledger)[selection], lambda row: (Code.HOST_PORT, needed, holders[row][-1]))
+
+    def of(row: int) -> tuple[Code, str, str]:
+        return Code.HOST_PORT, needed, holders[row][-1]
+
+    return Ruling(_marked(holders, ledger)[selection], of, about=port)

@@ -75,7 +75,11 @@ class SpreadCounts:
     def is_closed(self, code: int) -> bool:
         """Say whether one more there would be more uneven than is allowed."""
         most = self.spread.max_skew
-        return most is not None and self._running[code] + 1 - self._lowest > most
+        return most is not None and self.skew_with_one_more(code) > most
+
+    def skew_with_one_more(self, code: int) -> int:
+        """Return by how many one more there would make that value fuller than the emptiest one."""
+        return self._running[code] + 1 - self._lowest
 
     def closed(self) -> Flags:
         return np.array([self.is_closed(code) for code in range(len(self._running))] or [False], np.bool_)
