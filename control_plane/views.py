@@ -11,7 +11,7 @@ from control_plane.state import ClusterState
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.base import render_timestamp
 from manifests.quantities import render_bytes, render_cpu
-from manifests.reasons import Blocked
+from manifests.reasons import Blocked, Rejection
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronJob, DaemonSpec, JobSpec, Kind, ServiceSpec, WorkloadRecord
 from scheduler.model import Eligibility, Vector
@@ -93,6 +93,17 @@ def blocked(blocked: Blocked) -> View:
         "rejections": rejections,
         "sentence": blocked.sentence(),
         "details": [r.sentence() for r in blocked.rejections],
+    }
+
+
+def rejection(rejection: Rejection) -> View:
+    """Return one reason of one node, with its sentence without the node."""
+    return {
+        "code": rejection.code,
+        "needed": rejection.needed,
+        "found": rejection.found,
+        "node": rejection.node,
+        "sentence": rejection.reason(),
     }
 
 

@@ -19,11 +19,12 @@ async def list_nodes(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     state, name = context_of(request).state, request.match_info["name"]
-    _known_node(state, name)
+    known_node(state, name)
     return web.json_response(node_views.node(state, name))
 
 
-def _known_node(state: ClusterState, name: str) -> None:
+def known_node(state: ClusterState, name: str) -> None:
+    """Raise NotFoundError unless there is that node."""
     if name not in state.nodes:
         known = ", ".join(sorted(state.nodes.ids())) or "none"
         raise NotFoundError(f"there is no node {name}", why=f"the nodes are: {known}")
@@ -42,7 +43,7 @@ async def drain(request: web.Request) -> web.Response:
     asked = model_of(await json_object(request) if request.can_read_body else {}, DrainRequest)
     if flag(request, "dryRun"):
         context, name = context_of(request), request.match_info["name"]
-        _known_node(context.state, name)
+        known_node(context.state, name)
         return web.json_response(node_views.drain_plan(plan_drain(context.state, context.standing, name)))
     return await _intend(request, is_cordoned=True, is_draining=True, drain_deadline_s=asked.deadline_s)
 

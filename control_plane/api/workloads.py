@@ -34,9 +34,13 @@ async def show(request: web.Request) -> web.Response:
     workload = id_of(request)
     view = views.workload(context_of(request).state, workload)
     if view is None:
-        namespace, kind, name = workload.split("/")
-        raise NotFoundError(f"there is no {kind} {name} in namespace {namespace}")
+        raise no_such_workload(workload)
     return web.json_response(view)
+
+
+def no_such_workload(workload: str) -> NotFoundError:
+    namespace, kind, name = workload.split("/")
+    return NotFoundError(f"there is no {kind} {name} in namespace {namespace}")
 
 
 async def apply(request: web.Request) -> web.Response:

@@ -31,6 +31,9 @@ COMMANDS = {
     "describe": Command(
         "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
     ),
+    "explain": Command(
+        "wherry.cli.commands.explain", "tell why it is there, why not elsewhere, and what helps", "wherry explain web"
+    ),
     "events": Command(
         "wherry.cli.commands.events", "tell what happened, why and by whom", "wherry events --for service/web"
     ),
@@ -193,5 +196,6 @@ Begin with:
   wherry apply -f web.yaml --wait # in another terminal
   wherry get allocations
   wherry describe service web
+  wherry explain service/web      # why there, why not elsewhere
 
 `wherry COMMAND --help` tells more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 timed out."""
