@@ -17,6 +17,7 @@ def of_workload(
     workload = keys.id_of_ref(record.ref)
     shown = views.workload(state, workload) or {}
     there = [a for a in state.allocations_of(workload) if a.desired is Desired.RUN and a.workload.uid == record.uid]
+    there = [a for a in there if node in (None, a.node)]
     there.sort(key=lambda a: (a.index, a.id))
     return {
         "revision": revision,

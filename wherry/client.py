@@ -97,6 +97,10 @@ class Client:
         """Return `{"revision", "items"}` of the kept versions, newest first."""
         return await self.request("GET", _path("workloads", namespace, kind, name) + "/versions")
 
+    async def explain(self, namespace: str, kind: str, name: str, **query: str) -> Json:
+        """Return why it is where it is, why one more isn't elsewhere, and what would help; `node`: on it alone."""
+        return await self.request("GET", _path("workloads", namespace, kind, name) + "/explain", query=query)
+
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:

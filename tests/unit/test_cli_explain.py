@@ -68,11 +68,6 @@ def test_all_of_it_is_told_in_plain_lines_in_a_pipe(stub: Stub, capsys: pytest.C
     assert shown(capsys) == [
         "service/web in default, version 1: blocked",
         "",
-        "Why there (as recorded when it was placed)",
-        "  web-0-1f on n1: score 0.61 (bestFit 0.61)",
-        "    runners-up: n2 0.40",
-        "    ruled out: n3 (is lost), 4 more",
-        "",
         "What it waits for",
         "  version 1: 1 can't be placed: n1 lacks memory",
         "",
@@ -84,9 +79,14 @@ def test_all_of_it_is_told_in_plain_lines_in_a_pipe(stub: Stub, capsys: pytest.C
         "  n1     needs 512Mi memory, has 410Mi free; has the taint gpu:noSchedule",
         "  node3  needs 512Mi memory, has 410Mi free; has the taint gpu:noSchedule",
         "",
-        "What would change it (the best first)",
+        "What would change it (for one more of it, the best first)",
         "  manifest  fits n2 if memory <= 410Mi",
         "  cluster   fits n3 once it is uncordoned",
+        "",
+        "Why there (as recorded when it was placed)",
+        "  web-0-1f on n1: score 0.61 (bestFit 0.61)",
+        "    runners-up: n2 0.40",
+        "    ruled out: n3 (is lost), 4 more",
     ]
 
 
@@ -96,9 +96,11 @@ def test_on_a_terminal_each_reason_has_a_line_and_none_is_wider_than_it() -> Non
     assert "         has the taint gpu:noSchedule" in lines
     assert "\x1b[1mWhy not there\x1b[0m" in lines
     long = "x " * 60
-    narrow = explanation_page(explanation(messages=[long]), Style(width=50))
-    assert max(map(len, narrow)) <= 50
-    assert sum(line.count("x") for line in narrow if line.strip("x ") == "") == 60
+    remedies = [{"ofTheWorkload": False, "sentence": long}]
+    narrow = explanation_page(explanation(messages=[long], remedies=remedies), Style(width=60))
+    assert max(map(len, narrow)) <= 60
+    assert "            x x" in [line[:15] for line in narrow], "it goes on under its beginning"
+    assert sum(line.count("x") for line in narrow if line.strip("x ") in ("", "cluster")) == 120
 
 
 def test_where_it_would_go_is_told_with_its_score(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +143,15 @@ def test_of_many_nodes_a_few_of_each_kind_are_named(stub: Stub, capsys: pytest.C
     assert "  8996 more  lack memory; lack taint" in lines
     assert "  7 more     for other reasons" in lines
     assert sum("has 410Mi free" in line for line in lines) == 4
+
+
+def test_of_many_that_run_the_first_few_are_told_of(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    there = [{**THERE, "id": f"web-{i}"} for i in range(50)]
+    stub.answers["GET /v1/workloads/default/service/web/explain"] = (200, explanation(there=there, moreThere=25))
+    assert main(["explain", "service/web"]) == 0
+    lines = shown(capsys)
+    assert lines[-1] == "  and 65 more: `wherry explain allocation/ID` tells of one"
+    assert sum(" on n1: score" in line for line in lines) == 10
 
 
 def test_json_is_the_api_s_own_answer(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The page of `wherry explain`. Pure: the API's JSON in, lines out, cleaned; folded where a terminal has an end."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,17 +9,19 @@ from wherry.cli.text import Style, clean, plural
 Item = Mapping[str, Any]
 NAMED_OF_MANY = 4  # nodes of one group that are named where there are many
 MANY = 12
+MOST_THERE = 10
+_BEGUN = re.compile(r"  (?:\S| (?! ))* {2,}(?=\S)")  # a name or a word, and the gap behind it
 
 
 def explanation_page(item: Item, style: Style) -> list[str]:
     """Return why it is where it is, why not elsewhere, and what would change that."""
     sections = [
         ([], [_title(item, style)]),
-        (["Why there", "as recorded when it was placed"], list(_there(item))),
         (["What it waits for", ""], list(_waits_for(item))),
         ([_question(item), "by the cluster of this moment"], list(_answer(item))),
         (["Why not there", ""], _rows(list(_why_not(item)), style)),
-        (["What would change it", "the best first"], list(_remedies(item))),
+        (["What would change it", "for one more of it, the best first"], list(_remedies(item))),
+        (["Why there", "as recorded when it was placed"], list(_there(item))),
     ]
     lines: list[str] = []
     for heading, body in sections:
@@ -41,10 +44,12 @@ def _heading(words: Sequence[str], style: Style) -> str:
 
 
 def _there(item: Item) -> Iterator[str]:
-    for one in item.get("there") or []:
+    there = item.get("there") or []
+    for one in there[:MOST_THERE]:
         yield from _choice(f"{clean(one.get('id'))} on {clean(one.get('node'))}", one.get("why") or {})
-    if item.get("moreThere"):
-        yield f"  and {item['moreThere']} more, see `wherry get allocations`"
+    rest = len(there[MOST_THERE:]) + int(item.get("moreThere") or 0)
+    if rest:
+        yield f"  and {rest} more: `wherry explain allocation/ID` tells of one"
 
 
 def _choice(what: str, why: Item) -> Iterator[str]:
@@ -127,10 +132,11 @@ def _remedies(item: Item) -> Iterator[str]:
 
 
 def _folded(line: str, style: Style) -> list[str]:
-    """Return the line in as many as the terminal needs; what goes on stands further in."""
+    """Return the line in as many as the terminal needs; what goes on stands under its beginning."""
     if not style.width or len(line) <= style.width or "\x1b" in line:
         return [line]
     from textwrap import wrap
 
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    begun = _BEGUN.match(line)
+    indent = " " * (begun.end() if begun else len(line) - len(line.lstrip()) + 2)
     return wrap(line, style.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [line]
