@@ -15,6 +15,7 @@ from bench.figures import Figure, load_average, reported, table, to_json
 
 SENTENCES = {
     "scheduler": "how many replicas a second are placed on 1,000 nodes",
+    "explain": "how long it takes to say why a service is blocked on 10,000 nodes, and what would help",
     "store": "how fast the two stores commit, one write at a time and 64 at once",
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",

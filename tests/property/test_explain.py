@@ -12,7 +12,7 @@ from manifests.reasons import Code, Rejection
 from manifests.taints import parse_toleration
 from scheduler.explain import explain
 from scheduler.ledger import Ledger
-from scheduler.model import Ask, Eligibility, Neighbour, NodeView, PlacedAllocation, Snapshot, Vector
+from scheduler.model import Ask, Eligibility, Neighbour, NodeView, PlacedAllocation, Snapshot, Spread, Vector
 from scheduler.place import place
 from tests.property.test_place import (
     can_take,
@@ -45,6 +45,9 @@ def questions(draw: st.DrawFn) -> tuple[Ask, Snapshot]:
     grown = replace(ask.reserved, cpu_m=ask.reserved.cpu_m * more, memory_bytes=ask.reserved.memory_bytes * more)
     second = (draw(constraints()),) if draw(st.booleans()) else ()
     ask = replace(ask, reserved=grown, constraints=(*ask.constraints, *second), indexes=(100,))
+    if draw(st.booleans()):  # crowded and to be even, where lifting one rule moves what another one says
+        ask = replace(ask, spread=(Spread("node.labels.zone", max_skew=1),), neighbours=(), ports=())
+        allocations = tuple(replace(a, workload=ask.workload, is_wanted=True) for a in allocations)
     return ask, Snapshot(snapshot.revision, nodes, allocations)
 
 
@@ -133,6 +136,8 @@ def test_each_remedy_carried_out_lets_it_fit_where_was_said_and_less_would_not(q
     assert not (told.fits and told.remedies)
     for remedy in told.remedies:
         assert remedy.sentence()
+        moved = [change.subject for change in remedy.changes if change.lift is Lift.MOVE]
+        assert all(a.priority < ask.priority for a in snapshot.allocations if a.id in moved)
         cured, after = carried_out(remedy, ask, snapshot)
         name = remedy.node or NEW
         assert can_take(named_node(after, name), cured, after), remedy.sentence()

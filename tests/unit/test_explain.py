@@ -112,9 +112,11 @@ def test_what_the_cluster_could_do_comes_after_what_the_manifest_could() -> None
 def test_one_of_lower_priority_that_makes_way_is_named() -> None:
     low = held("etl-0", "n1", vector(memory_mi=600), priority=20)
     high = held("db-0", "n2", vector(memory_mi=600), priority=90)
-    said = remedies(ask(memory_mi=900), [node("n1"), node("n2")], low, high)
+    equal = held("api-0", "n3", vector(memory_mi=600), priority=50)
+    said = remedies(ask(memory_mi=900), [node("n1"), node("n2"), node("n3")], low, high, equal)
     assert "fits n1 once etl-0 (service/etl, priority 20) is gone" in said
-    assert not any("db-0" in sentence for sentence in said)
+    assert not any("db-0" in sentence or "api-0" in sentence.split("(")[0] for sentence in said)
+    assert not any("gone" in s for s in remedies(ask(memory_mi=900), [node("n2"), node("n3")], high, equal))
 
 
 def test_where_no_single_change_will_do_several_are_told_together() -> None:
@@ -128,6 +130,35 @@ def test_a_new_node_must_be_like_one_that_passes_the_rules_that_matter() -> None
     assert remedies(zone_a, nodes)[-1].startswith("one more node like n2 with at least 100m cpu, 4Gi memory")
     by_name = replace(zone_a, constraints=(parse_constraint("node.name == n2"),))
     assert not any("one more" in sentence for sentence in remedies(by_name, nodes))
+
+
+def test_a_new_node_must_be_where_it_may_be_beside_its_neighbours() -> None:
+    away = ask(neighbours=(Neighbour(ref("db"), is_wanted=False, over="node.labels.zone"),))
+    nodes = [node("n1", labels={"zone": "a"}), node("n2", vector(memory_mi=1), labels={"zone": "b"})]
+    assert remedies(away, nodes, held("db-0", "n1"))[-1].startswith("one more node like n2 with")
+
+
+def test_a_rule_that_is_there_twice_is_lifted_at_once() -> None:
+    zone_a = parse_constraint("node.labels.zone == a")
+    answer = told(ask(constraints=(zone_a, zone_a)), [node("n1")])
+    assert [len(group.faults) for group in answer.groups] == [1]
+    assert [r.sentence() for r in answer.remedies] == ["fits n1 without the constraint node.labels.zone == a"]
+
+
+def test_what_would_make_a_spread_too_uneven_is_no_remedy() -> None:
+    """Without the constraint zone d would be there to be filled, and zone c be fuller than it by too much."""
+    even = ask(spread=(Spread("node.labels.zone", max_skew=1),), constraints=(parse_constraint("node.labels.x == y"),))
+    full, small = vector(memory_mi=600), vector(memory_mi=100)
+    nodes = [
+        node("n1", full, labels={"zone": "a", "x": "y"}),
+        node("n3", labels={"zone": "c"}),
+        node("n4", small, labels={"zone": "d"}),
+    ]
+    there = [held("web-1", "n1", Vector(1, 500 * MEBIBYTE, 1)), held("web-2", "n3")]
+    lacking = {n.node: [f.code.value for f in n.faults] for g in told(even, nodes, *there).groups for n in g.nodes}
+    assert lacking == {"n1": ["memory"], "n3": ["constraint"], "n4": ["constraint", "memory"]}
+    assert not any("n3" in sentence for sentence in remedies(even, nodes, *there))
+    assert "fits n3 without the constraint node.labels.x == y" in remedies(even, nodes[:2], *there)
 
 
 def test_what_fits_is_told_with_its_score_and_needs_no_remedy() -> None:
