@@ -186,9 +186,9 @@ def fits_row(ask: Ask, ledger: Ledger, row: int, *, opens: bool = False) -> bool
         return False
     if all(spread.max_skew is None for spread in ask.spread):
         return True
-    everywhere = judge(ask, ledger)
-    if opens:
-        everywhere.fails_for_good[row if isinstance(everywhere.selection, slice) else 0] = False
+    everywhere = judge(
+        ask, ledger
+    )  # as it is: a node that opens can only be of the emptiest value itself, or no matter
     before = len(everywhere.rulings)
     judge_unevenness(everywhere, capped_counts(ask, ledger, everywhere))
     place = row if isinstance(everywhere.selection, slice) else 0
