@@ -1,4 +1,4 @@
-"""How fast the scheduler plans, as a curve over the nodes: on one core, with the ledger given, ten allocations a node."""
+"""How fast the scheduler plans, as a curve over the nodes: on one core, with the ledger given, ten allocations each."""
 
 import gc
 import time
