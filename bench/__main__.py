@@ -14,7 +14,8 @@ from pathlib import Path
 from bench.figures import Figure, load_average, reported, table, to_json
 
 SENTENCES = {
-    "scheduler": "how many replicas a second are placed on 1,000 nodes",
+    "scheduler": "how many replicas a second are placed on 100 to 50,000 nodes",
+    "packing": "how few nodes hold generated mixes, beside a lower bound and other schedulers' rules",
     "store": "how fast the two stores commit, one write at a time and 64 at once",
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
