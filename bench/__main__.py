@@ -21,6 +21,7 @@ SENTENCES = {
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
     "crash": "how soon a container that crashed runs again",
     "agents": "2,000 simulated agents on one server: registered, kept, and handed a service of 2,000 replicas",
+    "burst": "10,000 replicas at once on 2,000 simulated nodes: stored, or known to fit nowhere",
     "failover": "how soon the work of a silent node runs elsewhere, and another server leads when the leader dies",
     "agent-kills": "that no container notices when its agent is killed and restarted, over and over",
     "quorum": "that no container notices when etcd loses its majority, and how soon all is well again",
