@@ -22,7 +22,7 @@ from control_plane.store.open import open_store
 from control_plane.store.protocol import Put, Txn
 from foundation.clock import SystemClock
 from tests.lab.cluster import Cluster, join_token_file, wherry_cluster
-from tests.lab.waiting import wait_until
+from tests.lab.waiting import wait_still, wait_until
 
 AGENTS, SHORT_AGENTS = 2000, 400
 REPLICAS, SHORT_REPLICAS = 10_000, 2_000
@@ -30,7 +30,7 @@ STORED_S, STORED_RATIO = 10.0, 1.5
 BLOCKED_S, BLOCKED_MIB, BESIDE_S = 0.5, 5.0, 1.0
 DEADLINE_S = 300.0
 PROCESSES = 2
-POLL_S = 0.02
+STILL_S = 4.0  # without a write
 
 
 async def measure(*, short: bool) -> list[Figure]:
@@ -39,7 +39,7 @@ async def measure(*, short: bool) -> list[Figure]:
         url, token = cluster.server_urls[0], join_token_file(cluster.net.folder)
         async with simulated_agents(url, token, count, processes=PROCESSES) as agents:
             await wait_until(agents.read_counts, DEADLINE_S, "all are registered", lambda c: c.registered == count)
-            await _until_still(cluster)
+            await wait_still(lambda: revision_of(cluster), STILL_S, DEADLINE_S, "nothing is written any more")
             blocked = await _blocked(cluster, replicas)
             return [*await _stored(cluster, agents, replicas), *blocked]
 
@@ -49,9 +49,8 @@ async def _stored(cluster: Cluster, agents: SimulatedAgents, replicas: int) -> l
     before = await _count(cluster, keys.ALLOCATIONS)
     revision, began_s = await revision_of(cluster), time.monotonic()
     await cluster.api.apply(service("burst", replicas))
-    async with asyncio.timeout(DEADLINE_S):
-        while await _count(cluster, keys.ALLOCATIONS) < before + replicas:
-            await asyncio.sleep(POLL_S)
+    wanted = before + replicas
+    await wait_until(lambda: _count(cluster, keys.ALLOCATIONS), DEADLINE_S, "all are stored", lambda n: n >= wanted)
     stored_s = time.monotonic() - began_s
     made = await revision_of(cluster) - revision
     await wait_until(agents.read_counts, DEADLINE_S, "all are acknowledged", lambda c: _all_run(c, replicas))
@@ -79,9 +78,7 @@ async def _blocked(cluster: Cluster, replicas: int) -> list[Figure]:
     await cluster.api.apply(service("huge", replicas, resources={"cpu": "64"}))
     beside = asyncio.create_task(_one(cluster, "beside"))
     path = "/v1/workloads/default/service/huge"
-    await wait_until(
-        lambda: cluster.api.get(path), DEADLINE_S, "it is said to be blocked", lambda w: _told(w) == replicas
-    )
+    await wait_until(lambda: cluster.api.get(path), DEADLINE_S, "it is blocked", lambda w: _told(w) == replicas)
     known_s = time.monotonic() - began_s
     beside_s = await beside
     return [
@@ -103,14 +100,6 @@ async def _one(cluster: Cluster, name: str) -> float:
     path = f"/v1/allocations?workload=service/{name}"
     await wait_until(lambda: cluster.api.items(path), DEADLINE_S, f"{name} is placed", bool)
     return time.monotonic() - began_s
-
-
-async def _until_still(cluster: Cluster) -> None:
-    while True:
-        revision = await revision_of(cluster)
-        await asyncio.sleep(4.0)
-        if await revision_of(cluster) == revision:
-            return
 
 
 async def _count(cluster: Cluster, prefix: str) -> int:
