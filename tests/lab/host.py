@@ -172,6 +172,10 @@ class Host:
 
 
 def environment() -> dict[str, str]:
-    """Return the test's environment for a host: without proxies, and where `python -m wherry` finds this checkout."""
-    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    """Return the test's environment for a host: without proxies, and where `python -m wherry` finds this checkout.
+
+    Compiled code is kept, as wherever Wherry is installed: to compile all of it at each start takes memory for good.
+    """
+    left_out = ("_proxy", "dontwritebytecode")
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith(left_out)}
     return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "PYTHON": sys.executable}
