@@ -57,6 +57,13 @@ class Standing:
             self._views = tuple(table.view(row) for row in table.present().tolist())
         return self._views
 
+    def fork(self, state: ClusterState) -> "Standing":
+        """Return that of a fork of the cache, made at the same moment; subscribe it there."""
+        twin = Standing(state)
+        twin._ledger, twin._views = self.ledger().apart(), self.views()
+        twin._kept, twin._unreadable = {node: kept.copy() for node, kept in self._kept.items()}, self._unreadable
+        return twin
+
     def _mark(self, change: ObjectChange) -> None:
         if change.table in ("node", "intent"):
             self._nodes[change.id] = None
