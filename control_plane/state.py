@@ -89,6 +89,10 @@ class Table(Generic[T]):
     def stored(self, record_id: str) -> Stored[T] | None:
         return self._records.get(record_id)
 
+    def find(self, key: str) -> Stored[T] | None:
+        """Return the record at a key of the store."""
+        return self._records.get(self._id_of(key.removeprefix(self.prefix)))
+
     def modified_at(self, record_id: str) -> Revision:
         """Return the revision to compare with when writing it: 0 if there is none."""
         stored = self._records.get(record_id)
@@ -104,7 +108,7 @@ class Table(Generic[T]):
         return [stored.key for stored in self._records.values()]
 
     def has(self, entry: Entry) -> bool:
-        stored = self._records.get(self._id_of(entry.key.removeprefix(self.prefix)))
+        stored = self.find(entry.key)
         return stored is not None and stored.modified_at == entry.mod_revision
 
     def __contains__(self, record_id: object) -> bool:
@@ -176,6 +180,11 @@ class ClusterState:
     def staleness_s(self) -> float:
         """Return how long ago the store was last heard of: what is here is at most so old."""
         return self.clock.now_s() - self._heard_s
+
+    def find(self, key: str) -> Stored[Model] | None:
+        """Return the record at a key of the store, whichever table it is in."""
+        table = self._table_of(key)
+        return table.find(key) if table else None
 
     def is_unreadable(self, key: str) -> bool:
         """Say whether there is a record that can't be read: then nothing may be concluded from its absence here."""
