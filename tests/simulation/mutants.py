@@ -21,6 +21,7 @@ import control_plane.controllers.losses
 import control_plane.controllers.passes
 import control_plane.controllers.services
 import control_plane.controllers.snapshot
+import control_plane.controllers.standing
 import control_plane.membership
 import control_plane.session_handler
 import control_plane.session_writes
@@ -62,10 +63,10 @@ def _no_compares_of_placements(stack: ExitStack) -> None:
 
 
 def _slot_placed_twice(stack: ExitStack) -> None:
-    def place(asks: Any, snapshot: Any, *, seed: int) -> Any:
-        plan = old(asks, snapshot, seed=seed)
+    def place(asks: Any, ledger: Any, *, seed: int) -> Any:
+        plan = old(asks, ledger, seed=seed)
         first = next((p for p in plan.placements if p.index == 1), None)
-        others = [n.name for n in snapshot.nodes if first and n.name != first.node]
+        others = [name for name in sorted(ledger.nodes.rows) if first and name != first.node]
         again = (replace(first, node=others[0]),) if first and others else ()
         return replace(plan, placements=(*plan.placements, *again))
 
@@ -76,7 +77,7 @@ def _capacity_freed_early(stack: ExitStack) -> None:
     def holds(state: Any, allocation: Any) -> bool:
         return bool(old(state, allocation)) and allocation.desired is Desired.RUN
 
-    old = swap(stack, control_plane.controllers.snapshot, "holds_resources", holds)
+    old = swap(stack, control_plane.controllers.standing, "holds_resources", holds)
 
 
 def _drained_node_used(stack: ExitStack) -> None:
