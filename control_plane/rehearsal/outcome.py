@@ -140,7 +140,7 @@ def _left(rehearsal: Rehearsal) -> Iterator[Left]:
 def _why_left(rehearsal: Rehearsal, a: Allocation, *, is_lost: bool) -> str:
     said = rehearsal.fork.state.workload_statuses.get(keys.id_of_ref(a.workload))
     if a.workload.kind is Kind.DAEMON:
-        return "a daemon's, which belongs to its node: it comes back with it" if is_lost else "a daemon's, stops last"
+        return "a daemon's: it comes back with its node" if is_lost else "a daemon's: it stops last"
     if said is not None and said.blocked:
         return said.blocked[0].sentence()
     return next(iter(said.messages), "") if said is not None else ""

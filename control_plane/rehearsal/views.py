@@ -41,6 +41,28 @@ def answer(of: Answer) -> View:
     }
 
 
+def drain(of: Answer, node: str) -> View:
+    """Return what a drain of the node alone would do to what is on it."""
+    outcome = of.outcome
+    blocked = {keys.id_of_ref(s.workload): views.blocked(s.blocked[0]) for s in outcome.short}
+    return {
+        "revision": of.revision,
+        "moves": [
+            {**_gone(m.old), "to": m.new.node, "why": m.new.why.sentence()} for m in outcome.moves if m.old.node == node
+        ],
+        "stays": [
+            {**_gone(x.allocation), "blocked": blocked.get(keys.id_of_ref(x.allocation.workload)), "why": x.why}
+            for x in outcome.left
+            if x.allocation.node == node
+        ],
+        "stops": [{**_gone(a), "why": why} for a, why in outcome.stops if a.node == node],
+    }
+
+
+def _gone(a: Allocation) -> View:
+    return {"allocation": a.id, **_of(a.workload)}
+
+
 def _of(ref: WorkloadRef) -> View:
     return {"namespace": ref.namespace, "kind": ref.kind, "name": ref.name}
 
