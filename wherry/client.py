@@ -97,6 +97,10 @@ class Client:
         """Return `{"revision", "items"}` of the kept versions, newest first."""
         return await self.request("GET", _path("workloads", namespace, kind, name) + "/versions")
 
+    async def rehearse(self, documents: Sequence[Json] = (), **question: Any) -> Json:
+        """Return what would come of it, and of `lose`, `drain`, `add` and `atRevision`: see docs/api.md."""
+        return await self.request("POST", "/v1/rehearse", body={"documents": list(documents), **question})
+
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:

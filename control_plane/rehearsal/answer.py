@@ -1,5 +1,6 @@
 """Answers a question about what would be: of this moment, of a revision of the past, or of a snapshot in a file."""
 
+import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from control_plane.desired.committer import Committer
 from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.versions import Result
 from control_plane.desired.workloads import WorkloadWriter
-from control_plane.rehearsal.fork import CacheStore, Fork
+from control_plane.rehearsal.fork import CacheStore, Fork, JumpingClock
 from control_plane.rehearsal.outcome import Outcome, outcome_of
 from control_plane.rehearsal.question import Question
 from control_plane.rehearsal.rehearsal import Rehearsal
@@ -88,19 +89,19 @@ async def fork_of_past(store: Store, revision: Revision, clock: Clock) -> Fork:
     while page.next_key is not None:
         page = await store.list_prefix(keys.ROOT, at=revision, start=page.next_key)
         entries += page.entries
-    return _fork_of_entries(entries, revision, clock)
+    return await asyncio.to_thread(_fork_of_entries, entries, revision, clock.wall_s())
 
 
-def fork_of_snapshot(snapshot: Snapshot, clock: Clock) -> Fork:
+def fork_of_snapshot(snapshot: Snapshot, wall_s: float) -> Fork:
     """Return the cluster as it was saved: each record is taken for one of the snapshot's revision."""
     revision = Revision(snapshot.revision)
     entries = [Entry(key, value, revision, revision) for key, value in snapshot.entries]
-    return _fork_of_entries(entries, revision, clock)
+    return _fork_of_entries(entries, revision, wall_s)
 
 
-def _fork_of_entries(entries: Iterable[Entry], revision: Revision, clock: Clock) -> Fork:
-    state = ClusterState(CacheStore(), clock)
+def _fork_of_entries(entries: Iterable[Entry], revision: Revision, wall_s: float) -> Fork:
+    state = ClusterState(CacheStore(), JumpingClock(wall_s))
     state.take_in([Change(e.key, e, e.mod_revision) for e in entries], revision, is_first=True)
     if state.cluster.get("") is None:
         raise ConflictError("there is nothing to rehearse", why=f"at revision {revision} there is no cluster yet")
-    return Fork(state, Standing(state), clock.wall_s())
+    return Fork(state, Standing(state), wall_s)

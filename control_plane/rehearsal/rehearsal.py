@@ -25,7 +25,7 @@ LATE_S = 0.001  # timers fire that late, so that what they wait for is so
 HORIZON_S = 3600.0  # what only time changes, after so long without any change, is left out
 LONG_S = 3600.0  # for so long things have been as they are found
 MOST_PASSES = 2_000
-MOST_LOOKS = 1_000_000  # at allocations, in all passes
+MOST_LOOKS = 400_000  # at allocations, in all passes
 
 
 @dataclass(frozen=True, slots=True)

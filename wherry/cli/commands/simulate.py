@@ -91,7 +91,7 @@ def _offline(arguments: Namespace, loaded: "Sequence[Loaded]") -> dict[str, Any]
     question = Question(arguments.lose, arguments.drain, arguments.add)
 
     async def rehearsed() -> dict[str, Any]:
-        fork = fork_of_snapshot(snapshot, SystemClock())
+        fork = fork_of_snapshot(snapshot, SystemClock().wall_s())
         return view_of(answered(*await prepared(fork, question, [one.manifest for one in loaded])))
 
     return asyncio.run(rehearsed())
