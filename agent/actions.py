@@ -134,7 +134,9 @@ class Actions:
         except ImageError:
             if self._images.pop(tracked.spec.image, None) is None:
                 raise
+            self._can_cancel.add(tracked.id)  # nothing was created, and a pull can take long
             await self._make_image_ready(tracked)  # it was removed since
+            self._can_cancel.discard(tracked.id)
             container = await self._driver.create(spec)
         await self._leash.hold(tracked, container)
         await self._driver.start(container)

@@ -53,7 +53,16 @@ def _lack(newcomer: Tracked, others: Iterable[Tracked], allocatable: Resources) 
             return f"it needs {render(needed)} {word}, and {render(free) if free > 0 else 0} is free"
     taken = {(port.host, port.protocol): other.allocation for other in others for port in other.ports}
     clash = next((port for port in newcomer.ports if (port.host, port.protocol) in taken), None)
-    return f"host port {clash.host} is held by {taken[clash.host, clash.protocol]}" if clash else ""
+    if clash:
+        return f"host port {clash.host} is held by {taken[clash.host, clash.protocol]}"
+    holders = {device: other.allocation for other in others for device in _devices(other)}
+    held = next((device for device in _devices(newcomer) if device in holders), None)
+    return f"device {held[1]} is held by {holders[held]}" if held else ""
+
+
+def _devices(tracked: Tracked) -> list[tuple[str, str]]:
+    devices = tracked.assigned.allocation.devices
+    return [(kind, instance) for kind, instances in devices.items() for instance in instances]
 
 
 def _refuse(tracked: Tracked, lack: str, moment: Moment) -> Tracked:

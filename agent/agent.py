@@ -13,7 +13,7 @@ from agent.actions import Actions
 from agent.config_files import FOLDER, ConfigFiles
 from agent.container_spec import Surroundings
 from agent.driver import Driver, DriverInfo
-from agent.facts import allocatable_of, node_facts
+from agent.facts import allocatable_of, node_facts, offered_of
 from agent.folder import Folder
 from agent.generations import Generations
 from agent.group import Group, changed_members
@@ -79,7 +79,8 @@ class Agent:
         # Before generations were told apart there was but the first.
         generation = state.generation or int(state.applied_revision > 0)
         self._generations = Generations(generation, state.kept, is_fresh=state.is_fresh)
-        self._allocatable = allocatable_of(options, machine.resources())
+        self._allocatable = allocatable_of(options, machine.resources())  # what cgroups enforce
+        self._offered = offered_of(options, machine.resources())  # what is reserved
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
         self._followers: tuple[HealthChecks | LogTails, ...] = ()
@@ -117,7 +118,7 @@ class Agent:
             configs=ConfigFiles(self._options.data_dir / FOLDER),
         )
         self._node = Node(
-            allocatable=self._allocatable,
+            allocatable=self._offered,
             clock=self._clock,
             perform=self._actions.perform,
             on_change=self._on_change,

@@ -1,6 +1,7 @@
 """What the driver is to create for one attempt of an allocation: name, labels, environment, limits and ports. Pure."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from agent.config_files import config_env
 from agent.driver import ContainerSpec, Limits, Mount, PublishedPort
@@ -64,7 +65,26 @@ def container_spec(
         hostname="" if is_host else allocation.id[-_MOST_HOSTNAME:].lstrip("-"),
         network_of=tracked.network_of,
         mounts=mounts,
+        devices=_devices(tracked),
     )
+
+
+def _devices(tracked: Tracked) -> tuple[str, ...]:
+    """Return the paths of the container's devices: those of a group take theirs in the order in which they stand.
+
+    Init containers have ended before the others start, so each takes from the beginning.
+    """
+    of_allocation = tracked.assigned.allocation.devices
+    if not of_allocation:
+        return ()
+    members = tracked.assigned.workload.spec.members
+    before = takewhile(lambda name: name != tracked.name, members) if tracked.name in members else ()
+    taken = [members[name].resources.devices for name in before]
+    paths: list[str] = []
+    for kind, instances in of_allocation.items():
+        start = sum(devices.get(kind, 0) for devices in taken)
+        paths += instances[start : start + tracked.spec.resources.devices.get(kind, 0)]
+    return tuple(paths)
 
 
 def _published(tracked: Tracked, around: Surroundings) -> tuple[PublishedPort, ...]:

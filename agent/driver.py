@@ -82,6 +82,7 @@ class ContainerSpec:
     hostname: str = ""
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[str, ...] = ()  # paths, the same inside
 
 
 @dataclass(frozen=True, slots=True)

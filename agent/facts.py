@@ -16,7 +16,8 @@ _ATTRIBUTES = ("cgroup.version", "runtimes", "storage", "live-restore")  # of th
 
 
 def capacity_of(options: AgentOptions, machine: NodeResources) -> NodeResources:
-    return machine.model_copy(update=_given(options))
+    counts = {kind: len(paths) for kind, paths in options.devices.items()}
+    return machine.model_copy(update={**_given(options), "devices": counts})
 
 
 def allocatable_of(options: AgentOptions, machine: NodeResources) -> NodeResources:
@@ -29,6 +30,13 @@ def allocatable_of(options: AgentOptions, machine: NodeResources) -> NodeResourc
     }
     left = {name: getattr(machine, name) - min(keep, getattr(machine, name) // 2) for name, keep in reserved.items()}
     return NodeResources.of(**(left | _given(options)))
+
+
+def offered_of(options: AgentOptions, machine: NodeResources) -> NodeResources:
+    """Return what may be reserved: what is allocatable, and its cpu as many times over as the operator allows."""
+    allocatable = allocatable_of(options, machine)
+    counts = {kind: len(paths) for kind, paths in options.devices.items()}
+    return allocatable.model_copy(update={"cpu_m": int(allocatable.cpu_m * options.cpu_overcommit), "devices": counts})
 
 
 def _given(options: AgentOptions) -> dict[str, int]:
@@ -58,5 +66,6 @@ def node_facts(
         labels=dict(options.labels),
         attributes=attributes,
         capacity=capacity_of(options, resources),
-        allocatable=allocatable_of(options, resources),
+        allocatable=offered_of(options, resources),
+        devices=dict(options.devices),
     )

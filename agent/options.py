@@ -19,6 +19,8 @@ class AgentOptions:
     memory_bytes: int | None = None
     pids: int | None = None
     disk_bytes: int | None = None
+    cpu_overcommit: float = 1.0  # how many times the allocatable cpu may be reserved
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by kind: their paths under /dev
     publish_address: str = ""  # where published ports answer; "" for all of the node's addresses
     cgroup_parent: str | None = None  # None: one of its own, "": that of the container manager
     labels: Mapping[str, str] = field(default_factory=dict)

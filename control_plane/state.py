@@ -254,7 +254,8 @@ class ClusterState:
         while page.next_key is not None:
             page = await self._store.list_prefix(keys.ROOT, at=page.revision, start=page.next_key)
             entries.update((e.key, e) for e in page.entries)
-        gone = [key for table in self._tables for key in table.stored_keys() if key not in entries]
+        known = [key for table in self._tables for key in table.stored_keys()]
+        gone = [key for key in (*known, *self.quarantined) if key not in entries]
         changes = [Change(key, None, page.revision) for key in gone]
         has_gone_back = page.revision < self.revision
         changes += [Change(e.key, e, e.mod_revision) for e in entries.values() if has_gone_back or not self._has(e)]

@@ -14,7 +14,7 @@ from scheduler.model import Ask, BlockedAsk, PlacedAllocation, Placement, Plan, 
 from scheduler.ports import assign_devices, assign_ports
 from scheduler.ranking import Ranking, Ties
 from scheduler.rulings import Verdict, judge, judge_unevenness
-from scheduler.score import size_of
+from scheduler.score import CONSOLIDATING, TIGHT, Weights, size_of
 from scheduler.soundness import unsound
 from scheduler.spreading import counts_of
 
@@ -24,18 +24,20 @@ MOST_RULED_OUT = 8  # stored with each allocation; the rest are counted
 def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int) -> Plan:
     """Return a node, or the reasons against all nodes, for every index of every ask.
 
-    Those of higher priority are served first. Among equals the larger ones are, which packs best, as long as all of
-    them find room; else they are served in their order. One that can't be met never stops another.
+    Those of higher priority are served first. Among equals the larger ones are, which packs best, and empty nodes stay
+    empty, as long as all of them find room; if not, they are packed as tightly as can be. If even so not all find room,
+    they are served in their order. One that can't be met never stops another.
     """
     ledger = snapshot if isinstance(snapshot, Ledger) else Ledger.of(snapshot)
     ties = Ties(ledger, seed=seed)
     queue = sorted((_without_repeats(ask) for ask in asks), key=lambda ask: -ask.priority)
     sizes = {id(ask): size_of(ask, ledger) for ask in queue} if len(queue) > 1 else {}
     larger_first = sorted(queue, key=lambda ask: (-ask.priority, -sizes.get(id(ask), 0.0)))
-    plan = _serve(larger_first, ledger.fork(), ties, seed=seed)
-    if larger_first == queue or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):
-        return plan
-    return _serve(queue, ledger.fork(), ties, seed=seed)
+    for weights in (CONSOLIDATING, TIGHT):
+        plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed)
+        if len(queue) == 1 or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):
+            return plan
+    return _serve(queue, ledger.fork(), ties, CONSOLIDATING, seed=seed)
 
 
 def _without_repeats(ask: Ask) -> Ask:
@@ -53,12 +55,12 @@ def _is_hopeless(ask: Ask, ledger: Ledger) -> bool:
     return bool(unsound(ask) or _nowhere(ask, ledger)) or not len(judge(ask, ledger).fitting())
 
 
-def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, *, seed: int) -> Plan:
+def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *, seed: int) -> Plan:
     placements: list[Placement] = []
     blocked: list[BlockedAsk] = []
     for ask in asks:
         note = unsound(ask) or _nowhere(ask, ledger)
-        placed = [] if note else _place_ask(ask, ledger, ties, seed=seed)
+        placed = [] if note else _place_ask(ask, ledger, ties, weights, seed=seed)
         placements += placed
         if left := ask.indexes[len(placed) :]:
             blocked.append(BlockedAsk(ask.workload, left, _blocked(ask, len(left), ledger, note)))
@@ -67,30 +69,32 @@ def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, *, seed: int) -> Pla
 
 def with_plan(snapshot: Snapshot, plan: Plan) -> Snapshot:
     """Return the snapshot as it will be once the plan is carried out, for what-if questions."""
-    placed = (
-        PlacedAllocation(
-            id=allocation_id(p.workload, p.index, snapshot.revision),
-            workload=p.workload,
-            version=p.version,
-            index=p.index,
-            node=p.node,
-            reserved=p.reserved,
-            ports=p.ports,
-            is_wanted=True,
-            devices=p.devices,
-        )
-        for p in plan.placements
-    )
+    placed = (placed_of(p, snapshot.revision) for p in plan.placements)
     return replace(snapshot, allocations=(*snapshot.allocations, *placed))
 
 
-def _place_ask(ask: Ask, ledger: Ledger, ties: Ties, *, seed: int) -> list[Placement]:
+def placed_of(placement: Placement, revision: int) -> PlacedAllocation:
+    """Return the allocation that a placement of a plan made at that revision becomes."""
+    return PlacedAllocation(
+        id=allocation_id(placement.workload, placement.index, revision),
+        workload=placement.workload,
+        version=placement.version,
+        index=placement.index,
+        node=placement.node,
+        reserved=placement.reserved,
+        ports=placement.ports,
+        is_wanted=True,
+        devices=placement.devices,
+    )
+
+
+def _place_ask(ask: Ask, ledger: Ledger, ties: Ties, weights: Weights, *, seed: int) -> list[Placement]:
     """Place the indexes one by one on the node that is best by then, until none fits: the nodes are filtered once."""
     verdict = judge(ask, ledger)
     rows = verdict.fitting()
     if not len(rows):
         return []
-    ranking = Ranking(ask, ledger, ties, rows, counts_of(ask, ledger, verdict.open_rows(), rows))
+    ranking = Ranking(ask, ledger, ties, rows, counts_of(ask, ledger, verdict.open_rows(), rows), weights)
     ruled_out = _RuledOut.by(verdict)
     placements: list[Placement] = []
     for index in ask.indexes:

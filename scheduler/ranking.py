@@ -12,7 +12,7 @@ from scheduler.ledger import Ledger
 from scheduler.model import Ask, Policy
 from scheduler.nodes import BASE, Rows
 from scheduler.ports import missing_port
-from scheduler.score import Scores, fitness, fitness_of, preferences, siblings
+from scheduler.score import Scores, Weights, fitness, fitness_of, preferences, siblings
 from scheduler.spreading import LEAST_SHARE, SpreadCounts
 from scheduler.tree import Key, Level, Path, Tree
 from scheduler.units import MILLIONTHS, SPREAD_WEIGHT
@@ -48,7 +48,10 @@ class _Taken:
 class Ranking:
     """Candidates for one ask. For each replica call `best`, `choice` and `take`; at last `book` counts them all."""
 
-    def __init__(self, ask: Ask, ledger: Ledger, ties: Ties, rows: Rows, spreads: Sequence[SpreadCounts]) -> None:
+    def __init__(
+        self, ask: Ask, ledger: Ledger, ties: Ties, rows: Rows, spreads: Sequence[SpreadCounts], weights: Weights
+    ) -> None:
+        self._weights = weights
         self._ask, self._ledger, self._ties, self._rows, self._spreads = ask, ledger, ties, rows, spreads
         self._workload = key_of(ask.workload)
         self._running = ledger.holdings.running(self._workload)
@@ -103,7 +106,7 @@ class Ranking:
         taken.free = [left - needed for left, needed in zip(taken.free, self._needed, strict=True)]
         fits = self._still_fits(row, taken)
         if fits:
-            own = fitness(taken.free, self._needed, taken.inverse, policy=self._ask.policy) + taken.preferences
+            own = fitness(taken.free, self._needed, taken.inverse, self._ask.policy, self._weights) + taken.preferences
             own += siblings(taken.running, taken.same_version, self._total)
         else:
             self._book(row)
@@ -180,7 +183,7 @@ class Ranking:
 
     def _keys(self) -> Scores:
         """Return the key of each candidate."""
-        own = fitness_of(self._ask, self._ledger, self._rows)
+        own = fitness_of(self._ask, self._ledger, self._rows, self._weights)
         for _, scores in self._preferences:
             own += scores
         if self._running:

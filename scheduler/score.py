@@ -6,6 +6,7 @@ same numbers, and only + - * / and square roots, which IEEE 754 defines to the l
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +21,25 @@ from scheduler.units import AFFINITY_WEIGHT, MILLIONTHS, SAME_VERSION_WEIGHT
 Scores = NDArray[np.int64]
 
 
-_SHAPE, _FULLNESS, _IN_USE = 0.5 * MILLIONTHS, 0.3 * MILLIONTHS, 0.2 * MILLIONTHS
+class Weights(NamedTuple):
+    """What the parts of how well an ask goes to a node weigh. They add up to one."""
+
+    shape: float
+    fullness: float
+    in_use: float
 
 
-def fitness_of(ask: Ask, ledger: Ledger, rows: Rows) -> Scores:
+CONSOLIDATING = Weights(0.5, 0.3, 0.2)  # keeps empty nodes empty, as long as there is room
+TIGHT = Weights(0.9, 0.1, 0.0)  # finds room for more: every node is used, and what each has left goes together
+
+
+def fitness_of(ask: Ask, ledger: Ledger, rows: Rows, weights: Weights) -> Scores:
     """Rate each node from 0 to a million by how well the ask goes there.
 
-    Half of it is shape: the cosine between what is needed and what is free, each as shares of the node. It leaves no
-    resource stranded for want of another one. Three tenths are fullness: one minus the mean cube of what stays free.
-    Two tenths go to nodes that are in use already. (Panigrahy et al., Heuristics for vector bin packing, 2011, compare
-    such measures; bench/packing.py measures ours.) For Policy.SPREAD it is that mean cube alone: emptiness.
+    Shape is the cosine between what is needed and what is free, each as shares of the node: it leaves no resource
+    stranded for want of another one. Fullness is one minus the mean cube of what stays free. (Panigrahy et al.,
+    Heuristics for vector bin packing, 2011, compare such measures; bench/packing.py measures ours.) For Policy.SPREAD
+    it is that mean cube alone: emptiness.
     """
     needed = ledger.nodes.amounts(ask.reserved)
     emptiness, product, free_square, need_square = (np.zeros(len(rows)) for _ in range(4))
@@ -48,10 +58,13 @@ def fitness_of(ask: Ask, ledger: Ledger, rows: Rows) -> Scores:
     both = free_square * need_square
     shape = np.divide(product, np.sqrt(both), out=np.ones(len(rows)), where=both > 0.0)
     fullness = 1.0 - emptiness / BASE
-    return np.rint(shape * _SHAPE + fullness * _FULLNESS + np.where(is_used, _IN_USE, 0.0)).astype(np.int64)
+    rated = shape * weights.shape + fullness * weights.fullness + np.where(is_used, weights.in_use, 0.0)
+    return np.rint(rated * MILLIONTHS).astype(np.int64)
 
 
-def fitness(free: Sequence[float], needed: Sequence[float], inverse: Sequence[float], *, policy: Policy) -> int:
+def fitness(
+    free: Sequence[float], needed: Sequence[float], inverse: Sequence[float], policy: Policy, weights: Weights
+) -> int:
     """Rate one node that is in use, as `fitness_of` does."""
     emptiness = product = free_square = need_square = 0.0
     for kind in range(BASE):
@@ -65,7 +78,8 @@ def fitness(free: Sequence[float], needed: Sequence[float], inverse: Sequence[fl
         return round(emptiness * (MILLIONTHS / BASE))
     both = free_square * need_square
     shape = product / sqrt(both) if both > 0.0 else 1.0
-    return round(shape * _SHAPE + (1.0 - emptiness / BASE) * _FULLNESS + _IN_USE)
+    rated = shape * weights.shape + (1.0 - emptiness / BASE) * weights.fullness + weights.in_use
+    return round(rated * MILLIONTHS)
 
 
 def size_of(ask: Ask, ledger: Ledger) -> float:

@@ -66,6 +66,10 @@ def _host_config(spec: ContainerSpec) -> Json:
     }
     if spec.cgroup_parent:
         config["CgroupParent"] = spec.cgroup_parent
+    if spec.devices:
+        config["Devices"] = [
+            {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in spec.devices
+        ]
     if spec.mounts:
         # Unlike Binds, these fail when the source is missing, where Docker would make a folder of that name.
         config["Mounts"] = [

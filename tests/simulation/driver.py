@@ -46,9 +46,6 @@ class SimDriver:
             return
         if await self._call(lambda: image in runtime.present) and policy is not PullPolicy.ALWAYS:
             return
-        if image == SANDBOX_IMAGE:
-            await self._call(lambda: runtime.present.add(image))
-            return
         if policy is PullPolicy.NEVER:
             raise ImageError(f"image {image} is not on this node", fix="Load it, or let it be pulled.")
         await self._call(lambda: None)

@@ -229,3 +229,16 @@ def test_a_version_is_not_taken_for_healthy_while_its_node_is_silent() -> None:
         Action(34.90, "scale", "api", 1),
     )
     assert [str(breach) for breach in run(Plan(5140, faults, actions)).breaches] == []
+
+
+def test_a_stop_does_not_wait_for_the_pull_of_an_image_that_was_removed_meanwhile() -> None:
+    """Only a first pull was broken off; one that a failed creation called for held a drained node all its time."""
+    faults = (Fault(22.83, "lost-write", "n5", 2.74, 9, "both"), Fault(33.66, "slow-pull", "n5", 21.02, 6, "s2"))
+    actions = (Action(17.76, "drain", "n3", 0), Action(40.0, "squeeze", "n5", 1))
+    assert [str(breach) for breach in run(Plan(842, faults, actions)).breaches] == []
+
+
+def test_garbage_that_went_under_a_compaction_holds_nothing_back() -> None:
+    """Its end was among what was compacted away: no version was removed any more, as garbage might need any."""
+    faults = (Fault(35.72, "garbage", "leader", 11.55, 1, "s2"), Fault(38.84, "compaction", "s1", 3.52, 15, "from"))
+    assert [str(breach) for breach in run(Plan(976, faults, ())).breaches] == []

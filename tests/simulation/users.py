@@ -97,10 +97,10 @@ class Users:
         if self.is_frozen:
             await self._ask(lambda core: core.freeze_writer.unfreeze())
         for id_, one in list(self.wanted.items()):
-            if has_canaries(one):
-                await self._let_pass(id_)
             if one.spec.command == BROKEN and not self._can_turn_back(id_):
                 await self._apply(as_at_first(one))
+            if has_canaries(one):
+                await self._let_pass(id_)
 
     async def _apply(self, one: Workload) -> None:
         await self._store(one)

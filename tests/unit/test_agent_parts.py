@@ -11,7 +11,7 @@ import pytest
 
 from agent.cgroups import cap_parent, is_v2, remove_parent
 from agent.container_spec import Surroundings, container_name, container_spec
-from agent.facts import allocatable_of, capacity_of
+from agent.facts import allocatable_of, capacity_of, offered_of
 from agent.folder import LocalFolder
 from agent.group import Group, new_group, with_members
 from agent.machine import own_address
@@ -189,6 +189,9 @@ def test_flags_say_exactly_what_is_allocatable_and_else_the_system_keeps_some(tm
     given = replace(plain, cpu_m=250, memory_bytes=64 * 2**20, pids=50, disk_bytes=2**30)
     assert allocatable_of(given, machine) == capacity_of(given, machine)
     assert allocatable_of(given, machine).cpu_m == 250
+    twice = replace(plain, cpu_overcommit=2.0, devices={"gpu": ("/dev/a", "/dev/b")})
+    assert offered_of(twice, machine).cpu_m == 2 * allocatable_of(twice, machine).cpu_m == 3800
+    assert offered_of(twice, machine).devices == capacity_of(twice, machine).devices == {"gpu": 2}
     assert own_address(plain) == "127.0.0.1"
     assert own_address(replace(plain, publish_address="10.1.1.1")) == "10.1.1.1"
 
@@ -226,3 +229,13 @@ def test_the_parent_cgroup_is_capped_and_removed_in_version_1() -> None:
         remove_parent(parent)
     assert not memory.exists()
     assert not freezer.exists()
+
+
+def test_each_container_of_a_group_gets_devices_of_its_own() -> None:
+    members = [{"name": n, "image": "x", "resources": {"devices": {"gpu": c}}} for n, c in (("a", 1), ("b", 2))]
+    group = grouped(*members)
+    held = group.allocation.model_copy(update={"devices": {"gpu": ("/dev/g0", "/dev/g1", "/dev/g2")}})
+    around = Surroundings("c1c1c1c1c1", "n1", "", "/wherry", ROOM)
+    given = new_group(group.model_copy(update={"allocation": held})).members
+    specs = {t.name: container_spec(t, around, Ownership(b"k" * 32)) for t in given}
+    assert [specs[name].devices for name in ("a", "b")] == [("/dev/g0",), ("/dev/g1", "/dev/g2")]

@@ -1,7 +1,7 @@
 """`wherry agent`: reads the flags of a node's agent and runs it."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +25,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--cpu", metavar="CPU", help="what may be reserved here (default: this host's, less a reserve)")
     parser.add_argument("--memory", metavar="MEMORY", help="likewise")
     parser.add_argument("--pids", type=whole_number, metavar="N", help="likewise")
+    parser.add_argument("--disk", metavar="SIZE", help="likewise; it is counted and not enforced")
+    parser.add_argument(
+        "--cpu-overcommit", type=_ratio, default=1.0, metavar="X", help="reserve the cpu X times over (default: 1)"
+    )
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="KIND=PATH[,PATH]",
+        help="devices that may be reserved one by one, such as gpu=/dev/nvidia0,/dev/nvidia1; may be repeated",
+    )
     parser.add_argument(
         "--publish-address", default="", metavar="IP", help="where published ports listen (default: all)"
     )
@@ -50,6 +61,7 @@ def run(arguments: Namespace) -> int:
     try:
         cpu_m = parse_cpu(arguments.cpu) if arguments.cpu else None
         memory_bytes = parse_bytes(arguments.memory) if arguments.memory else None
+        disk_bytes = parse_bytes(arguments.disk) if arguments.disk else None
     except ValueError as error:
         raise UsageError(str(error)) from error
     options = AgentOptions(
@@ -62,6 +74,9 @@ def run(arguments: Namespace) -> int:
         cpu_m=cpu_m,
         memory_bytes=memory_bytes,
         pids=arguments.pids,
+        disk_bytes=disk_bytes,
+        cpu_overcommit=arguments.cpu_overcommit,
+        devices=devices_of(arguments.device),
         publish_address=arguments.publish_address,
         cgroup_parent=arguments.cgroup_parent,
         labels=labels_of(arguments.label),
@@ -72,6 +87,33 @@ def run(arguments: Namespace) -> int:
     set_up_logs(level=options.log_level, daemon=f"agent/{options.name}")
     asyncio.run(run_agent(options))
     return 0
+
+
+def _ratio(text: str) -> float:
+    """Return the number, from 1 to 16."""
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = 0.0
+    if not 1.0 <= ratio <= 16.0:
+        raise ArgumentTypeError(f"'{text}' is not a ratio from 1 to 16")
+    return ratio
+
+
+def devices_of(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the paths by kind of `KIND=PATH,PATH` words.
+
+    >>> devices_of(["gpu=/dev/a,/dev/b"])
+    {'gpu': ('/dev/a', '/dev/b')}
+    """
+    devices: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        kind, _, listed = word.partition("=")
+        paths = tuple(filter(None, listed.split(",")))
+        if not kind or not paths or not all(path.startswith("/dev/") for path in paths):
+            raise UsageError(f"'{word}' names no devices", fix="Write KIND=/dev/PATH[,/dev/PATH]")
+        devices[kind] = (*devices.get(kind, ()), *paths)
+    return devices
 
 
 def labels_of(words: Sequence[str]) -> dict[str, str]:
