@@ -56,7 +56,7 @@ class Outcome:
     stops: tuple[tuple[Allocation, str], ...]
     left: tuple[Left, ...]
     short: tuple[Short, ...]
-    waiting: tuple[tuple[WorkloadRef, tuple[str, ...]], ...]  # not begun, and for what they wait
+    waiting: tuple[tuple[WorkloadRef, tuple[str, ...]], ...]  # not begun or midway in the end, and for what they wait
 
     @property
     def fits(self) -> bool:
@@ -88,12 +88,21 @@ def outcome_of(rehearsal: Rehearsal) -> Outcome:
         stops += [(o, _why(rehearsal, o)) for o in old if memory.ran(o.id)]
         starts += fresh
     short = tuple(_short(rehearsal))
-    waiting = [
-        (said.ref, said.messages)
-        for id_ in sorted(memory.changed(state.workload_statuses))
-        if (said := state.workload_statuses.get(id_)) and said.is_waiting
-    ]
-    return Outcome(tuple(moves), tuple(starts), tuple(stops), tuple(_left(rehearsal)), short, tuple(waiting))
+    waiting = tuple(_waiting(rehearsal))
+    return Outcome(tuple(moves), tuple(starts), tuple(stops), tuple(_left(rehearsal)), short, waiting)
+
+
+def _waiting(rehearsal: Rehearsal) -> Iterator[tuple[WorkloadRef, tuple[str, ...]]]:
+    """Yield what hasn't begun, or is in the midst of a rollout in the end, and what is said of it."""
+    statuses = rehearsal.fork.state.workload_statuses
+    for id_ in sorted(rehearsal.memory.changed(statuses)):
+        said = statuses.get(id_)
+        if said is None or id_ not in rehearsal.fork.state.workloads:
+            continue
+        is_midway = said.rollout is not None and not said.rollout.is_over
+        if said.is_waiting or is_midway:
+            message = said.rollout.message if said.rollout is not None and is_midway else ""
+            yield said.ref, (*said.messages, *([message] if message else []))
 
 
 def _paired(

@@ -153,6 +153,16 @@ def test_a_change_is_told_step_by_step() -> None:
     assert [(r.action, r.version) for r in answer.results] == [("changed", 2)]
 
 
+def test_a_canary_that_waits_to_be_promoted_is_told() -> None:
+    world = World("n1", "n2")
+    world.become(world.ask(service(replicas=2)))
+    answer = world.ask(service(replicas=2, env={"A": "2"}, update={"canary": 1}))
+    ((workload, messages),) = answer.outcome.waiting
+    assert workload.name == "web"
+    assert "1 canary of version 2 waits to be promoted" in messages
+    assert [(s.up, s.down) for s in answer.rehearsal.steps] == [(1, 0)]
+
+
 def test_more_than_there_is_room_for_is_blocked_and_takes_nothing_from_what_runs() -> None:
     world = World("n1")
     world.become(world.ask(service(replicas=2)))

@@ -139,7 +139,7 @@ def test_a_simulation_in_which_all_fits_is_done(stub: Stub, capsys: pytest.Captu
     assert main(["simulate", "--lose", "n1"]) == 0
     assert capsys.readouterr().out.splitlines()[1:3] == [
         "  service/web [0]: stops on n1: too many",
-        "service/web waits for job migrate, which is progressing",
+        "service/web: waits for job migrate, which is progressing",
     ]
     assert main(["simulate", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["fits"] is True

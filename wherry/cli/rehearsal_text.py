@@ -60,7 +60,7 @@ def _left(item: Item) -> str:
 
 
 def _waiting(item: Item) -> list[str]:
-    return [f"{workload_of(item)} {clean(said)}" for said in item.get("messages") or []]
+    return [f"{workload_of(item)}: {clean(said)}" for said in item.get("messages") or []]
 
 
 def _move(item: Item) -> str:
