@@ -5,19 +5,22 @@ replaceAfter); no rollout is given up for want of progress, so that the end show
 nothing; and a freeze is passed over. What is found in the beginning has been so for long.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.dirty import DirtySet
-from control_plane.controllers.passes import Pass, Passes
+from control_plane.controllers.passes import Passes
 from control_plane.controllers.progress import ProgressClock
 from control_plane.rehearsal.fork import Fork, JumpingClock
 from control_plane.rehearsal.memory import Memory
 from control_plane.rehearsal.nodes import obeyed
+from control_plane.state import Batch
 from control_plane.store.protocol import Delete, Put
-from manifests.allocations import Desired
+from manifests.allocations import Allocation, Desired
+from manifests.base import Model
 from manifests.workloads import Kind
 
 GAP_S = 0.01  # between passes
@@ -54,7 +57,7 @@ class Rehearsal:
         self.memory = Memory(state)
         self._dirty = DirtySet(state, clock, is_thorough=False)
         ages = Ages(state, clock, known_for_s=LONG_S)
-        for subscriber in (self.memory.on_batch, self._dirty.on_batch, ages.on_batch):
+        for subscriber in (self.memory.on_batch, self._dirty.on_batch, ages.on_batch, self._on_batch):
             state.subscribe(subscriber)
         untimed = ProgressClock(JumpingClock(clock.wall_s()))
         self._passes = Passes(state, self.fork.standing, ages, untimed, clock, seed_shift=self.seed_shift)
@@ -104,7 +107,6 @@ class Rehearsal:
         self.passes += 1
         made = self._passes.make(workloads, self._dirty.blocked)
         self._passes.note(self._dirty, made)
-        self._tell(made)
         writes = {write.key: write for unit in made.units for write in unit.writes}
         if not writes:
             return False
@@ -113,15 +115,21 @@ class Rehearsal:
         self.write(list(obeyed(self.fork.state, touched)))
         return True
 
-    def _tell(self, made: Pass) -> None:
-        up: dict[str, int] = {}
-        for placement in made.plan.placements:
-            workload = keys.id_of_ref(placement.workload)
-            up[workload] = up.get(workload, 0) + 1
-        for workload, decision in made.decisions.items():
-            aside = [a for a in decision.turns if a.desired is not Desired.RUN]
-            self.reasons |= {stop.allocation.id: stop.reason for stop in decision.stops}
-            self.reasons |= {a.id: a.note for a in aside}
-            placed, stopped = up.get(workload, 0), len(decision.stops) + len(aside)
-            if placed or stopped:
-                self.steps.append(Step(self.fork.clock.now_s(), workload, placed, stopped))
+    def _on_batch(self, batch: Batch) -> None:
+        """Count what is new and what is no longer wanted, and keep why: its record may go."""
+        up: Counter[str] = Counter()
+        down: Counter[str] = Counter()
+        for change in batch.changes:
+            old, new = change.old, change.new
+            if old is None and isinstance(new, Allocation):
+                up[keys.id_of_ref(new.workload)] += 1
+            elif isinstance(old, Allocation) and old.desired is Desired.RUN and not _is_wanted(new):
+                down[keys.id_of_ref(old.workload)] += 1
+                if isinstance(new, Allocation):
+                    self.reasons[new.id] = new.stop_reason or new.note
+        for workload in sorted(up.keys() | down.keys()):
+            self.steps.append(Step(self.fork.clock.now_s(), workload, up[workload], down[workload]))
+
+
+def _is_wanted(record: Model | None) -> bool:
+    return isinstance(record, Allocation) and record.desired is Desired.RUN
