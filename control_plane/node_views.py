@@ -1,16 +1,13 @@
-"""What the API shows of nodes: how they stand, what is wanted of them, and what a drain would do."""
+"""What the API shows of nodes: how they stand, and what is wanted of them."""
 
 from control_plane import views
-from control_plane.controllers.drain_plan import DrainPlan
 from control_plane.controllers.snapshot import eligibility_of, holds_resources, labels_of
 from control_plane.records import BrakeRecord, brake_sentence
 from control_plane.state import ClusterState
 from control_plane.views import View
-from manifests.allocations import Allocation, Desired
 from manifests.base import render_timestamp
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.quantities import render_duration
-from manifests.workloads import Kind
 from scheduler.model import NOTHING, Eligibility, vector_of
 
 
@@ -98,30 +95,3 @@ def _deadline(intent: NodeIntent | None) -> str | None:
     if intent is None or not intent.is_draining or intent.drain_deadline_s is None:
         return None
     return render_duration(intent.drain_deadline_s)
-
-
-def drain_plan(plan: DrainPlan) -> View:
-    """Return what a drain would do."""
-    return {
-        "revision": plan.revision,
-        "moves": [{**_which(a), "to": p.node, "why": p.why.sentence()} for a, p in plan.moves],
-        "stays": [{**_which(a), "blocked": views.blocked(b.blocked)} for a, b in plan.stays],
-        "stops": [{**_which(a), "why": _stop_sentence(a)} for a in plan.stops],
-    }
-
-
-def _which(a: Allocation) -> View:
-    return {
-        "allocation": a.id,
-        "namespace": a.workload.namespace,
-        "kind": a.workload.kind,
-        "name": a.workload.name,
-    }
-
-
-def _stop_sentence(a: Allocation) -> str:
-    if a.desired is Desired.STOP:
-        return f"is to stop anyhow: {a.stop_reason}"
-    if a.workload.kind is Kind.DAEMON:
-        return "a daemon's: it stops last, and comes back with the node"
-    return "of a workload that is gone"

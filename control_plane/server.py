@@ -23,6 +23,7 @@ from control_plane.changes import ChangeFeed
 from control_plane.controllers.compactor import HistoryPromise
 from control_plane.core import assemble
 from control_plane.records import Role
+from control_plane.rehearsal.rehearser import Rehearser
 from control_plane.sessions import SessionRegistry
 from control_plane.store.open import open_store
 from control_plane.store.protocol import Store
@@ -111,6 +112,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             node_writer=core.node_writer,
             freeze_writer=core.freeze_writer,
             standing=core.standing,
+            rehearser=Rehearser(store, core.state, core.standing, clock),
             changes=ChangeFeed(core.state, core.events),
             sessions=core.sessions,
             membership=core.membership,

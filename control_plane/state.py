@@ -6,7 +6,6 @@ are consistent; subscribers are called with each batch of changes right after it
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
@@ -36,6 +35,7 @@ from manifests.errors import CompactedError, ConflictError, UnavailableError
 from manifests.nodes import NodeIntent, NodeStatus
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronState, VersionRecord, WorkloadRecord
+from scheduler.holdings import Shelves
 
 log = Log(__name__)
 T = TypeVar("T", bound=Model)
@@ -89,6 +89,10 @@ class Table(Generic[T]):
     def stored(self, record_id: str) -> Stored[T] | None:
         return self._records.get(record_id)
 
+    def find(self, key: str) -> Stored[T] | None:
+        """Return the record at a key of the store."""
+        return self._records.get(self._id_of(key.removeprefix(self.prefix)))
+
     def modified_at(self, record_id: str) -> Revision:
         """Return the revision to compare with when writing it: 0 if there is none."""
         stored = self._records.get(record_id)
@@ -104,7 +108,7 @@ class Table(Generic[T]):
         return [stored.key for stored in self._records.values()]
 
     def has(self, entry: Entry) -> bool:
-        stored = self._records.get(self._id_of(entry.key.removeprefix(self.prefix)))
+        stored = self.find(entry.key)
         return stored is not None and stored.modified_at == entry.mod_revision
 
     def __contains__(self, record_id: object) -> bool:
@@ -121,6 +125,10 @@ class Table(Generic[T]):
             value = self.model.read(entry.value)
             new = self._records[record_id] = Stored(value, key, entry.create_revision, entry.mod_revision)
         return ObjectChange(self.name, record_id, old.value if old else None, new.value if new else None, revision)
+
+    def share(self, other: "Table[T]") -> None:
+        """Take over all records of another one, which goes its own way from then on."""
+        self._records = other._records.copy()
 
 
 def _last_part(rest: str) -> str:
@@ -152,10 +160,10 @@ class ClusterState:
         self.tokens = Table("token", keys.TOKENS, TokenRecord)
         self.leader = Table("leader", keys.LEADER, LeaderRecord)
         self._tables: tuple[Table[Model], ...] = tuple(t for t in vars(self).values() if isinstance(t, Table))
-        self._by_workload: defaultdict[str, set[str]] = defaultdict(set)
-        self._by_owner: defaultdict[str, set[str]] = defaultdict(set)
-        self._versions: defaultdict[str, dict[int, VersionRecord]] = defaultdict(dict)
-        self._by_node: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_workload: Shelves[str, str, None] = Shelves()
+        self._by_owner: Shelves[str, str, None] = Shelves()
+        self._versions: Shelves[str, int, VersionRecord] = Shelves()
+        self._by_node: Shelves[str, str, None] = Shelves()
         self.revision = Revision(0)
         self._heard_s = clock.now_s()
         self.quarantined: dict[str, str] = {}  # keys whose values can't be read, and why
@@ -173,34 +181,53 @@ class ClusterState:
         """Return how long ago the store was last heard of: what is here is at most so old."""
         return self.clock.now_s() - self._heard_s
 
+    def find(self, key: str) -> Stored[Model] | None:
+        """Return the record at a key of the store, whichever table it is in."""
+        table = self._table_of(key)
+        return table.find(key) if table else None
+
     def is_unreadable(self, key: str) -> bool:
         """Say whether there is a record that can't be read: then nothing may be concluded from its absence here."""
         return key in self.quarantined
 
     def allocations_of(self, workload: str) -> list[Allocation]:
         """Return the allocations of the workload of that id, by index, newest last within one index."""
-        found = (self.allocations.get(a) for a in self._by_workload.get(workload, ()))
+        found = (self.allocations.get(a) for a in self._by_workload[workload])
         return sorted((a for a in found if a), key=lambda a: (a.index, a.created_s, a.id))
 
     def allocations_on(self, node: str) -> list[Allocation]:
-        found = (self.allocations.get(a) for a in sorted(self._by_node.get(node, ())))
+        found = (self.allocations.get(a) for a in sorted(self._by_node[node]))
         return [a for a in found if a]
 
     def jobs_of(self, cron: str) -> list[WorkloadRecord]:
         """Return the jobs that were made for the CronJob of that id, in whichever life of it, by id."""
-        found = (self.workloads.get(job) for job in sorted(self._by_owner.get(cron, ())))
+        found = (self.workloads.get(job) for job in sorted(self._by_owner[cron]))
         return [job for job in found if job]
 
     def owners(self) -> Iterator[str]:
         """Yield the ids of all CronJobs that have jobs."""
-        return (owner for owner, jobs in self._by_owner.items() if jobs)
+        return self._by_owner.keys()
 
     def versions_of(self, workload: str) -> Mapping[int, VersionRecord]:
         """Return the kept versions of the workload of that id, by number."""
-        return self._versions.get(workload, {})
+        return self._versions[workload]
 
     def workloads_with_allocations(self) -> Iterator[str]:
-        return (workload for workload, ids in self._by_workload.items() if ids)
+        return self._by_workload.keys()
+
+    def count_of(self, workload: str) -> int:
+        """Return how many allocations the workload of that id has, whatever is desired of them."""
+        return len(self._by_workload[workload])
+
+    def fork(self, clock: Clock) -> "ClusterState":
+        """Return one with the same records, which shares them, follows no store and goes its own way with `take_in`."""
+        twin = ClusterState(self._store, clock)
+        for own, other in zip(twin._tables, self._tables, strict=True):
+            own.share(other)
+        twin._by_workload, twin._by_owner = self._by_workload.fork(), self._by_owner.fork()
+        twin._versions, twin._by_node = self._versions.fork(), self._by_node.fork()
+        twin.revision, twin.quarantined = self.revision, self.quarantined.copy()
+        return twin
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Have it called with each batch, without awaiting, until the returned function is called."""
@@ -260,6 +287,12 @@ class ClusterState:
             self._gone_back_from = None
 
     async def _apply(self, changes: Sequence[Change], revision: Revision, *, is_first: bool = False) -> None:
+        self.take_in(changes, revision, is_first=is_first)
+        async with self._moved:
+            self._moved.notify_all()
+
+    def take_in(self, changes: Sequence[Change], revision: Revision, *, is_first: bool = False) -> None:
+        """Apply what changed up to that revision, and tell the subscribers."""
         done: list[ObjectChange] = []
         for change in changes:
             table = self._table_of(change.key)
@@ -282,8 +315,6 @@ class ClusterState:
             batch = Batch(self.revision, tuple(done), is_first)
             for subscriber in list(self._subscribers):
                 subscriber(batch)
-        async with self._moved:
-            self._moved.notify_all()
 
     def _set_aside(self, change: Change, why: str) -> None:
         if change.entry is None:
@@ -300,18 +331,20 @@ class ClusterState:
         return next((t for t in self._tables if key.startswith(t.prefix)), None)
 
     def _index(self, change: ObjectChange) -> None:
+        old, new = change.old, change.new
         if change.table == "version":
             workload, _, number = change.id.rpartition("/")
-            self._versions[workload].pop(int(number), None)
-            if isinstance(change.new, VersionRecord):
-                self._versions[workload][int(number)] = change.new
-        if isinstance(change.old, WorkloadRecord) and change.old.owner:
-            self._by_owner[keys.id_of_ref(change.old.owner)].discard(change.id)
-        if isinstance(change.new, WorkloadRecord) and change.new.owner:
-            self._by_owner[keys.id_of_ref(change.new.owner)].add(change.id)
-        if isinstance(change.old, Allocation):
-            self._by_workload[keys.id_of_ref(change.old.workload)].discard(change.id)
-            self._by_node[change.old.node].discard(change.id)
-        if isinstance(change.new, Allocation):
-            self._by_workload[keys.id_of_ref(change.new.workload)].add(change.id)
-            self._by_node[change.new.node].add(change.id)
+            if isinstance(new, VersionRecord):
+                self._versions.writable(workload)[int(number)] = new
+            elif workload in self._versions:
+                self._versions.remove(workload, int(number))
+        if isinstance(old, WorkloadRecord) and old.owner:
+            self._by_owner.remove(keys.id_of_ref(old.owner), change.id)
+        if isinstance(new, WorkloadRecord) and new.owner:
+            self._by_owner.writable(keys.id_of_ref(new.owner))[change.id] = None
+        if isinstance(old, Allocation):
+            self._by_workload.remove(keys.id_of_ref(old.workload), change.id)
+            self._by_node.remove(old.node, change.id)
+        if isinstance(new, Allocation):
+            self._by_workload.writable(keys.id_of_ref(new.workload))[change.id] = None
+            self._by_node.writable(new.node)[change.id] = None

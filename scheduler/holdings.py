@@ -1,6 +1,6 @@
 """Who is where: the allocations on each node, counted by workload, and the host ports and devices that they hold."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
 from manifests.allocations import HostPort
@@ -32,6 +32,13 @@ class Shelves(Generic[K, L, V]):
 
     def __len__(self) -> int:
         return len(self._shelves)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shelves
+
+    def keys(self) -> Iterator[K]:
+        """Yield the keys of all that hold something."""
+        return iter(self._shelves)
 
     def writable(self, key: K) -> dict[L, V]:
         shelf = self._shelves.get(key)

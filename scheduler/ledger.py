@@ -44,6 +44,12 @@ class Ledger:
         twin._homeless = {node: held.copy() for node, held in self._homeless.items()}
         return twin
 
+    def apart(self) -> "Ledger":
+        """Return one that shares nothing which changes: both may be changed from now on, in any order."""
+        twin = self.fork()
+        twin._own_nodes()
+        return twin
+
     def put_node(self, view: NodeView) -> None:
         """Take in a node, new or changed."""
         self._own_nodes()

@@ -101,6 +101,10 @@ class Client:
         """Return why it is where it is, why one more isn't elsewhere, and what would help; `node`: on it alone."""
         return await self.request("GET", _path("workloads", namespace, kind, name) + "/explain", query=query)
 
+    async def rehearse(self, documents: Sequence[Json] = (), **question: Any) -> Json:
+        """Return what would come of it, and of `lose`, `drain`, `add` and `atRevision`: see docs/api.md."""
+        return await self.request("POST", "/v1/rehearse", body={"documents": list(documents), **question})
+
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:

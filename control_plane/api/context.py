@@ -14,6 +14,7 @@ from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
+from control_plane.rehearsal.rehearser import Rehearser
 from control_plane.session_handler import SessionHandler
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Store
@@ -31,6 +32,7 @@ class Context:
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
     standing: Standing
+    rehearser: Rehearser
     changes: ChangeFeed
     sessions: SessionHandler
     membership: Membership

@@ -5,7 +5,8 @@ from aiohttp import web
 from control_plane import node_views
 from control_plane.api.bodies import flag, json_object, model_of
 from control_plane.api.context import context_of
-from control_plane.controllers.drain_plan import plan_drain
+from control_plane.rehearsal import views as rehearsal_views
+from control_plane.rehearsal.question import Question
 from control_plane.state import ClusterState
 from manifests.errors import NotFoundError
 from manifests.node_changes import DrainRequest, NodePatch
@@ -44,7 +45,8 @@ async def drain(request: web.Request) -> web.Response:
     if flag(request, "dryRun"):
         context, name = context_of(request), request.match_info["name"]
         known_node(context.state, name)
-        return web.json_response(node_views.drain_plan(plan_drain(context.state, context.standing, name)))
+        answer = await context.rehearser.answer(Question(drain=(name,)))
+        return web.json_response(rehearsal_views.drain(answer, name))
     return await _intend(request, is_cordoned=True, is_draining=True, drain_deadline_s=asked.deadline_s)
 
 

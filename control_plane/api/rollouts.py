@@ -5,7 +5,8 @@ from aiohttp import web
 from control_plane import rollout_views
 from control_plane.api.bodies import json_object
 from control_plane.api.context import context_of
-from control_plane.api.workloads import id_of, shown
+from control_plane.api.workloads import id_of
+from control_plane.desired.versions import shown
 from manifests.errors import NotFoundError, UsageError
 
 ACTIONS = ("pause", "resume", "promote", "undo", "restart")

@@ -1,16 +1,15 @@
 """Workloads: apply, change, scale, delete, and how they are."""
 
 import json
-from dataclasses import asdict
-from typing import Any
 
 from aiohttp import web
 
 from control_plane import keys, views
-from control_plane.api.bodies import documents_of, expected_revision, json_object
+from control_plane.api.bodies import documents_of, expected_revision, json_object, model_of
 from control_plane.api.context import context_of
-from control_plane.desired.versions import Result
+from control_plane.desired.versions import shown
 from manifests.errors import NotFoundError, UsageError
+from manifests.plans import AppliedPlan
 
 MOST_REPLICAS = 10_000
 
@@ -45,13 +44,15 @@ def no_such_workload(workload: str) -> NotFoundError:
 
 async def apply(request: web.Request) -> web.Response:
     body = await json_object(request)
-    unknown = body.keys() - {"documents", "dryRun"}
+    unknown = body.keys() - {"documents", "dryRun", "plan"}
     dry_run = body.get("dryRun", False)
     if unknown or not isinstance(dry_run, bool):
         wrong = ", ".join(sorted(unknown)) or "dryRun"
         raise UsageError(f"the body's {wrong} can't be used", fix='Send {"documents": [...], "dryRun": false}.')
     documents = documents_of(body.get("documents"))
-    revision, results = await context_of(request).workload_writer.apply(documents, dry_run=dry_run)
+    context, plan = context_of(request), body.get("plan")
+    expected = await context.rehearser.check(model_of(plan, AppliedPlan), documents) if plan is not None else {}
+    revision, results = await context.workload_writer.apply(documents, dry_run=dry_run, expected=expected)
     return web.json_response({"revision": revision, "results": [shown(r) for r in results]})
 
 
@@ -61,7 +62,8 @@ async def put(request: web.Request) -> web.Response:
     if keys.id_of_metadata(workload.kind, workload.metadata) != id_of(request):
         raise UsageError("the manifest is of another workload than the path", fix="Make them agree.")
     expected = expected_revision(request)
-    _, results = await context_of(request).workload_writer.apply(documents, expected=expected)
+    at = {id_of(request): expected} if expected is not None else {}
+    _, results = await context_of(request).workload_writer.apply(documents, expected=at)
     return web.json_response(shown(results[0]))
 
 
@@ -96,15 +98,3 @@ def _known_kind(kind: str) -> str:
     if kind.lower() not in keys.KINDS:
         raise NotFoundError(f"there is no kind {kind[:40]}", why=f"the kinds are: {', '.join(keys.KINDS)}")
     return kind
-
-
-def shown(result: Result) -> dict[str, Any]:
-    return {
-        "namespace": result.namespace,
-        "kind": result.kind,
-        "name": result.name,
-        "action": result.action,
-        "version": result.version,
-        "makesVersion": result.makes_version,
-        "changes": [asdict(change) for change in result.changes],
-    }

@@ -17,8 +17,9 @@ Key: TypeAlias = tuple[str, str]  # what of it, and the id of an allocation or n
 class Ages:
     """Subscribe `on_batch` to the cache; ask for the ages between awaits."""
 
-    def __init__(self, state: ClusterState, clock: Clock) -> None:
-        self._state, self._clock = state, clock
+    def __init__(self, state: ClusterState, clock: Clock, *, known_for_s: float = 0.0) -> None:
+        """Begin now; what is found then, and nobody told of, counts as known for so long: but for drains."""
+        self._state, self._clock, self._known_for_s = state, clock, known_for_s
         self._since: dict[Key, float] = {}
 
     def on_batch(self, batch: Batch) -> None:
@@ -72,8 +73,13 @@ class Ages:
         self._note("draining", intent.name, is_so=intent.is_draining)
 
     def _age(self, what: str, of: str, *, is_so: bool) -> float:
-        self._note(what, of, is_so=is_so)
-        return self._clock.now_s() - self._since[what, of] if is_so else 0.0
+        if not is_so:
+            self._since.pop((what, of), None)
+            return 0.0
+        now_s, since_s = self._clock.now_s(), self._since.get((what, of))
+        if since_s is None:
+            since_s = self._since[what, of] = now_s - (self._known_for_s if what != "draining" else 0.0)
+        return now_s - since_s
 
     def _note(self, what: str, of: str, *, is_so: bool) -> None:
         if is_so:

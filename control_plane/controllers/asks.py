@@ -71,6 +71,8 @@ def _named(spec: NeighbourSpec, namespace: str) -> WorkloadRef:
 
 def resolved(asks: Sequence[Ask], records: Table[WorkloadRecord]) -> list[Ask]:
     """Return the asks with their neighbours as they live now, and with the rules of those that keep apart from them."""
+    if not asks:
+        return []
     keeps_apart = _who_keeps_apart(records.values())
     return [_resolved(ask, records, keeps_apart.get(keys.id_of_ref(ask.workload), ())) for ask in asks]
 

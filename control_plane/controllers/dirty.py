@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 
 from control_plane import keys
 from control_plane.controllers.snapshot import workload_ids
@@ -16,15 +17,17 @@ RESYNC_S = 30.0  # so that a lost event costs time and not truth
 class DirtySet:
     """Marks without order of urgency but in order of age; a workload is in it once, however often it is marked."""
 
-    def __init__(self, state: ClusterState, clock: Clock) -> None:
-        self._state, self._clock = state, clock
+    def __init__(self, state: ClusterState, clock: Clock, *, is_thorough: bool = True) -> None:
+        """Begin with all workloads; not `is_thorough`: with none, and without looking at all of them ever again."""
+        self._state, self._clock, self._is_thorough = state, clock, is_thorough
         self._marked: dict[str, None] = {}
         self._timers: dict[str, float] = {}
-        self._resync_at = clock.now_s() + RESYNC_S
+        self._resync_at = clock.now_s() + RESYNC_S if is_thorough else math.inf
         self._woken = asyncio.Event()
         self.blocked: set[str] = set()  # looked at again whenever something may have become free
         self.waiting: dict[str, frozenset[str]] = {}  # workloads, and those that they are to start after
-        self.mark_all()
+        if is_thorough:
+            self.mark_all()
 
     def mark(self, workload: str) -> None:
         self._marked.setdefault(workload)
@@ -51,8 +54,21 @@ class DirtySet:
                     self._mark_others(workload, change)
                 case "allocation" | "status":
                     self._mark_allocation(change)
-                case "node" | "intent" | "freeze":
+                case "node" | "intent" | "freeze" if self._is_thorough:
                     self.mark_all()
+                case "node" | "intent":
+                    self._mark_concerned(change)
+
+    def _mark_concerned(self, change: ObjectChange) -> None:
+        """Mark what has something on the node, what lacks room, and of a new node the daemons."""
+        for allocation in self._state.allocations_on(change.id):
+            self.mark(keys.id_of_ref(allocation.workload))
+        for workload in sorted(self.blocked):
+            self.mark(workload)
+        if change.table == "node" and change.old is None:
+            daemons = (r.ref for r in self._state.workloads.values() if r.ref.kind is Kind.DAEMON)
+            for workload in sorted(map(keys.id_of_ref, daemons)):
+                self.mark(workload)
 
     def _mark_others(self, workload: str, change: ObjectChange) -> None:
         """Mark what looks at this workload: those that wait for it, and the CronJob that it was made for."""
@@ -83,15 +99,24 @@ class DirtySet:
 
     async def take(self) -> list[str]:
         """Wait until something is marked, or due by a timer, and return it all, oldest first."""
-        while not self._marked:
-            due_s = min([self._resync_at, *self._timers.values()]) - self._clock.now_s()
+        while not (taken := self.take_now()):
+            due_s = self.due_at_s() - self._clock.now_s()
             if due_s > 0:
                 self._woken.clear()
                 await _wait(self._woken, due_s)
+        return taken
+
+    def take_now(self) -> list[str]:
+        """Return what is marked, or due by a timer, oldest first; nothing if nothing is."""
+        if not self._marked:
             self._fire_timers()
         taken = list(self._marked)
         self._marked.clear()
         return taken
+
+    def due_at_s(self) -> float:
+        """Return when the next timer fires; infinity if there is none."""
+        return min([self._resync_at, *self._timers.values()])
 
     def _fire_timers(self) -> None:
         now = self._clock.now_s()

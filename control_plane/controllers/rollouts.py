@@ -153,7 +153,8 @@ def counts(course: Course, s: Seen) -> bool:
 def waits(fresh: Iterable[Seen], course: Course, stalled_for_s: float) -> Iterator[float]:
     """Yield after how long time alone may change something: one becomes available, or the deadline passes."""
     update = course.update
-    yield from (update.min_healthy_s - s.ready_for_s for s in fresh if s.is_ready and not is_available(s, update))
+    if not course.rollout.is_over:
+        yield from (update.min_healthy_s - s.ready_for_s for s in fresh if s.is_ready and not is_available(s, update))
     if course.rollout.state is RolloutState.PROGRESSING:
         # Past it, it has just turned back or left its canaries behind: that is timed from the next look on.
         yield max(0.0, update.progress_deadline_s - stalled_for_s)

@@ -26,6 +26,7 @@ class Standing:
         self._allocations: dict[str, str] = {}  # those to look at again, and on which node each is
         self._kept: dict[str, dict[str, Allocation]] = {}  # by node: what it keeps from before a restore
         self._unreadable: frozenset[str] = frozenset()  # keys of which nothing is concluded
+        self._restless: dict[str, None] = {}  # allocations that their nodes haven't done all about that they are told
 
     def on_batch(self, batch: Batch) -> None:
         """Remember what is to be looked at again."""
@@ -56,6 +57,19 @@ class Standing:
         if self._views is None:
             self._views = tuple(table.view(row) for row in table.present().tolist())
         return self._views
+
+    def restless(self) -> list[str]:
+        """Return the allocations that aren't ready, or are to stop and haven't."""
+        self.ledger()
+        return list(self._restless)
+
+    def fork(self, state: ClusterState) -> "Standing":
+        """Return that of a fork of the cache, made at the same moment; subscribe it there."""
+        twin = Standing(state)
+        twin._ledger, twin._views = self.ledger().apart(), self.views()
+        twin._kept, twin._unreadable = {node: kept.copy() for node, kept in self._kept.items()}, self._unreadable
+        twin._restless = self._restless.copy()
+        return twin
 
     def _mark(self, change: ObjectChange) -> None:
         if change.table in ("node", "intent"):
@@ -99,7 +113,10 @@ class Standing:
 
     def _renew(self, ledger: Ledger, allocation_id: str, node: str) -> None:
         allocation = self._state.allocations.get(allocation_id)
+        self._restless.pop(allocation_id, None)
         if allocation is not None:
+            if _is_restless(allocation, self._state.statuses.get(allocation_id)):
+                self._restless[allocation_id] = None
             if holds_resources(self._state, allocation):
                 ledger.put(placed(allocation, self._priority_of(allocation)))
             else:
@@ -112,6 +129,12 @@ class Standing:
 
     def _priority_of(self, allocation: Allocation) -> int:
         return _priority(self._state.workloads.get(keys.id_of_ref(allocation.workload)))
+
+
+def _is_restless(allocation: Allocation, status: AllocationStatus | None) -> bool:
+    if status is None:
+        return True
+    return not status.is_terminal and not (allocation.desired is Desired.RUN and status.is_ready)
 
 
 def _priority_differs(change: ObjectChange) -> bool:

@@ -1,7 +1,7 @@
 """How a workload's next version is drafted, whatever the reason. The writers of workloads and rollouts call it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,6 +40,19 @@ def result_of(
 ) -> Result:
     ref = record.ref
     return Result(ref.namespace, record.workload.kind, ref.name, action, record.version, makes_version, tuple(changes))
+
+
+def shown(result: Result) -> dict[str, Any]:
+    """Return the result as the API shows it."""
+    return {
+        "namespace": result.namespace,
+        "kind": result.kind,
+        "name": result.name,
+        "action": result.action,
+        "version": result.version,
+        "makesVersion": result.makes_version,
+        "changes": [asdict(change) for change in result.changes],
+    }
 
 
 def read_record(workload: str, entry: Entry) -> WorkloadRecord:

@@ -4,6 +4,8 @@ import contextlib
 import random
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeAlias
 
 from control_plane import keys
 from control_plane.dependencies import refuse_cycles
@@ -20,13 +22,15 @@ from control_plane.desired.versions import (
     read_record,
     result_of,
 )
-from control_plane.store.protocol import ABSENT, Delete, Entry, ModifiedAt, Revision
+from control_plane.store.protocol import ABSENT, Delete, Entry, ModifiedAt, Put, Revision
 from foundation.clock import Clock
 from manifests.configs import Config, ConfigRecord
 from manifests.errors import InvalidError, NotFoundError
 from manifests.workloads import Document, Job, JobSpec, Service, Workload, WorkloadRecord, makes_new_version
 
 MOST_DOCUMENTS = 60  # of one call: each takes two writes and two compares of the transaction
+
+Expected: TypeAlias = Mapping[str, Revision]  # what must be as it was read, by id; a config's: `default/config/site`
 
 
 class WorkloadWriter:
@@ -35,12 +39,18 @@ class WorkloadWriter:
         self._configs, self._clock, self._rng = configs, clock, rng
 
     async def apply(
-        self, documents: Sequence[Document], *, dry_run: bool = False, expected: Revision | None = None
+        self, documents: Sequence[Document], *, dry_run: bool = False, expected: Expected = MappingProxyType({})
     ) -> tuple[Revision, list[Result]]:
-        """Store all the documents, or say what that would do. Raises ConflictError if workloads aren't at `expected`.
+        """Store all the documents, or say what that would do. Raises ConflictError if one isn't at its `expected`.
 
         A changed config makes a new version of every workload that uses it; these have results of their own, last.
         """
+        self._check(documents)
+        has_configs = any(isinstance(d, Config) or d.spec.all_configs() for d in documents)
+        async with self._configs.turn if has_configs else contextlib.nullcontext():
+            return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
+
+    def _check(self, documents: Sequence[Document]) -> None:
         refuse_cycles(self._state, [d for d in documents if not isinstance(d, Config)])
         if len(documents) > MOST_DOCUMENTS:
             raise InvalidError(
@@ -48,9 +58,12 @@ class WorkloadWriter:
                 why=f"they are stored all at once, and at most {MOST_DOCUMENTS} can be",
                 fix="Apply them in several calls.",
             )
-        has_configs = any(isinstance(d, Config) or d.spec.all_configs() for d in documents)
-        async with self._configs.turn if has_configs else contextlib.nullcontext():
-            return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
+
+    async def draft(self, documents: Sequence[Document]) -> tuple[tuple[Put | Delete, ...], list[Result]]:
+        """Return what applying all the documents would write, and what it would say."""
+        self._check(documents)
+        draft, results = await self._draft(documents, {})
+        return draft.writes, results
 
     async def scale(self, workload: str, replicas: int) -> tuple[Revision, Result]:
         async def scale_once() -> tuple[Revision, list[Result]]:
@@ -63,7 +76,7 @@ class WorkloadWriter:
                     fix="A Daemon follows the nodes; for a Job apply another parallelism.",
                 )
             scaled = old.model_copy(update={"spec": old.spec.model_copy(update={"replicas": replicas})})
-            return await self._apply([scaled], dry_run=False, expected=None)
+            return await self._apply([scaled], dry_run=False, expected={})
 
         revision, results = await self._committer.retried(scale_once)
         return revision, results[0]
@@ -89,13 +102,22 @@ class WorkloadWriter:
         return entry
 
     async def _apply(
-        self, documents: Sequence[Document], *, dry_run: bool, expected: Revision | None
+        self, documents: Sequence[Document], *, dry_run: bool, expected: Expected
     ) -> tuple[Revision, list[Result]]:
+        draft, results = await self._draft(documents, expected)
+        if dry_run or not draft.writes:
+            return self._state.revision, results
+        return await self._committer.commit(draft.compares, draft.writes), results
+
+    async def _draft(self, documents: Sequence[Document], expected: Expected) -> tuple[Draft, list[Result]]:
         draft = Draft(self._store)
         results: dict[int, Result] = {}
         drafted: dict[str, ConfigRecord] = {}
         for number, config in enumerate(documents):
             if isinstance(config, Config):
+                id_ = keys.id_of_metadata(config.kind, config.metadata)
+                config_key = keys.CONFIGS + keys.config_id(config.metadata.namespace, config.metadata.name)
+                _check_expected(id_, await draft.read(config_key), expected.get(id_))
                 results[number], record = await self._configs.draft_config(draft, config)
                 drafted[keys.config_id(config.metadata.namespace, config.metadata.name)] = record
         changed = {id_ for id_ in drafted if await self._makes_version(draft, drafted[id_])}
@@ -106,9 +128,7 @@ class WorkloadWriter:
         others = await self._configs.draft_users(draft, [drafted[id_] for id_ in sorted(changed)], applied)
         ordered = [results[number] for number in sorted(results)] + others
         draft.check_size()
-        if dry_run or not draft.writes:
-            return self._state.revision, ordered
-        return await self._committer.commit(draft.compares, draft.writes), ordered
+        return draft, ordered
 
     async def _makes_version(self, draft: Draft, config: ConfigRecord) -> bool:
         """Say whether the drafted config has other content than the stored one; a new one has."""
@@ -121,13 +141,13 @@ class WorkloadWriter:
         draft: Draft,
         workload: Workload,
         number: int,
-        expected: Revision | None,
+        expected: Expected,
         drafted: Mapping[str, ConfigRecord],
         changed: Set[str],
     ) -> Result:
         workload_id = keys.id_of_metadata(workload.kind, workload.metadata)
         entry = await draft.read(keys.WORKLOADS + workload_id)
-        _check_expected(workload_id, entry, expected)
+        _check_expected(workload_id, entry, expected.get(workload_id))
         old = read_record(workload_id, entry) if entry else None
         present = await present_version(draft, workload_id, old) if old else None
         before = present.configs if present else {}

@@ -32,6 +32,8 @@ async def test_a_workload_is_applied_read_scaled_and_deleted(tmp_path: Path) -> 
             await client.rollout("default", "service", "web", "undo", version=1)
             kept = (await client.versions("default", "service", "web"))["items"]
             assert [version["cause"] for version in kept] == ["undo to version 1", "restart", "created"]
+            told = await client.rehearse([WEB], add=["2cpu/1Gi"])
+            assert (told["results"][0]["action"], told["room"]["nodes"]) == ("changed", 1)
             await client.delete("default", "service", "web")
             with pytest.raises(NotFoundError):
                 await client.workload("default", "service", "no-such")

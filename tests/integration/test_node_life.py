@@ -293,11 +293,12 @@ async def test_a_dry_run_of_a_drain_says_what_would_move_and_what_would_stay(ser
         small = (await here.get("/v1/allocations?name=small"))["items"][0]["node"]
         status, plan = await other.call("POST", "/v1/nodes/n1/drain?dryRun=true")
         assert status == 200
-        assert [s["name"] for s in plan["stays"]] == ["big"]
+        assert [s["name"] for s in plan["stays"]] == ["big", "logs"]
+        assert plan["stays"][1]["why"] == "a daemon's: it stops last"
         reasons = {r["node"]: r["code"] for r in plan["stays"][0]["blocked"]["rejections"]}
         assert reasons == {"n1": "draining", "n2": "memory"}
         assert [(m["name"], m["to"]) for m in plan["moves"]] == ([("small", "n2")] if small == "n1" else [])
-        assert [s["name"] for s in plan["stops"]] == ["logs"]
+        assert plan["stops"] == []
         assert (await here.get("/v1/nodes/n1"))["state"] == "ready"
 
 

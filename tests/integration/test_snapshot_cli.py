@@ -89,3 +89,10 @@ async def test_a_store_that_is_not_empty_is_replaced_only_if_told_to(tmp_path: P
     assert (code, "--replace" in said) == (4, True), said
     code, said = await wherry("snapshot", "restore", str(snapshot), "--store", store, "--replace")
     assert code == 0, said
+
+
+async def test_what_would_be_is_told_of_a_file_without_a_cluster(snapshot: Path) -> None:
+    code, said = await wherry("simulate", "--snapshot", str(snapshot), "--lose", "n1")
+    assert (code, "service/web stays blocked (and no longer fits)" in said) == (1, True), said
+    code, said = await wherry("simulate", "--snapshot", str(snapshot), "--lose", "n1", "--add", "2cpu/1Gi")
+    assert (code, "service/web [0]: n1 -> new-1" in said) == (0, True), said

@@ -18,6 +18,7 @@ import agent.watch_runtime
 import control_plane.controllers.jobs
 import control_plane.controllers.leader
 import control_plane.controllers.losses
+import control_plane.controllers.passes
 import control_plane.controllers.services
 import control_plane.controllers.snapshot
 import control_plane.controllers.standing
@@ -58,7 +59,7 @@ def _no_compares_of_placements(stack: ExitStack) -> None:
     def placement_unit(*args: Any, **named: Any) -> Any:
         return replace(old(*args, **named), compares=())
 
-    old = swap(stack, control_plane.controllers.leader, "placement_unit", placement_unit)
+    old = swap(stack, control_plane.controllers.passes, "placement_unit", placement_unit)
 
 
 def _slot_placed_twice(stack: ExitStack) -> None:
@@ -69,7 +70,7 @@ def _slot_placed_twice(stack: ExitStack) -> None:
         again = (replace(first, node=others[0]),) if first and others else ()
         return replace(plan, placements=(*plan.placements, *again))
 
-    old = swap(stack, control_plane.controllers.leader, "place", place)
+    old = swap(stack, control_plane.controllers.passes, "place", place)
 
 
 def _capacity_freed_early(stack: ExitStack) -> None:

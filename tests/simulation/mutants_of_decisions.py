@@ -7,6 +7,7 @@ from typing import Any
 
 import control_plane.controllers.garbage
 import control_plane.controllers.leader
+import control_plane.controllers.passes
 import control_plane.controllers.rollouts
 import control_plane.controllers.services
 import control_plane.desired.rollouts
@@ -30,7 +31,7 @@ def _freeze_ignored(stack: ExitStack) -> None:
         return old(fence, units)
 
     old = swap(stack, control_plane.controllers.leader, "transactions", transactions)
-    swap(stack, control_plane.controllers.leader, "is_frozen", lambda state: False)
+    swap(stack, control_plane.controllers.passes, "is_frozen", lambda state: False)
 
 
 def _old_reasons(stack: ExitStack) -> None:
@@ -49,7 +50,7 @@ def _old_reasons(stack: ExitStack) -> None:
             ),
         )
 
-    old = swap(stack, control_plane.controllers.leader, "place", place)
+    old = swap(stack, control_plane.controllers.passes, "place", place)
 
 
 def _blocked_forgotten(stack: ExitStack) -> None:
@@ -102,7 +103,7 @@ def _garbage_stops_all(stack: ExitStack) -> None:
     def is_frozen(state: Any) -> bool:
         return bool(state.quarantined) or bool(old(state))
 
-    old = swap(stack, control_plane.controllers.leader, "is_frozen", is_frozen)
+    old = swap(stack, control_plane.controllers.passes, "is_frozen", is_frozen)
 
 
 def _ends_kept(stack: ExitStack) -> None:

@@ -88,14 +88,14 @@ def test_a_drain_can_have_a_deadline(stub: Stub, capsys: pytest.CaptureFixture[s
 def test_a_dry_run_drains_nothing_and_says_what_would_go_where(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     plan = {
         "moves": [{"allocation": "web-0-1", "to": "n2", "why": "score 0.50"}],
-        "stays": [{"allocation": "db-0-1", "blocked": {"sentence": "1 can't be placed: n2 lacks memory"}}],
+        "stays": [{"allocation": "db-0-1", "why": "1 can't be placed: n2 lacks memory"}],
         "stops": [{"allocation": "logs-0-1", "why": "a daemon's: it stops last"}],
     }
     stub.answers["POST /v1/nodes/n1/drain"] = (200, plan)
     assert main(["node", "drain", "n1", "--dry-run", "--wait"]) == 0
     assert [r.target for r in stub.requests] == ["/v1/nodes/n1/drain?dryRun=true"]
     assert capsys.readouterr().out.splitlines() == [
-        "node/n1 would be drained: 1 would move, 1 would find no place, 1 would just stop",
+        "node/n1 would be drained: 1 would move, 1 would stay, 1 would just stop",
         "  web-0-1 -> n2: score 0.50",
         "  db-0-1 stays: 1 can't be placed: n2 lacks memory",
         "  logs-0-1 stops: a daemon's: it stops last",

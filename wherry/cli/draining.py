@@ -17,11 +17,11 @@ from wherry.cli.watching import Waker
 def plan_lines(name: str, plan: Mapping[str, Any]) -> list[str]:
     """Return what the drain of a node would do, as the server sees it now."""
     moves, stays, stops = (plan.get(part) or [] for part in ("moves", "stays", "stops"))
-    told = f"{len(moves)} would move, {len(stays)} would find no place, {len(stops)} would just stop"
+    told = f"{len(moves)} would move, {len(stays)} would stay, {len(stops)} would just stop"
     lines = [f"node/{name} would be drained: {told}"]
     lines += [f"  {clean(m['allocation'])} -> {clean(m['to'])}: {clean(m['why'])}" for m in moves]
     for stay in stays:
-        lines.append(f"  {clean(stay['allocation'])} stays: {clean((stay.get('blocked') or {}).get('sentence'))}")
+        lines.append(f"  {clean(stay['allocation'])} stays: {clean(stay.get('why'))}")
     return lines + [f"  {clean(s['allocation'])} stops: {clean(s['why'])}" for s in stops]
 
 

@@ -27,6 +27,16 @@ COMMANDS = {
     "apply": Command(
         "wherry.cli.commands.apply", "make the cluster run what manifests say", "wherry apply -f web.yaml --wait"
     ),
+    "plan": Command(
+        "wherry.cli.commands.plan",
+        "tell what applying manifests would do",
+        "wherry plan -f web.yaml",
+    ),
+    "simulate": Command(
+        "wherry.cli.commands.simulate",
+        "tell what would follow if nodes were lost, drained or added",
+        "wherry simulate --lose n1",
+    ),
     "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),
     "describe": Command(
         "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"

@@ -2,39 +2,38 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from manifests.errors import InvalidError
+from manifests.errors import UsageError
 from wherry.cli.arguments import add_connection, add_wait, transport_of
+from wherry.cli.loading import add_files, documents_of, loaded_from, naming_places
 from wherry.cli.lookup import workload_of
 from wherry.cli.text import clean, if_stopped
-from wherry.cli.transport import RefusedDocumentsError, Transport
+from wherry.cli.transport import Transport
 
 MOST_CHANGES_SHOWN = 6
 MOST_VALUE_SHOWN = 60
 APPLY_TIMEOUT_S = 60.0
-NOTES = """  wherry apply -f web.yaml -f jobs/ --dry-run"""
+NOTES = """  wherry apply -f web.yaml -f jobs/ --dry-run
+  wherry apply --plan web.plan"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "-f",
-        "--file",
-        action="append",
-        required=True,
-        metavar="FILE|DIR|-",
-        help="manifests; a directory's *.yaml and *.yml; - for standard input; may be repeated",
-    )
+    add_files(parser, is_required=False)
+    parser.add_argument("--plan", metavar="FILE", help="carry out what `wherry plan -o json` wrote, if it still holds")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     add_wait(parser, "all of them are healthy or complete")
     add_connection(parser)
 
 
 def run(arguments: Namespace) -> int:
+    if bool(arguments.file) == bool(arguments.plan):
+        raise UsageError(
+            "apply needs either -f/--file or --plan", fix="Give manifests with -f FILE, or a plan with --plan FILE."
+        )
     transport = transport_of(arguments)
-    documents, places = _load(arguments.file)
-    answer = _send(transport, documents, places, is_dry=arguments.dry_run)
+    answer = _send(transport, arguments)
     for result in answer["results"]:
         print(result_line(result, is_dry=arguments.dry_run), flush=True)
     if not arguments.wait or arguments.dry_run:
@@ -45,6 +44,22 @@ def run(arguments: Namespace) -> int:
     with if_stopped("What was applied stays, and the cluster goes on with it."):
         wait_until_well(transport, workloads, int(answer["revision"]), arguments.timeout)
     return 0
+
+
+def _send(transport: Transport, arguments: Namespace) -> dict[str, Any]:
+    if arguments.plan:
+        from wherry.cli.plan_files import read_plan
+
+        body: dict[str, Any] = read_plan(arguments.plan)
+        places = [f"document {number + 1} of {arguments.plan}" for number in range(len(body["documents"]))]
+    else:
+        loaded = loaded_from(arguments.file)
+        body, places = {"documents": documents_of(loaded)}, [one.where for one in loaded]
+    with naming_places(places):
+        answer: dict[str, Any] = transport.post(
+            "/v1/apply", body | {"dryRun": arguments.dry_run}, timeout_s=APPLY_TIMEOUT_S
+        )
+    return answer
 
 
 def result_line(result: Mapping[str, Any], *, is_dry: bool = False) -> str:
@@ -71,27 +86,3 @@ def _value(value: object) -> str:
         return "none"
     text = clean(value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=True))
     return text if len(text) <= MOST_VALUE_SHOWN else text[: MOST_VALUE_SHOWN - 1] + "…"
-
-
-def _load(paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the manifests of all files, and where each stands. Raises InvalidError with every problem."""
-    from manifests.yaml_loader import load_files
-
-    loaded = load_files(paths)
-    if not loaded:
-        raise InvalidError(f"there are no manifests in {', '.join(paths)}")
-    return [one.manifest.model_dump(mode="json", exclude_none=True) for one in loaded], [one.where for one in loaded]
-
-
-def _send(
-    transport: Transport, documents: list[dict[str, Any]], places: Sequence[str], *, is_dry: bool
-) -> dict[str, Any]:
-    body = {"documents": documents, "dryRun": is_dry}
-    try:
-        answer: dict[str, Any] = transport.post("/v1/apply", body, timeout_s=APPLY_TIMEOUT_S)
-    except RefusedDocumentsError as error:
-        if not error.refused:
-            raise
-        lines = [f"  {places[p.document]}: {p.path}: {p.message}" for p in error.refused if p.document < len(places)]
-        raise InvalidError("\n".join([error.what, *lines]), fix=error.fix) from None
-    return answer

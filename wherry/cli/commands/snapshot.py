@@ -54,7 +54,7 @@ def _save(arguments: Namespace) -> int:
                     file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        snapshot = _read(draft)
+        snapshot = read_snapshot(draft)
         draft.replace(path)
     except OSError as error:
         raise WherryError(f"cannot write {path}", why=error.strerror or str(error)) from error
@@ -66,7 +66,7 @@ def _save(arguments: Namespace) -> int:
 
 
 def _show(path: Path) -> int:
-    snapshot = _read(path)
+    snapshot = read_snapshot(path)
     print(f"cluster:    {snapshot.cluster.id}")
     print(f"generation: {snapshot.cluster.generation}")
     print(f"revision:   {snapshot.revision}")
@@ -91,7 +91,7 @@ def _restore(arguments: Namespace) -> int:
 
     if arguments.store is None:
         raise UsageError("where to?", fix="Give the servers' --store, e.g. sqlite:/var/lib/wherry/server/store.db.")
-    snapshot = _read(arguments.file)
+    snapshot = read_snapshot(arguments.file)
 
     async def restored() -> int:
         clock = SystemClock()
@@ -107,7 +107,8 @@ def _restore(arguments: Namespace) -> int:
     return 0
 
 
-def _read(path: Path) -> "Snapshot":
+def read_snapshot(path: Path) -> "Snapshot":
+    """Return what a file holds. Raises NotFoundError or InvalidError if that can't be told."""
     from control_plane.snapshots import read
 
     try:

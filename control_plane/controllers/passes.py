@@ -1,0 +1,180 @@
+"""One pass: decide about the workloads that were marked, place what they ask for, and turn it all into writes.
+
+It reads the watch cache between awaits and writes nothing. The leader commits what it returns under its fence; a
+rehearsal applies the same to a fork of the cache. So what is foretold is what is done.
+"""
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from control_plane import keys
+from control_plane.controllers.ages import Ages
+from control_plane.controllers.asks import resolved
+from control_plane.controllers.bursts import Portion, portion_of, with_left
+from control_plane.controllers.cron_writes import cron_sight_of, cron_units
+from control_plane.controllers.decision import Decision
+from control_plane.controllers.dirty import DirtySet
+from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
+from control_plane.controllers.history import kept_of
+from control_plane.controllers.progress import ProgressClock
+from control_plane.controllers.reconcile import Sight, progress_of, reconcile
+from control_plane.controllers.snapshot import kept_since_restore, seen_of
+from control_plane.controllers.standing import Standing, overfull
+from control_plane.controllers.writes import (
+    Unit,
+    adoption_unit,
+    placement_unit,
+    removal_unit,
+    status_unit,
+    stop_unit,
+    turn_unit,
+)
+from control_plane.dependencies import dependencies_of, unmet
+from control_plane.state import ClusterState
+from control_plane.store.protocol import Compare
+from foundation.clock import Clock
+from foundation.logs import Log
+from manifests.allocations import Desired
+from manifests.status import WorkloadStatus
+from scheduler.ledger import Ledger
+from scheduler.model import Plan
+from scheduler.place import place
+
+log = Log(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass came to. `also` is what all its writes depend on beside their own compares."""
+
+    decisions: Mapping[str, Decision]
+    plan: Plan
+    left: Mapping[str, int]  # by workload: how many are left for the next passes
+    units: tuple[Unit, ...]
+    also: tuple[Compare, ...]
+
+
+class Passes:
+    """Makes passes over a cache. The same cache, ages and marks give the same pass."""
+
+    def __init__(
+        self,
+        state: ClusterState,
+        standing: Standing,
+        ages: Ages,
+        progress: ProgressClock,
+        clock: Clock,
+        *,
+        seed_shift: int = 0,
+    ) -> None:
+        self._state, self._standing, self._clock = state, standing, clock
+        self._ages, self._progress, self._seed_shift = ages, progress, seed_shift
+
+    def make(self, workloads: Iterable[str], blocked: AbstractSet[str]) -> Pass:
+        """Return what to do about the workloads; `blocked` are those for which there was no room in the last pass."""
+        ledger, has_kept = self._standing.ledger(), any(node.kept for node in self._state.nodes.values())
+        without = frozenset(overfull(ledger)) if has_kept else None
+        decisions = {w: self._decide(w, without, is_blocked=w in blocked) for w in workloads}
+        frozen = is_frozen(self._state)
+        going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
+        asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
+        asks = resolved(asks, self._state.workloads)
+        portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
+        seed = ledger.revision + self._seed_shift
+        plan = place(portion.asks, _without_stopped(ledger, decisions.values()), seed=seed)
+        plan = with_left(plan, portion.left)
+        if frozen:
+            held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
+            units = [u for w, d in held.items() for u in self._status_units(w, d, plan)]
+            return Pass(decisions, plan, portion.left, tuple(units), ())
+        units = self._units(decisions, plan, ledger.revision)
+        return Pass(decisions, plan, portion.left, tuple(units), (NOT_FROZEN,))
+
+    def note(self, dirty: DirtySet, made: Pass) -> None:
+        """Remember what is to be looked at again because of the pass, and when."""
+        blocked = {keys.id_of_ref(b.workload) for b in made.plan.blocked}
+        for workload in sorted(blocked - dirty.blocked):
+            dirty.mark(workload)  # knowing that it is, its rollout may have another way
+        dirty.blocked = (dirty.blocked - made.decisions.keys()) | blocked
+        for workload, decision in made.decisions.items():
+            dirty.waiting.pop(workload, None)
+            record = self._state.workloads.get(workload)
+            if decision.is_waiting and record:
+                dirty.waiting[workload] = frozenset(dependencies_of(record.workload))
+            dirty.mark_after(workload, decision.again_after_s)
+        for workload in made.left.keys() - blocked:
+            dirty.mark(workload)
+
+    def _decide(self, workload: str, without: frozenset[str] | None, *, is_blocked: bool) -> Decision:
+        """Return what to do about one workload. One that can't be decided about never stops the others.
+
+        `without` are the nodes that take nothing over from before a restore; None: no node keeps anything from then.
+        """
+        if self._state.is_unreadable(keys.WORKLOADS + workload):
+            return Decision()  # whatever it says, it doesn't say that all of it is to be stopped
+        record = self._state.workloads.get(workload)
+        sight = Sight(
+            record=record,
+            seen=seen_of(self._state, workload, self._ages),
+            nodes=self._standing.views(),
+            said=self._state.workload_statuses.get(workload),
+            versions=self._state.versions_of(workload),
+            kept=kept_since_restore(self._state, workload, without) if without is not None else (),
+            was_blocked=is_blocked,
+            cron=cron_sight_of(self._state, workload, self._clock.wall_s()),
+            waits_for=unmet(self._state, record) if record else (),
+        )
+        try:
+            progress = None if is_frozen(self._state) else progress_of(sight)
+            stalled_for_s = self._progress.stalled_for_s(workload, progress)
+            return reconcile(replace(sight, stalled_for_s=stalled_for_s))
+        except Exception as error:
+            log.error("a workload could not be reconciled", workload=workload, exc_info=error)
+            return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
+
+    def _units(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> list[Unit]:
+        """Return all writes, stops first: they free what placements may need next."""
+        units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
+        units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
+        for d in decisions.values():
+            kept = kept_of(self._state, d.removals, self._clock.wall_s())
+            units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
+        units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
+        units += cron_units(self._state, decisions, self._clock.wall_s())
+        for placement in plan.placements:
+            succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
+            unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
+            units.append(unit)
+        for workload, decision in decisions.items():
+            units += self._status_units(workload, decision, plan)
+        return units
+
+    def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
+        record = self._state.workloads.get(workload)
+        if record is None:
+            return []  # the collector takes what is left over
+        said = self._state.workload_statuses.get(workload)
+        status = WorkloadStatus(
+            ref=record.ref,
+            generation=record.generation,
+            blocked=tuple(b.blocked for b in plan.blocked if keys.id_of_ref(b.workload) == workload),
+            messages=decision.messages,
+            is_complete=decision.is_complete,
+            is_failed=decision.is_failed,
+            is_waiting=decision.is_waiting,
+            rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
+        )
+        return [status_unit(self._state, workload, status)] if status != said else []
+
+
+def _without_stopped(ledger: Ledger, decisions: Iterable[Decision]) -> Ledger:
+    """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted."""
+    going = [stop.allocation for d in decisions for stop in d.stops]
+    going += [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
+    if not going:
+        return ledger
+    fork = ledger.fork()
+    for allocation in going:
+        fork.no_longer_wanted(allocation.node, allocation.id)
+    return fork
