@@ -44,7 +44,7 @@ def plan_drain(state: ClusterState, standing: Standing, node: str) -> DrainPlan:
     asks = [ask_of(record, sorted(leaving[w])) for w in sorted(leaving) if (record := state.workloads.get(w))]
     asks = resolved(asks, state.workloads)
     ledger = _without(standing.ledger(), node, [a for moved in leaving.values() for a in moved.values()])
-    plan = place(asks, ledger, seed=ledger.revision)
+    plan = place(asks, ledger, seed=ledger.revision, may_evict=False)  # it says what has room as things are
     moves = [(leaving[keys.id_of_ref(p.workload)][p.index], p) for p in plan.placements]
     stays = [(a, blocked) for blocked in plan.blocked for a in _of(leaving, blocked)]
     return DrainPlan(ledger.revision, tuple(moves), tuple(stays), tuple(stops))

@@ -25,6 +25,7 @@ from control_plane.controllers.standing import Standing, overfull
 from control_plane.controllers.writes import (
     Unit,
     adoption_unit,
+    eviction_units,
     placement_unit,
     removal_unit,
     status_unit,
@@ -65,9 +66,10 @@ class Leader:
         bookkeeping: Bookkeeping,
         *,
         lost_after_s: float,
+        preemption: bool = True,
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
-        self._standing = standing
+        self._standing, self._preemption = standing, preemption
         self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
         self._decided_in_s = 0.0  # the last pass
 
@@ -106,6 +108,7 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         began_s = self._clock.now_s()
+        workloads = [*workloads, *sorted(dirty.expecting.difference(workloads))]
         ledger = self._standing.ledger()
         decisions = {w: self._decide(w, ledger, is_blocked=w in dirty.blocked) for w in workloads}
         frozen = is_frozen(self._state)
@@ -113,13 +116,16 @@ class Leader:
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         asks = resolved(asks, self._state.workloads)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
-        plan = place(portion.asks, _without_stopped(ledger, decisions.values()), seed=ledger.revision)
+        standing = _without_stopped(ledger, decisions.values())
+        may_evict = self._preemption and not frozen
+        plan = place(portion.asks, standing, seed=ledger.revision, may_evict=may_evict)
         plan = with_left(plan, portion.left)
         self._decided_in_s = self._clock.now_s() - began_s
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
         for workload in sorted(blocked - dirty.blocked):
             dirty.mark(workload)  # knowing that it is, its rollout may have another way
         dirty.blocked = (dirty.blocked - decisions.keys()) | blocked
+        dirty.expecting = {keys.id_of_ref(b.workload) for b in plan.blocked if b.blocked.waits}
         self._note_waiting(dirty, decisions)
         for workload, decision in decisions.items():
             dirty.mark_after(workload, decision.again_after_s)
@@ -169,6 +175,7 @@ class Leader:
     def _units(self, decisions: dict[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
+        units += eviction_units(self._state, plan.evictions)
         units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
@@ -217,13 +224,16 @@ class _DeposedError(Exception):
 
 def _without_stopped(ledger: Ledger, decisions: Iterable[Decision]) -> Ledger:
     """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted."""
-    going = [stop.allocation for d in decisions for stop in d.stops]
-    going += [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
-    if not going:
+    stopped = [stop.allocation for d in decisions for stop in d.stops]
+    turned = [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
+    if not (stopped or turned):
         return ledger
     fork = ledger.fork()
-    for allocation in going:
+    for allocation in stopped:
         fork.no_longer_wanted(allocation.node, allocation.id)
+    for allocation in turned:
+        is_leaving = allocation.desired is Desired.STOP
+        fork.no_longer_wanted(allocation.node, allocation.id, is_leaving=is_leaving)
     return fork
 
 
