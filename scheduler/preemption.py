@@ -24,7 +24,7 @@ from scheduler.victims import Candidate, Cost, cost_of, least_victims
 
 MOST_AT_ONCE = 64  # of one ask; the others are waited for once these have their places
 NODES_AT_ONCE = 32  # are searched for the best victims
-MOST_NODES = 256  # while all that was found takes more of a workload than it may miss
+MOST_NODES = 96  # while all that was found takes more of a workload than it may miss
 _STEPS = 8  # in which it is told how much a node lacks
 
 
@@ -42,8 +42,9 @@ def make_room(ask: Ask, count: int, ledger: Ledger, ties: Ties) -> Room:
     if not ask.preempts or not ledger.layers.has_below(ask.priority):
         return room
     counts: dict[int, int] = {}
+    known: dict[int, tuple[Candidate, ...]] = {}
     for _ in range(min(count, MOST_AT_ONCE)):
-        prospect = _Prospect(ask, ledger, _rows_without_room(ask, ledger))
+        prospect = _Prospect(ask, ledger, _rows_without_room(ask, ledger), known)
         row = prospect.where_room_comes()
         if row is None:
             found = prospect.cheapest(ties)
@@ -51,7 +52,10 @@ def make_room(ask: Ask, count: int, ledger: Ledger, ties: Ties) -> Room:
                 break
             row, victims = found
             room.evictions += [_evicted(ask, victim, ledger) for victim in victims]
+            gone = {key_of(victim.workload) for victim in victims}
+            known = {r: there for r, there in known.items() if gone.isdisjoint(c.workload for c in there)}
         ledger.claim(ask, row)
+        known.pop(row, None)
         counts[row] = counts.get(row, 0) + 1
     for row, many in counts.items():
         leaving = tuple(sorted(a.id for a in ledger.holdings.on(row) if a.is_leaving))
@@ -79,8 +83,9 @@ def _evicted(ask: Ask, victim: PlacedAllocation, ledger: Ledger) -> Eviction:
 class _Prospect:
     """What nodes would have if things went, for one more of an ask."""
 
-    def __init__(self, ask: Ask, ledger: Ledger, rows: Rows) -> None:
-        self._ask, self._ledger, self._rows = ask, ledger, rows
+    def __init__(self, ask: Ask, ledger: Ledger, rows: Rows, known: dict[int, tuple[Candidate, ...]]) -> None:
+        """`known` are the least victims of nodes that were searched before, and haven't changed since."""
+        self._ask, self._ledger, self._rows, self._known = ask, ledger, rows, known
         needed = ledger.nodes.amounts(ask.reserved)
         self._kinds = [kind for kind, amount in enumerate(needed) if kind < BASE or amount]
         self._needed = np.array([needed[kind] for kind in self._kinds])[:, None]
@@ -112,8 +117,9 @@ class _Prospect:
         best: tuple[Cost, int, int, Sequence[Candidate]] | None = None
         for rows in self._shortlists(ties):
             for row in rows:
-                victims = self._victims(row)
-                if victims:
+                if row not in self._known:
+                    self._known[row] = self._victims(row)
+                if victims := self._known[row]:
                     cost = cost_of(victims, self._ledger.may_miss)
                     found = (cost, int(ties.ranks[row]), row, victims)
                     best = found if best is None or found[:2] < best[:2] else best

@@ -9,14 +9,14 @@ best set that was found by then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, inf
 from typing import TypeAlias
 
 from scheduler.hashing import WorkloadKey, key_of
 from scheduler.model import PlacedAllocation
 
-MOST_STEPS = 4_000
+MOST_STEPS = 1_000
 MOST_SEARCHED = 200  # in one set
 
 Amount: TypeAlias = tuple[float, ...]  # of each resource that is lacking
@@ -106,39 +106,34 @@ def _without_needless(victims: Sequence[Candidate], lacking: Amount) -> list[Can
     return kept
 
 
-@dataclass(slots=True)
 class _Search:
     """Branch and bound over how many of each group go."""
 
-    groups: Sequence[Sequence[Candidate]]
-    forced: Sequence[Candidate]
-    may_miss: MayMiss
-    best: list[Candidate] | None = None
-    _best_cost: Cost | None = None
-    _steps: int = 0
-    _most: list[Amount] = field(default_factory=list)  # for each group, the most that one of it or of a later one holds
-    _youngest: list[int] = field(default_factory=list)
-    _chosen: list[Candidate] = field(default_factory=list)
+    def __init__(self, groups: Sequence[Sequence[Candidate]], forced: Sequence[Candidate], may_miss: MayMiss) -> None:
+        self.best: list[Candidate] | None = None
+        self._best_cost: Cost | None = None
+        self._groups = groups
+        here = {c.workload for c in forced} | {group[0].workload for group in groups}
+        self._left = {workload: may_miss[workload] for workload in here if workload in may_miss}
+        self._chosen: list[Candidate] = []
+        self._steps = 0
+        self._bounds = _bounds(groups, may_miss)
+        for c in forced:
+            if c.workload in self._left:
+                self._left[c.workload] -= 1
+        self._first = cost_of(forced, may_miss)
 
     def run(self, lacking: Amount) -> None:
-        most: Amount = (0.0,) * len(lacking)
-        youngest = 0
-        for group in reversed(self.groups):
-            most = tuple(max(m, a) for m, a in zip(most, group[0].amount, strict=True))
-            youngest = max(youngest, group[0].born_ms)
-            self._most.insert(0, most)
-            self._youngest.insert(0, youngest)
-        self._look(0, 0, lacking)
+        self._look(0, 0, lacking, self._first)
 
-    def _look(self, group: int, taken: int, lacking: Amount) -> None:
+    def _look(self, group: int, taken: int, lacking: Amount, cost: Cost) -> None:
         """Try all that can be added: more of this group, of which some are taken, or some of later ones."""
-        cost = cost_of((*self.forced, *self._chosen), self.may_miss)
         if all(lack <= 0 for lack in lacking):
             if self._best_cost is None or cost < self._best_cost:
                 self.best, self._best_cost = list(self._chosen), cost
             return
-        for number in range(group, len(self.groups)):
-            members, start = self.groups[number], taken if number == group else 0
+        for number in range(group, len(self._groups)):
+            members, start = self._groups[number], taken if number == group else 0
             if start == len(members) or not _helps(members[start], lacking):
                 continue
             if self._steps >= MOST_STEPS or len(self._chosen) >= MOST_SEARCHED:
@@ -146,21 +141,66 @@ class _Search:
             if not self._may_be_better(cost, number, lacking):
                 return
             self._steps += 1
-            self._chosen.append(members[start])
-            left = tuple(lack - amount for lack, amount in zip(lacking, members[start].amount, strict=True))
-            self._look(number, start + 1, left)
-            self._chosen.pop()
+            victim = members[start]
+            left = tuple(lack - amount for lack, amount in zip(lacking, victim.amount, strict=True))
+            more = self._take(victim, cost)
+            self._look(number, start + 1, left, more)
+            self._put_back(victim)
+
+    def _take(self, victim: Candidate, cost: Cost) -> Cost:
+        excess, count, highest, birth = cost
+        self._chosen.append(victim)
+        left = self._left.get(victim.workload)
+        if left is not None:
+            self._left[victim.workload] = left - 1
+            excess += left <= 0
+        return excess, count + 1, max(highest, victim.allocation.priority), birth - victim.born_ms
+
+    def _put_back(self, victim: Candidate) -> None:
+        self._chosen.pop()
+        if victim.workload in self._left:
+            self._left[victim.workload] += 1
 
     def _may_be_better(self, cost: Cost, number: int, lacking: Amount) -> bool:
         """Say whether taking from that group or later ones can still lead to something better than the best."""
-        more = 0.0
-        for lack, most in zip(lacking, self._most[number], strict=True):
+        bound, more = self._bounds[number], 0.0
+        for lack, most in zip(lacking, bound.most, strict=True):
             if lack > 0:
                 more = max(more, ceil(lack / most) if most > 0 else inf)
         if self._best_cost is None or more == inf:
             return more < inf
         excess, count, highest, birth = cost
-        return (excess, count + int(more), highest, birth - int(more) * self._youngest[number]) < self._best_cost
+        many = int(more)
+        least_excess = excess + many if bound.must_stay else excess
+        reach = (least_excess, count + many, max(highest, bound.priority), birth - many * bound.youngest_ms)
+        return reach < self._best_cost
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What is the best of a group and all later ones, each for itself."""
+
+    most: Amount
+    priority: int
+    youngest_ms: int
+    must_stay: bool  # the workloads of all of them may miss none
+
+
+def _bounds(groups: Sequence[Sequence[Candidate]], may_miss: MayMiss) -> list[_Bound]:
+    bounds: list[_Bound] = []
+    for group in reversed(groups):
+        first = group[0]
+        own = _Bound(first.amount, first.allocation.priority, first.born_ms, may_miss.get(first.workload, 1) <= 0)
+        if bounds:
+            later = bounds[-1]
+            own = _Bound(
+                tuple(max(pair) for pair in zip(own.most, later.most, strict=True)),
+                min(own.priority, later.priority),
+                max(own.youngest_ms, later.youngest_ms),
+                own.must_stay and later.must_stay,
+            )
+        bounds.append(own)
+    return bounds[::-1]
 
 
 def _helps(candidate: Candidate, lacking: Amount) -> bool:
