@@ -86,6 +86,13 @@ def test_a_service_that_may_miss_none_gives_only_if_nobody_else_can() -> None:
     assert evicted(place([of(250)], alone, seed=1)) == ["web-0-n1"]
 
 
+def test_who_can_be_missed_is_found_in_a_large_cluster_too() -> None:
+    fragile = [member for i in range(60) for member in full(f"n{i}", small(f"n{i}", "web", i))]
+    sturdy = full("z", small("z", "api", priority=70))
+    cluster = replace(snapshot(*fragile, *sturdy), may_miss={ref("web"): 0})
+    assert evicted(place([of(250)], cluster, seed=1)) == ["api-0-z"]
+
+
 def test_of_a_service_that_may_miss_one_two_asks_take_one_each_from_others_too() -> None:
     cluster = snapshot(
         *full("n1", small("n1", "web")), *full("n2", small("n2", "web", 1)), *full("n3", small("n3", "api"))
