@@ -15,6 +15,7 @@ from control_plane.controllers.bursts import Portion, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
+from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
 from control_plane.controllers.losses import LossWatch
@@ -43,7 +44,7 @@ from manifests.allocations import Desired
 from manifests.errors import ConflictError
 from manifests.status import WorkloadStatus
 from scheduler.ledger import Ledger
-from scheduler.model import Plan
+from scheduler.model import Ask, Plan
 from scheduler.place import place
 
 log = Log(__name__)
@@ -116,9 +117,9 @@ class Leader:
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         asks = resolved(asks, self._state.workloads)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
-        standing = _without_stopped(ledger, decisions.values())
-        may_evict = self._preemption and not frozen
-        plan = place(portion.asks, standing, seed=ledger.revision, may_evict=may_evict)
+        plan, failing = self._plan(portion.asks, _without_stopped(ledger, decisions.values()), frozen=frozen)
+        for workload in failing:
+            decisions[workload] = replace(decisions[workload], messages=(*decisions[workload].messages, CALMED))
         plan = with_left(plan, portion.left)
         self._decided_in_s = self._clock.now_s() - began_s
         blocked = {keys.id_of_ref(b.workload) for b in plan.blocked}
@@ -136,6 +137,17 @@ class Leader:
             await self._commit(fence, [u for w, d in held.items() for u in self._status_units(w, d, plan)])
         else:
             await self._commit(fence, self._units(decisions, plan, ledger.revision), also=(NOT_FROZEN,))
+
+    def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
+        """Return the plan, and the workloads that would evict others but fail too often for that."""
+        may_evict = self._preemption and not frozen
+        failing: set[str] = set()
+        while True:
+            plan = place(calmed(asks, failing), ledger, seed=ledger.revision, may_evict=may_evict)
+            more = failing_of(self._state, plan.evictions, self._clock.wall_s())
+            if not more:
+                return plan, failing
+            failing |= more
 
     def _note_waiting(self, dirty: DirtySet, decisions: Mapping[str, Decision]) -> None:
         """Remember whose changes are to be noticed on behalf of others."""

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from control_plane.store.protocol import Store
-from manifests.allocations import Phase
+from manifests.allocations import AllocationStatus, Phase
+from manifests.session import Assigned
 from tests.lab.waiting import hold_for, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
@@ -128,6 +129,33 @@ async def test_nothing_comes_back_before_the_higher_one_has_its_place(server: Se
         shown = await server.until_state("/v1/workloads/default/service/small", "blocked")
         assert "kept for service/db" in shown["blocked"][0]["sentence"]
         assert (await server.get(WEB))["counts"]["running"] == 1
+
+
+class Breaking(ScriptedAgent):
+    """Says of all that is of one workload that it failed, and can't be restarted."""
+
+    breaks = "db"
+
+    def _status(self, assigned: Assigned, before: AllocationStatus | None) -> AllocationStatus:
+        a = assigned.allocation
+        self.answer = Phase.FAILED if a.workload.name == self.breaks else Phase.RUNNING
+        return super()._status(assigned, before)
+
+
+async def test_what_fails_over_and_over_soon_evicts_nothing_more(server: Served) -> None:
+    async with connected(server, Breaking(server, facts("n1"))):
+        await server.apply(web(reschedule={"backoff": "100ms"}))
+        await server.until_state(WEB, "healthy")
+        await server.apply(db("2", reschedule={"backoff": "300ms", "maxBackoff": "300ms"}))
+
+        async def said() -> list[str]:
+            return list((await server.get(DB))["messages"])
+
+        calm = "it evicts nothing for now: 2 of its allocations or more have failed within 10m"
+        await wait_until(said, 10, "it says so", lambda messages: calm in messages)
+        await server.until_state(WEB, "healthy")
+        told = [e["count"] for e in (await server.get("/v1/events"))["items"] if e["reason"] == "evicted"]
+        assert sum(told) <= 8
 
 
 async def test_a_frozen_cluster_evicts_nothing(server: Served) -> None:
