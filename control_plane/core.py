@@ -85,6 +85,7 @@ def assemble(
     heartbeat_s: float,
     lost_after_s: float,
     promise: HistoryPromise = PROMISE,
+    preemption: bool = True,
 ) -> Core:
     """Return the parts of a server of that name; `url` is where other servers reach its API."""
     server = ServerRecord(
@@ -127,6 +128,7 @@ def assemble(
             clock,
             Bookkeeping(store, state, clock, events, promise),
             lost_after_s=lost_after_s,
+            preemption=preemption,
         ),
         standing=standing,
         events=events,

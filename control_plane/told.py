@@ -22,6 +22,7 @@ from control_plane.state import ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
 from manifests.configs import ConfigRecord
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
+from manifests.reasons import Blocked
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronState, ServiceSpec, WorkloadRecord
@@ -120,9 +121,9 @@ def _workload_status_told(change: ObjectChange, status: WorkloadStatus) -> Itera
     if change.new is None:
         return
     before = change.old if isinstance(change.old, WorkloadStatus) else None
-    old_codes = {(b.count, tuple((r.node, r.code) for r in b.rejections)) for b in before.blocked} if before else set()
+    old_codes = {_outline(b) for b in before.blocked} if before else set()
     for blocked in status.blocked:
-        if (blocked.count, tuple((r.node, r.code) for r in blocked.rejections)) not in old_codes:
+        if _outline(blocked) not in old_codes:
             yield Told(place, "blocked", blocked.sentence())
     if before and before.blocked and not status.blocked:
         yield Told(place, "unblocked", "everything has a place now")
@@ -131,6 +132,12 @@ def _workload_status_told(change: ObjectChange, status: WorkloadStatus) -> Itera
         yield Told(place, "failed" if status.is_failed else "complete", outcome, status.ref.uid)
     if status.rollout and status.rollout != (before.rollout if before else None):
         yield from _rollout_told(place, before.rollout if before else None, status.rollout)
+
+
+def _outline(blocked: Blocked) -> tuple[object, ...]:
+    """Return what makes it worth telling again: not the amounts, which change all the time."""
+    reasons = tuple((r.node, r.code) for r in blocked.rejections)
+    return blocked.count, reasons, tuple(wait.node for wait in blocked.waits)
 
 
 def _rollout_told(place: str, old: Rollout | None, new: Rollout) -> Iterator[Told]:
@@ -157,7 +164,12 @@ def _allocation_told(change: ObjectChange, allocation: Allocation) -> Iterator[T
         yield Told(place, "placed", f"{a.id} on node {a.node}: {a.why.sentence()}", allocation=a.id)
     elif isinstance(old, Allocation) and old.desired is not a.desired and a.desired is Desired.STOP:
         why = a.stop_reason.partition(":")[0]
-        yield Told(place, "stop", f"{a.id} on node {a.node} is to stop: {a.stop_reason}", why, allocation=a.id)
+        if a.evicted_for is None:
+            yield Told(place, "stop", f"{a.id} on node {a.node} is to stop: {a.stop_reason}", why, allocation=a.id)
+        else:
+            yield Told(place, "evicted", f"{a.id} on node {a.node} {a.stop_reason}", why, allocation=a.id)
+            said = f"{a.workload} makes room: {a.id} on node {a.node} is evicted"
+            yield Told(keys.id_of_ref(a.evicted_for), "preempted", said, str(a.workload))
     elif isinstance(old, Allocation) and old.desired is not a.desired:
         became = "kept" if a.desired is Desired.RUN else "spare"
         yield Told(place, became, f"{a.id}: {a.note}", allocation=a.id)

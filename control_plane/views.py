@@ -93,6 +93,7 @@ def blocked(blocked: Blocked) -> View:
         "rejections": rejections,
         "sentence": blocked.sentence(),
         "details": [r.sentence() for r in blocked.rejections],
+        "waits": [{"node": w.node, "leaving": list(w.leaving), "count": w.count} for w in blocked.waits],
     }
 
 
@@ -199,6 +200,7 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "nodeState": eligibility_of(known, state.intents.get(a.node)) if known else "deleted",
         "desired": a.desired,
         "stopReason": a.stop_reason,
+        "evictedFor": str(a.evicted_for) if a.evicted_for else None,
         "note": a.note,
         "fence": stored.created_at,
         "replacedAt": _replaced_at(state, a, status),

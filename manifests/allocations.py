@@ -42,6 +42,7 @@ class Allocation(Model):
     devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # which instances, by kind
     why: Choice  # why this node
     stop_reason: str = ""  # why it must end, for people
+    evicted_for: WorkloadRef | None = None  # it did nothing wrong: this one of higher priority needs its room
     note: str = ""  # what became of it while its node was lost, for people
     spared_attempt: int = 0  # the attempt that ran and was ready when it became a spare; 0: none
     created_s: Timestamp = Field(alias="createdAt")

@@ -21,6 +21,7 @@ class Code(StrEnum):
     DISK = "disk"
     DEVICES = "devices"  # `needed` is the count and the kind
     HOST_PORT = "hostPort"
+    KEPT = "kept"  # `needed` is what of higher priority waits for the room there
     CONSTRAINT = "constraint"
     TAINT = "taint"  # `needed` is the toleration, `found` the taint
     MAX_PER_NODE = "maxPerNode"
@@ -68,6 +69,25 @@ class Unlisted:
         return (_OF_ONE if self.count == 1 else _OF_MANY)[self.code].format(needed=self.needed, found=self.found)
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Room that comes on a node for one of them or more: the allocations that make way there, and how many wait."""
+
+    node: str
+    leaving: tuple[str, ...]
+    count: int = 1
+
+    def sentence(self) -> str:
+        """Return a clause.
+
+        >>> Wait("n1", ("web-0-1f3a9c2e",)).sentence()
+        'room comes on n1, where web-0-1f3a9c2e makes way'
+        """
+        shown = list(self.leaving) if len(self.leaving) <= _MOST_NAMED else [f"{len(self.leaving)} allocations"]
+        makes = "makes" if len(self.leaving) == 1 else "make"
+        return f"room comes on {self.node}, where {listing(shown)} {makes} way"
+
+
 MOST_LISTED = 50  # rejections that are stored by name; the rest are counted
 
 
@@ -80,6 +100,7 @@ class Blocked:
     rejections: tuple[Rejection, ...]
     note: str = ""  # where no node is to blame, e.g. there is none at all
     unlisted: tuple[Unlisted, ...] = ()  # in a large cluster: the nodes that `rejections` leaves out
+    waits: tuple[Wait, ...] = ()  # where what is being stopped or evicted makes room for some of them
 
     @classmethod
     def summed_up(cls, version: int, count: int, rejections: Sequence[Rejection]) -> "Blocked":
@@ -107,6 +128,7 @@ class Blocked:
         groups = _by_kind(self.rejections)
         kinds = dict.fromkeys((*groups, *more))
         parts = [_group_sentence(code, groups.get((code, n), []), more.get((code, n))) for code, n in kinds]
+        parts += [wait.sentence() for wait in self.waits[:_MOST_NAMED]]
         return f"{self.count} can't be placed: {'; '.join(parts)}"
 
 
@@ -151,6 +173,7 @@ _REASON = {
     Code.DISK: "needs {needed} disk, has {found} free",
     Code.DEVICES: "needs {needed}, has {found} free",
     Code.HOST_PORT: "host port {needed} is taken by {found}",
+    Code.KEPT: "has room, which is kept for {needed}",
     Code.CONSTRAINT: "{needed} doesn't hold, it is {found}",
     Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already, maxPerNode is {needed}",
@@ -170,6 +193,7 @@ _OF_ONE = {
     Code.DISK: "lacks disk ({needed} needed, {found} free)",
     Code.DEVICES: "lacks devices ({needed} needed, {found} free)",
     Code.HOST_PORT: "has host port {needed} taken by {found}",
+    Code.KEPT: "has room, which is kept for {needed}",
     Code.CONSTRAINT: "fails {needed} (it is {found})",
     Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already (maxPerNode is {needed})",
@@ -189,6 +213,7 @@ _OF_MANY = {
     Code.DISK: "lack disk ({needed} needed, at most {found} free)",
     Code.DEVICES: "lack devices ({needed} needed, at most {found} free)",
     Code.HOST_PORT: "have host port {needed} taken",
+    Code.KEPT: "have room, which is kept for {needed}",
     Code.CONSTRAINT: "fail {needed}",
     Code.TAINT: "have the taint {needed}, which isn't tolerated",
     Code.MAX_PER_NODE: "have reached maxPerNode ({needed})",

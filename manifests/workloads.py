@@ -32,6 +32,7 @@ from manifests.policies import (
 
 API_VERSION = "wherry/v1"
 DEFAULT_PRIORITY = 50
+MOST_PRIORITY = 100
 MOST_CRON_NAME = 49  # 63, less what a job's name adds, such as -20261124-2215
 MAIN = "main"  # the name of a container that is alone
 
@@ -50,7 +51,7 @@ class WorkloadSpec(ContainerSpec):
     containers: tuple[MemberSpec, ...] = Field((), max_length=16)
     init_containers: tuple[InitContainerSpec, ...] = Field((), max_length=16)
     placement: PlacementSpec = PlacementSpec()
-    priority: Annotated[int, Field(strict=True, ge=0, le=100)] = DEFAULT_PRIORITY
+    priority: Annotated[int, Field(strict=True, ge=0, le=MOST_PRIORITY)] = DEFAULT_PRIORITY
     preempts: Flag = True  # may have allocations of lower priority stopped where nothing else makes room
     reschedule: RescheduleSpec = RescheduleSpec()
     on_disconnect: OnDisconnectSpec = OnDisconnectSpec()

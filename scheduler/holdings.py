@@ -124,14 +124,17 @@ class Holdings:
     def hold(self, row: int, ports: Iterable[HostPort], devices: Iterable[DeviceShare], holder: str) -> None:
         """Note who has these ports and devices. (After a restore two may have the same: until one of them goes.)"""
         for port in ports:
-            holders = self._ports.writable((port.host, port.protocol))
-            if row not in holders and port.host in AUTO_PORTS:
-                _count(self._autos, port.protocol, row, 1)
-            holders[row] = (*holders.get(row, ()), holder)
+            self.hold_port(row, (port.host, port.protocol), holder)
         for kind, instances in devices:
             shelf = self._devices.writable(row)
             for instance in instances:
                 shelf[kind, instance] = (*shelf.get((kind, instance), ()), holder)
+
+    def hold_port(self, row: int, port: PortKey, holder: str) -> None:
+        holders = self._ports.writable(port)
+        if row not in holders and port[0] in AUTO_PORTS:
+            _count(self._autos, port[1], row, 1)
+        holders[row] = (*holders.get(row, ()), holder)
 
     def count(self, workload: WorkloadKey, version: int, row: int, change: int) -> None:
         """Count more or fewer wanted allocations of the workload on the node."""

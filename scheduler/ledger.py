@@ -4,14 +4,24 @@ The shell keeps one between passes, brings it up to date with `put` and `drop`, 
 Row numbers mean nothing: a plan is the same whatever order the nodes came in.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from manifests.allocations import allocation_id
+from scheduler.hashing import WorkloadKey, key_of
 from scheduler.holdings import Holdings
-from scheduler.model import NOTHING, NodeView, PlacedAllocation, Placement, Snapshot
+from scheduler.layers import Layers
+from scheduler.model import NOTHING, Ask, NodeView, PlacedAllocation, Placement, Snapshot
 from scheduler.nodes import BASE, LEAST_ROWS, Amounts, NodeTable
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Room that a plan keeps for what waits for it; so those of lower priority find less of it free."""
+
+    amounts: list[float]
+    whose: str
 
 
 class Ledger:
@@ -22,6 +32,9 @@ class Ledger:
         self.nodes = NodeTable()
         self.free: Amounts = np.zeros((BASE, LEAST_ROWS))
         self.holdings = Holdings()
+        self.layers = Layers()
+        self.may_miss: dict[WorkloadKey, int] = {}  # so many of a workload's may go now; not named: any number
+        self.claims: dict[int, list[Claim]] = {}  # by row
         self._shares_nodes = False
         self._homeless: dict[str, dict[str, PlacedAllocation]] = {}  # by the node that isn't there
 
@@ -33,13 +46,15 @@ class Ledger:
             ledger.put_node(view)
         for allocation in snapshot.allocations:
             ledger.put(allocation)
+        ledger.may_miss = {key_of(workload): count for workload, count in snapshot.may_miss.items()}
         return ledger
 
     def fork(self) -> "Ledger":
         """Return one that can be changed without changing this one, as long as this one isn't changed meanwhile."""
         twin = Ledger()
         twin.revision, twin.nodes, twin.free = self.revision, self.nodes, self.free.copy()
-        twin.holdings = self.holdings.fork()
+        twin.holdings, twin.layers, twin.may_miss = self.holdings.fork(), self.layers.fork(), self.may_miss.copy()
+        twin.claims = {row: claims.copy() for row, claims in self.claims.items()}
         twin._shares_nodes = True
         twin._homeless = {node: held.copy() for node, held in self._homeless.items()}
         return twin
@@ -92,18 +107,28 @@ class Ledger:
         elif (known := self.holdings.find(row, allocation_id)) is not None:
             self._unbook(row, known)
 
-    def no_longer_wanted(self, node: str, allocation_id: str) -> None:
+    def no_longer_wanted(self, node: str, allocation_id: str, *, is_leaving: bool = True) -> None:
         """Have an allocation hold what it holds, and count nowhere else."""
         row = self.nodes.rows.get(node)
         known = self.holdings.find(row, allocation_id) if row is not None else None
         if row is not None and known is not None:
-            self.holdings.remove(row, known)
-            self.holdings.add(row, replace(known, is_wanted=False))
+            self._unbook(row, known)
+            self._book(row, replace(known, is_wanted=False, is_leaving=is_leaving))
 
     def hold(self, placement: Placement, row: int) -> None:
         """Note the ports and the devices of what a plan placed; its amounts are counted in bulk."""
         holder = allocation_id(placement.workload, placement.index, self.revision)
         self.holdings.hold(row, placement.ports, placement.devices, holder)
+
+    def claim(self, ask: Ask, row: int) -> None:
+        """Keep the room that one of the ask needs on the node, once it is there, from all that are served later."""
+        amounts = self.nodes.amounts(ask.reserved)
+        self.free[: len(amounts), row] -= amounts
+        self.claims.setdefault(row, []).append(Claim(amounts, str(ask.workload)))
+        for port in ask.ports:
+            if port.host is not None:
+                self.holdings.hold_port(row, (port.host, port.protocol), str(ask.workload))
+        self.holdings.count(key_of(ask.workload), ask.version, row, 1)
 
     def has_enough(self, row: int) -> bool:
         """Say whether what is on the node fits it."""
@@ -115,11 +140,15 @@ class Ledger:
                 self._own_nodes()
                 self.nodes.kind_row(kind)
                 self._fit_free()
-        self.free[:, row] -= self.nodes.amounts(allocation.reserved)
+        amounts = self.nodes.amounts(allocation.reserved)
+        self.free[:, row] -= amounts
+        self.layers.add(row, allocation, amounts, sign=1, size=self.nodes.size)
         self.holdings.add(row, allocation)
 
     def _unbook(self, row: int, allocation: PlacedAllocation) -> None:
-        self.free[:, row] += self.nodes.amounts(allocation.reserved)
+        amounts = self.nodes.amounts(allocation.reserved)
+        self.free[:, row] += amounts
+        self.layers.add(row, allocation, amounts, sign=-1, size=self.nodes.size)
         self.holdings.remove(row, allocation)
 
     def _held_by(self, row: int) -> list[float]:

@@ -109,6 +109,7 @@ class PlacedAllocation:
     devices: tuple[DeviceShare, ...] = ()
     priority: int = DEFAULT_PRIORITY
     created_s: float = 0.0  # since when it has been at work
+    is_leaving: bool = False  # it is being stopped: what it holds comes free
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Snapshot:
     revision: int
     nodes: tuple[NodeView, ...]
     allocations: tuple[PlacedAllocation, ...]
+    may_miss: Mapping[WorkloadRef, int] = field(default_factory=dict)  # so many may go now; not named: any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +223,26 @@ class BlockedAsk:
 
 
 @dataclass(frozen=True, slots=True)
+class Eviction:
+    """An allocation that has done nothing wrong, and ends because one of higher priority needs its room."""
+
+    allocation: str
+    node: str
+    workload: WorkloadRef
+    by: WorkloadRef  # whose allocation gets the room
+    priority: int  # of that one
+
+    def sentence(self) -> str:
+        return f"makes room for {self.by}, priority {self.priority}"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The scheduler's whole answer: every index of every ask is in exactly one of the two."""
+    """The scheduler's whole answer: every index of every ask is either placed or blocked.
+
+    What others are evicted for is blocked: it waits until they have ended.
+    """
 
     placements: tuple[Placement, ...]
     blocked: tuple[BlockedAsk, ...]
+    evictions: tuple[Eviction, ...] = ()

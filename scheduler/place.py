@@ -6,12 +6,14 @@ The leader commits what this returns; dry runs and simulations call it just the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from manifests.allocations import allocation_id
 from manifests.reasons import Blocked, Rejection
 from scheduler.ledger import Ledger
-from scheduler.model import Ask, BlockedAsk, PlacedAllocation, Placement, Plan, Snapshot
+from scheduler.model import Ask, BlockedAsk, Eviction, PlacedAllocation, Placement, Plan, Snapshot
 from scheduler.ports import assign_devices, assign_ports
+from scheduler.preemption import make_room
 from scheduler.ranking import Ranking, Ties
 from scheduler.rulings import Verdict, judge, judge_unevenness
 from scheduler.score import CONSOLIDATING, TIGHT, Weights, size_of
@@ -21,12 +23,13 @@ from scheduler.spreading import counts_of
 MOST_RULED_OUT = 8  # stored with each allocation; the rest are counted
 
 
-def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int) -> Plan:
+def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int, may_evict: bool = True) -> Plan:
     """Return a node, or the reasons against all nodes, for every index of every ask.
 
     Those of higher priority are served first. Among equals the larger ones are, which packs best, and empty nodes stay
     empty, as long as all of them find room; if not, they are packed as tightly as can be. If even so not all find room,
-    they are served in their order. One that can't be met never stops another.
+    they are served in their order. One that can't be met never stops another of its priority. What still has no room is
+    waited for, or made: see `preemption`.
     """
     ledger = snapshot if isinstance(snapshot, Ledger) else Ledger.of(snapshot)
     ties = Ties(ledger, seed=seed)
@@ -34,10 +37,10 @@ def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int) -> Pla
     sizes = {id(ask): size_of(ask, ledger) for ask in queue} if len(queue) > 1 else {}
     larger_first = sorted(queue, key=lambda ask: (-ask.priority, -sizes.get(id(ask), 0.0)))
     for weights in (CONSOLIDATING, TIGHT):
-        plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed)
+        plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed, may_evict=may_evict)
         if len(queue) == 1 or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):
             return plan
-    return _serve(queue, ledger.fork(), ties, CONSOLIDATING, seed=seed)
+    return _serve(queue, ledger.fork(), ties, CONSOLIDATING, seed=seed, may_evict=may_evict)
 
 
 def _without_repeats(ask: Ask) -> Ask:
@@ -55,22 +58,33 @@ def _is_hopeless(ask: Ask, ledger: Ledger) -> bool:
     return bool(unsound(ask) or _nowhere(ask, ledger)) or not len(judge(ask, ledger).fitting())
 
 
-def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *, seed: int) -> Plan:
+def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *, seed: int, may_evict: bool) -> Plan:
     placements: list[Placement] = []
     blocked: list[BlockedAsk] = []
-    for ask in asks:
-        note = unsound(ask) or _nowhere(ask, ledger)
-        placed = [] if note else _place_ask(ask, ledger, ties, weights, seed=seed)
-        placements += placed
-        if left := ask.indexes[len(placed) :]:
-            blocked.append(BlockedAsk(ask.workload, left, _blocked(ask, len(left), ledger, note)))
-    return Plan(tuple(placements), tuple(blocked))
+    evictions: list[Eviction] = []
+    for _, equals in groupby(asks, key=lambda ask: ask.priority):
+        short: list[tuple[Ask, BlockedAsk]] = []
+        for ask in equals:
+            note = unsound(ask) or _nowhere(ask, ledger)
+            placed = [] if note else _place_ask(ask, ledger, ties, weights, seed=seed)
+            placements += placed
+            if left := ask.indexes[len(placed) :]:
+                short.append((ask, BlockedAsk(ask.workload, left, _blocked(ask, len(left), ledger, note))))
+        for ask, one in short:
+            if may_evict and not one.blocked.note:
+                room = make_room(ask, len(one.indexes), ledger, ties)
+                evictions += room.evictions
+                one = replace(one, blocked=replace(one.blocked, waits=tuple(room.waits)))
+            blocked.append(one)
+    return Plan(tuple(placements), tuple(blocked), tuple(evictions))
 
 
 def with_plan(snapshot: Snapshot, plan: Plan) -> Snapshot:
     """Return the snapshot as it will be once the plan is carried out, for what-if questions."""
     placed = (placed_of(p, snapshot.revision) for p in plan.placements)
-    return replace(snapshot, allocations=(*snapshot.allocations, *placed))
+    evicted = {e.allocation for e in plan.evictions}
+    here = [replace(a, is_wanted=False, is_leaving=True) if a.id in evicted else a for a in snapshot.allocations]
+    return replace(snapshot, allocations=(*here, *placed))
 
 
 def placed_of(placement: Placement, revision: int) -> PlacedAllocation:

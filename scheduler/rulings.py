@@ -49,6 +49,7 @@ class Ruling:
     of: Callable[[int], tuple[Code, str, str]]  # row: code, what is needed, what is found
     is_lasting: bool = False  # it doesn't depend on what runs where
     about: Subject = Code.HOST_PORT  # what of the ask it judges; of host ports, only one that somebody else may hold
+    is_of_room: bool = False  # stopping something there would help
 
 
 class Verdict:
@@ -59,12 +60,15 @@ class Verdict:
         self.rulings: list[Ruling] = []
         self.fails = np.zeros(count, np.bool_)
         self.fails_for_good = np.zeros(count, np.bool_)  # whatever runs where
+        self.fails_but_for_room = np.zeros(count, np.bool_)
 
     def add(self, ruling: Ruling) -> None:
         self.rulings.append(ruling)
         self.fails |= ruling.fails
         if ruling.is_lasting:
             self.fails_for_good |= ruling.fails
+        if not ruling.is_of_room:
+            self.fails_but_for_room |= ruling.fails
 
     def fitting(self) -> Rows:
         """Return the rows where nothing fails."""
@@ -73,6 +77,10 @@ class Verdict:
     def open_rows(self) -> Rows:
         """Return the rows where nothing fails for good."""
         return self._rows(~self.fails_for_good)
+
+    def lacking_room(self) -> Rows:
+        """Return the rows where nothing but room is missing."""
+        return self._rows(self.fails & ~self.fails_but_for_room)
 
     def _rows(self, marks: Flags) -> Rows:
         places = np.flatnonzero(marks)
@@ -206,16 +214,18 @@ def _amounts(ask: Ask, ledger: Ledger, selection: Selection, count: int) -> Iter
     needed = ledger.nodes.amounts(ask.reserved)
     for code, kind in _AMOUNTS:
         is_short = ledger.free[kind, selection] < needed[kind]
-        yield Ruling(is_short, _lacking(code, kind, needed[kind], ledger), about=code)
+        yield Ruling(is_short, _lacking(code, kind, needed[kind], ledger), about=code, is_of_room=True)
     for name, wanted in ask.reserved.devices:
         row = ledger.nodes.kind_of(name)
         fails = np.ones(count, np.bool_) if row is None else ledger.free[row, selection] < wanted
-        yield Ruling(fails, _lacking_devices(name, row, wanted, ledger), about=(name, wanted))
+        yield Ruling(fails, _lacking_devices(name, row, wanted, ledger), about=(name, wanted), is_of_room=True)
 
 
 def _lacking(code: Code, kind: int, needed: float, ledger: Ledger) -> Callable[[int], tuple[Code, str, str]]:
     def of(row: int) -> tuple[Code, str, str]:
-        free = int(ledger.free[kind, row])
+        free = _free_but_for_claims(ledger, kind, row)
+        if free >= needed:
+            return _kept(ledger, row)
         return code, render_amount(code, int(needed)), render_amount(code, readable(code, free))
 
     return of
@@ -225,10 +235,18 @@ def _lacking_devices(
     name: str, kind: int | None, wanted: int, ledger: Ledger
 ) -> Callable[[int], tuple[Code, str, str]]:
     def of(row: int) -> tuple[Code, str, str]:
-        free = 0 if kind is None else max(int(ledger.free[kind, row]), 0)
-        return Code.DEVICES, f"{wanted} {name}", str(free)
+        free = 0 if kind is None else _free_but_for_claims(ledger, kind, row)
+        return _kept(ledger, row) if free >= wanted else (Code.DEVICES, f"{wanted} {name}", str(max(free, 0)))
 
     return of
+
+
+def _free_but_for_claims(ledger: Ledger, kind: int, row: int) -> int:
+    return int(ledger.free[kind, row] + sum(claim.amounts[kind] for claim in ledger.claims.get(row, ())))
+
+
+def _kept(ledger: Ledger, row: int) -> tuple[Code, str, str]:
+    return Code.KEPT, ledger.claims[row][0].whose, ""
 
 
 def readable(code: Code, free: int) -> int:
@@ -264,6 +282,8 @@ def _static_port(port: tuple[int, str], ledger: Ledger, selection: Selection, co
         return Ruling(np.ones(count, np.bool_), lambda _row: (Code.HOST_PORT, needed, OWN_PORT), is_lasting=True)
 
     def of(row: int) -> tuple[Code, str, str]:
-        return Code.HOST_PORT, needed, holders[row][-1]
+        holder = holders[row][-1]
+        is_kept = any(claim.whose == holder for claim in ledger.claims.get(row, ()))
+        return (Code.KEPT, holder, "") if is_kept else (Code.HOST_PORT, needed, holder)
 
-    return Ruling(_marked(holders, ledger)[selection], of, about=port)
+    return Ruling(_marked(holders, ledger)[selection], of, about=port, is_of_room=True)

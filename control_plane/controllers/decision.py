@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from foundation.backoff import Backoff
 from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
 from manifests.rollouts import Rollout
-from manifests.workloads import CronState, WorkloadRecord
+from manifests.workloads import CronState, WorkloadRecord, WorkloadRef
 from scheduler.model import Ask, Eligibility
 
 
@@ -69,6 +69,7 @@ class Seen:
 class Stop:
     allocation: Allocation
     reason: str
+    evicted_for: WorkloadRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

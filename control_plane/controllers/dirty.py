@@ -25,6 +25,7 @@ class DirtySet:
         self._resync_at = clock.now_s() + RESYNC_S if is_thorough else math.inf
         self._woken = asyncio.Event()
         self.blocked: set[str] = set()  # looked at again whenever something may have become free
+        self.expecting: set[str] = set()  # room comes for them: looked at in each pass, as they claim it
         self.waiting: dict[str, frozenset[str]] = {}  # workloads, and those that they are to start after
         if is_thorough:
             self.mark_all()

@@ -56,7 +56,7 @@ class _Index:
     @cached_property
     def failures(self) -> int:
         """Return how many of its allocations have failed, those before a lost one included."""
-        return max((s.allocation.reschedules + (s.phase is Phase.FAILED) for s in self.seen), default=0)
+        return max((s.allocation.reschedules + _has_failed(s) for s in self.seen), default=0)
 
     @cached_property
     def last(self) -> Seen | None:
@@ -66,7 +66,12 @@ class _Index:
 
     @property
     def has_failed_last(self) -> bool:
-        return self.last is not None and self.last.phase is Phase.FAILED and not self.running
+        return self.last is not None and _has_failed(self.last) and not self.running
+
+
+def _has_failed(s: Seen) -> bool:
+    """Say whether it failed by its own doing: one that is evicted may end with whatever exit code."""
+    return s.phase is Phase.FAILED and s.allocation.evicted_for is None
 
 
 def reconcile_job(record: WorkloadRecord, seen: Sequence[Seen], *, was_complete: bool = False) -> Decision:

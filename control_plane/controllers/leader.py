@@ -42,15 +42,23 @@ class Leader:
         bookkeeping: Bookkeeping,
         *,
         lost_after_s: float,
+        preemption: bool = True,
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
-        self._standing = standing
+        self._standing, self._preemption = standing, preemption
         self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
         self._decided_in_s = 0.0  # the last pass
 
     async def lead(self, fence: CreatedAt) -> None:
         ages = Ages(self._state, self._clock)
-        self._pass_maker = Passes(self._state, self._standing, ages, ProgressClock(self._clock), self._clock)
+        self._pass_maker = Passes(
+            self._state,
+            self._standing,
+            ages,
+            ProgressClock(self._clock),
+            self._clock,
+            preemption=self._preemption,
+        )
         dirty = DirtySet(self._state, self._clock)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, ages.on_batch)]
         try:
@@ -83,7 +91,7 @@ class Leader:
 
     async def _pass(self, fence: CreatedAt, dirty: DirtySet, workloads: Sequence[str]) -> None:
         began_s = self._clock.now_s()
-        made = self._pass_maker.make(workloads, dirty.blocked)
+        made = self._pass_maker.make(workloads, dirty)
         self._decided_in_s = self._clock.now_s() - began_s
         self._pass_maker.note(dirty, made)
         await self._commit(fence, made.units, also=made.also)

@@ -4,8 +4,7 @@ It reads the watch cache between awaits and writes nothing. The leader commits w
 rehearsal applies the same to a fork of the cache. So what is foretold is what is done.
 """
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from control_plane import keys
@@ -15,6 +14,7 @@ from control_plane.controllers.bursts import Portion, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
 from control_plane.controllers.decision import Decision
 from control_plane.controllers.dirty import DirtySet
+from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
 from control_plane.controllers.progress import ProgressClock
@@ -24,6 +24,7 @@ from control_plane.controllers.standing import Standing, overfull
 from control_plane.controllers.writes import (
     Unit,
     adoption_unit,
+    eviction_units,
     placement_unit,
     removal_unit,
     status_unit,
@@ -38,7 +39,7 @@ from foundation.logs import Log
 from manifests.allocations import Desired
 from manifests.status import WorkloadStatus
 from scheduler.ledger import Ledger
-from scheduler.model import Plan
+from scheduler.model import Ask, Plan
 from scheduler.place import place
 
 log = Log(__name__)
@@ -67,22 +68,26 @@ class Passes:
         clock: Clock,
         *,
         seed_shift: int = 0,
+        preemption: bool = True,
     ) -> None:
+        self._preemption = preemption
         self._state, self._standing, self._clock = state, standing, clock
         self._ages, self._progress, self._seed_shift = ages, progress, seed_shift
 
-    def make(self, workloads: Iterable[str], blocked: AbstractSet[str]) -> Pass:
-        """Return what to do about the workloads; `blocked` are those for which there was no room in the last pass."""
+    def make(self, marked: Iterable[str], dirty: DirtySet) -> Pass:
+        """Return what to do about the marked workloads, and about those for which room is coming."""
+        workloads = dict.fromkeys((*marked, *sorted(dirty.expecting)))
         ledger, has_kept = self._standing.ledger(), any(node.kept for node in self._state.nodes.values())
         without = frozenset(overfull(ledger)) if has_kept else None
-        decisions = {w: self._decide(w, without, is_blocked=w in blocked) for w in workloads}
+        decisions = {w: self._decide(w, without, is_blocked=w in dirty.blocked) for w in workloads}
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         asks = resolved(asks, self._state.workloads)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
-        seed = ledger.revision + self._seed_shift
-        plan = place(portion.asks, _without_stopped(ledger, decisions.values()), seed=seed)
+        plan, failing = self._plan(portion.asks, _without_stopped(ledger, decisions.values()), frozen=frozen)
+        for workload in failing:
+            decisions[workload] = replace(decisions[workload], messages=(*decisions[workload].messages, CALMED))
         plan = with_left(plan, portion.left)
         if frozen:
             held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
@@ -97,6 +102,7 @@ class Passes:
         for workload in sorted(blocked - dirty.blocked):
             dirty.mark(workload)  # knowing that it is, its rollout may have another way
         dirty.blocked = (dirty.blocked - made.decisions.keys()) | blocked
+        dirty.expecting = {keys.id_of_ref(b.workload) for b in made.plan.blocked if b.blocked.waits}
         for workload, decision in made.decisions.items():
             dirty.waiting.pop(workload, None)
             record = self._state.workloads.get(workload)
@@ -105,6 +111,17 @@ class Passes:
             dirty.mark_after(workload, decision.again_after_s)
         for workload in made.left.keys() - blocked:
             dirty.mark(workload)
+
+    def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
+        """Return the plan, and the workloads that would evict others but fail too often for that."""
+        seed, may_evict = ledger.revision + self._seed_shift, self._preemption and not frozen
+        failing: set[str] = set()
+        while True:
+            plan = place(calmed(asks, failing), ledger, seed=seed, may_evict=may_evict)
+            more = failing_of(self._state, plan.evictions, self._clock.wall_s())
+            if not more:
+                return plan, failing
+            failing |= more
 
     def _decide(self, workload: str, without: frozenset[str] | None, *, is_blocked: bool) -> Decision:
         """Return what to do about one workload. One that can't be decided about never stops the others.
@@ -136,6 +153,7 @@ class Passes:
     def _units(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
+        units += eviction_units(self._state, plan.evictions)
         units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
         for d in decisions.values():
             kept = kept_of(self._state, d.removals, self._clock.wall_s())
@@ -170,11 +188,14 @@ class Passes:
 
 def _without_stopped(ledger: Ledger, decisions: Iterable[Decision]) -> Ledger:
     """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted."""
-    going = [stop.allocation for d in decisions for stop in d.stops]
-    going += [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
-    if not going:
+    stopped = [stop.allocation for d in decisions for stop in d.stops]
+    turned = [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
+    if not (stopped or turned):
         return ledger
     fork = ledger.fork()
-    for allocation in going:
+    for allocation in stopped:
         fork.no_longer_wanted(allocation.node, allocation.id)
+    for allocation in turned:
+        is_leaving = allocation.desired is Desired.STOP
+        fork.no_longer_wanted(allocation.node, allocation.id, is_leaving=is_leaving)
     return fork

@@ -1,6 +1,6 @@
 """Decides about one workload, whatever its kind: all that a reconciler may look at in, a decision out. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from control_plane.controllers.adoption import adopt
@@ -8,7 +8,7 @@ from control_plane.controllers.crons import CronSight, delete_jobs, reconcile_cr
 from control_plane.controllers.daemons import progress_of_daemon, reconcile_daemon
 from control_plane.controllers.decision import Decision, Seen, Stop, retire, soonest
 from control_plane.controllers.disconnected import reconcile_around
-from control_plane.controllers.jobs import reconcile_job
+from control_plane.controllers.jobs import MOST_SAID, reconcile_job
 from control_plane.controllers.rollouts import Course, Progress, course_of
 from control_plane.controllers.services import progress_of_service, reconcile_service
 from manifests.allocations import Allocation
@@ -57,6 +57,7 @@ def reconcile(sight: Sight) -> Decision:
     present = replace(sight, seen=[s for s in sight.seen if s.allocation.workload.uid == record.uid])
     instead = adopt(record, present.seen, sight.kept, sight.versions) or _waiting(present)
     decision = _by_deadlines(instead or _around(record, present), present.seen)
+    decision = replace(decision, messages=(*decision.messages, *_evicted(present.seen)))
     if not former:
         return decision
     retired = retire(former, "the workload was deleted, and applied anew")
@@ -68,6 +69,14 @@ def _waiting(sight: Sight) -> Decision | None:
     if not sight.waits_for or sight.seen:
         return None
     return Decision(messages=sight.waits_for, is_waiting=True)
+
+
+def _evicted(seen: Sequence[Seen]) -> Iterator[str]:
+    """Yield what is evicted and hasn't ended yet: the first few."""
+    evicted = sorted((s for s in seen if s.allocation.evicted_for and not s.has_ended), key=lambda s: s.id)
+    yield from (f"{s.id} is evicted: it {s.allocation.stop_reason}" for s in evicted[:MOST_SAID])
+    if len(evicted) > MOST_SAID:
+        yield f"and {len(evicted) - MOST_SAID} more are evicted"
 
 
 def _by_deadlines(decision: Decision, seen: Sequence[Seen]) -> Decision:

@@ -205,7 +205,7 @@ def _only_stopping_helps(course: Course, slots: _Slots, seen: Sequence[Seen], bl
     lacks_room = any(
         any(r.node in hosts and r.code in _OF_ROOM for r in b.rejections) or any(u.code in _OF_ROOM for u in b.unlisted)
         for b in blocked
-        if b.version == course.target.version
+        if b.version == course.target.version and not b.waits
     )
     return lacks_room and not is_moving and not is_freeing and bool(hosts)
 

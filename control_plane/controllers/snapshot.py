@@ -122,6 +122,7 @@ def placed(a: Allocation, priority: int = DEFAULT_PRIORITY) -> PlacedAllocation:
         devices=tuple(sorted(a.devices.items())),
         priority=priority,
         created_s=a.created_s,
+        is_leaving=a.desired is Desired.STOP,
     )
 
 

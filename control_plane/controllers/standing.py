@@ -4,13 +4,16 @@ Built when it is first asked for. What is returned belongs to this object: plans
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from control_plane import keys
+from control_plane.controllers.allowances import Allowances
 from control_plane.controllers.snapshot import holds_resources, node_view, placed
 from control_plane.state import Batch, ClusterState, ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired
 from manifests.base import Model
-from manifests.workloads import DEFAULT_PRIORITY, WorkloadRecord
+from manifests.status import WorkloadStatus
+from manifests.workloads import MOST_PRIORITY, WorkloadRecord
 from scheduler.ledger import Ledger
 from scheduler.model import NodeView
 
@@ -20,6 +23,7 @@ class Standing:
 
     def __init__(self, state: ClusterState) -> None:
         self._state = state
+        self._allowances = Allowances(state)
         self._ledger: Ledger | None = None
         self._views: tuple[NodeView, ...] | None = None
         self._nodes: dict[str, None] = {}  # those to look at again, in order
@@ -40,11 +44,15 @@ class Standing:
             self._ledger = Ledger()
             self._nodes = dict.fromkeys(sorted(self._state.nodes.ids()))
             self._allocations = {a.id: a.node for a in self._state.allocations.values()}
+            for workload in self._state.workloads.ids():
+                self._allowances.renew_workload(workload)
         self._mark_unreadable()
         for name in self._nodes:
             self._renew_node(self._ledger, name)
         for allocation, node in self._allocations.items():
             self._renew(self._ledger, allocation, node)
+            self._allowances.renew_allocation(allocation)
+        self._allowances.tell(self._ledger)
         if self._nodes:
             self._views = None
         self._nodes, self._allocations = {}, {}
@@ -69,11 +77,14 @@ class Standing:
         twin._ledger, twin._views = self.ledger().apart(), self.views()
         twin._kept, twin._unreadable = {node: kept.copy() for node, kept in self._kept.items()}, self._unreadable
         twin._restless = self._restless.copy()
+        twin._allowances = self._allowances.fork(state)
         return twin
 
     def _mark(self, change: ObjectChange) -> None:
         if change.table in ("node", "intent"):
             self._nodes[change.id] = None
+        if isinstance(change.new or change.old, WorkloadRecord | WorkloadStatus):
+            self._allowances.renew_workload(change.id)
         for known in (change.old, change.new):
             match known:
                 case Allocation():
@@ -81,10 +92,12 @@ class Standing:
                 case AllocationStatus() if (allocation := self._state.allocations.get(change.id)) is not None:
                     self._allocations[change.id] = allocation.node
                 case WorkloadRecord() if _priority_differs(change):
-                    workload = keys.id_of_ref(known.ref)
-                    self._allocations |= {a.id: a.node for a in self._state.allocations_of(workload)}
+                    self._mark_allocations_of(keys.id_of_ref(known.ref))
                 case _:
                     pass
+
+    def _mark_allocations_of(self, workload: str) -> None:
+        self._allocations |= {a.id: a.node for a in self._state.allocations_of(workload)}
 
     def _mark_unreadable(self) -> None:
         """Look again at what has become unreadable or readable, of which no batch tells."""
@@ -93,6 +106,9 @@ class Standing:
             for prefix in (keys.NODE_INTENTS, keys.NODES):
                 if key.startswith(prefix):
                     self._nodes[key.removeprefix(prefix)] = None
+            if key.startswith(keys.WORKLOADS):
+                self._mark_allocations_of(key.removeprefix(keys.WORKLOADS))
+                self._allowances.renew_workload(key.removeprefix(keys.WORKLOADS))
             for prefix in (keys.ALLOCATIONS, keys.STATUSES):
                 if key.startswith(prefix):
                     node, _, allocation = key.removeprefix(prefix).rpartition("/")
@@ -123,7 +139,7 @@ class Standing:
                 ledger.drop(node, allocation_id)
         elif (kept := self._kept.get(node, {}).get(allocation_id)) is not None:
             stopped = kept.model_copy(update={"desired": Desired.STOP})  # it runs, and counts nowhere else
-            ledger.put(placed(stopped))
+            ledger.put(replace(placed(stopped), is_leaving=False))
         else:
             ledger.drop(node, allocation_id)
 
@@ -142,7 +158,8 @@ def _priority_differs(change: ObjectChange) -> bool:
 
 
 def _priority(record: Model | None) -> int:
-    return record.workload.spec.priority if isinstance(record, WorkloadRecord) else DEFAULT_PRIORITY
+    """Return the workload's priority; of one that nobody knows nothing is evicted."""
+    return record.workload.spec.priority if isinstance(record, WorkloadRecord) else MOST_PRIORITY
 
 
 def overfull(ledger: Ledger) -> Iterator[str]:

@@ -28,7 +28,7 @@ from manifests.allocations import Allocation, Desired, allocation_id
 from manifests.nodes import Liveness
 from manifests.status import WorkloadStatus
 from manifests.workloads import Kind
-from scheduler.model import Placement, resources_of
+from scheduler.model import Eviction, Placement, resources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,24 @@ class Unit:
 
 def stop_unit(state: ClusterState, stop: Stop) -> Unit:
     """Return the write that has it stopped: for a node's loss only if it is lost still, and not just back."""
-    stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, "stop_reason": stop.reason})
+    why = {"stop_reason": stop.reason, "evicted_for": stop.evicted_for}
+    stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, **why})
     node = state.nodes.get(stopped.node)
     is_there = node.liveness is not Liveness.LOST if node else state.is_unreadable(keys.NODES + stopped.node)
     compares = () if is_there else (_unchanged_node(state, stopped.node),)
     return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),), compares)
+
+
+def eviction_units(state: ClusterState, evictions: Iterable[Eviction]) -> Iterator[Unit]:
+    """Yield the writes that stop what is evicted, if both workloads are as they were when that was decided."""
+    for eviction in evictions:
+        if (allocation := state.allocations.get(eviction.allocation)) is not None:
+            unit = stop_unit(state, Stop(allocation, eviction.sentence(), evicted_for=eviction.by))
+            workloads = [keys.WORKLOADS + keys.id_of_ref(ref) for ref in (eviction.by, eviction.workload)]
+            unchanged = [
+                ModifiedAt(key, state.workloads.modified_at(key.removeprefix(keys.WORKLOADS))) for key in workloads
+            ]
+            yield Unit(unit.writes, (*unit.compares, *unchanged))
 
 
 def turn_unit(state: ClusterState, allocation: Allocation) -> Unit:

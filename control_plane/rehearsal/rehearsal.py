@@ -47,6 +47,7 @@ class Rehearsal:
 
     fork: Fork
     seed_shift: int = 0  # of ties between nodes that are equally good
+    preemption: bool = True  # as the server has it
     steps: list[Step] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)  # why what is no longer wanted isn't, by allocation
     passes: int = 0
@@ -60,7 +61,8 @@ class Rehearsal:
         for subscriber in (self.memory.on_batch, self._dirty.on_batch, ages.on_batch, self._on_batch):
             state.subscribe(subscriber)
         untimed = ProgressClock(JumpingClock(clock.wall_s()))
-        self._passes = Passes(state, self.fork.standing, ages, untimed, clock, seed_shift=self.seed_shift)
+        shift, preemption = self.seed_shift, self.preemption
+        self._passes = Passes(state, self.fork.standing, ages, untimed, clock, seed_shift=shift, preemption=preemption)
 
     def write(self, writes: Sequence[Put | Delete]) -> None:
         if writes:
@@ -105,7 +107,7 @@ class Rehearsal:
     def _one_pass(self, workloads: Sequence[str]) -> bool:
         """Make a pass and apply it, and have nodes obey; say whether anything changed."""
         self.passes += 1
-        made = self._passes.make(workloads, self._dirty.blocked)
+        made = self._passes.make(workloads, self._dirty)
         self._passes.note(self._dirty, made)
         writes = {write.key: write for unit in made.units for write in unit.writes}
         if not writes:

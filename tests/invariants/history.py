@@ -8,6 +8,7 @@ from control_plane import keys
 from control_plane.store.protocol import Change, Put, Revision, Store, Txn
 from tests.invariants.contents import contents_stay_home
 from tests.invariants.deadlines import no_rollout_fails_early
+from tests.invariants.evictions import only_lower_priorities_go
 from tests.invariants.reasons import all_is_placed, reasons_are_true
 from tests.invariants.records import Records
 from tests.invariants.rules import RULES, Rule
@@ -19,6 +20,7 @@ ALL_RULES: tuple[Rule, ...] = (
     enough_serve,
     frozen,
     canaries_wait,
+    only_lower_priorities_go,
     reasons_are_true,
     all_is_placed,
     contents_stay_home,

@@ -155,10 +155,11 @@ class Patience:
             placement = record.workload.spec.placement
             if placement.constraints or placement.max_per_node is not None:
                 continue
+            kept = {r.node for r in blocked.rejections if r.code is Code.KEPT}  # for a higher priority
             asked = {r.node for r in blocked.rejections} if isinstance(record.workload.spec, DaemonSpec) else None
             for name in self._records.nodes if asked is None else sorted(asked):
                 node = self._records.past.nodes.at(name, self._records.revision)
-                if node is not None and _has_room(node, version.workload.spec):
+                if name not in kept and node is not None and _has_room(node, version.workload.spec):
                     return name
         return ""
 

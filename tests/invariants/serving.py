@@ -11,6 +11,7 @@ from manifests.allocations import Allocation, Desired
 from manifests.rollouts import Rollout
 from manifests.status import WorkloadStatus
 from manifests.workloads import DaemonSpec, ServiceSpec, WorkloadRecord
+from tests.invariants.evictions import is_eviction
 from tests.invariants.past import NodeThen
 from tests.invariants.records import Records, Written
 from tests.invariants.steps import Breach, Step
@@ -21,10 +22,12 @@ CLOCKS_S = 0.05  # two clocks differ by less in a drain's time
 def enough_serve(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
     """S12: a service keeps replicas - maxUnavailable that serve, a daemon lacks maxUnavailable at most.
 
-    A drain whose deadline has passed may take more.
+    A drain whose deadline has passed may take more, and so may a higher priority.
     """
     stopped: defaultdict[str, list[Allocation]] = defaultdict(list)
     for w in written:
+        if is_eviction(w):
+            continue
         if isinstance(w.old, Allocation) and w.old.desired is Desired.RUN and _is_stopped(w.new):
             stopped[w.old.workload.uid].append(w.old)
     for uid, gone in stopped.items():

@@ -12,6 +12,9 @@ from manifests.allocations import Allocation, Desired, HostPort, Phase
 from manifests.containers import Resources
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.reasons import Choice
+from manifests.rollouts import Rollout, RolloutState
+from manifests.status import WorkloadStatus
+from scheduler.layers import LEAVING
 from scheduler.ledger import Ledger
 from tests.builders import record, status
 from tests.cache import Cache
@@ -22,7 +25,7 @@ NAMES = ("web", "api")
 events = st.lists(
     st.tuples(
         st.sampled_from(
-            ("node", "node", "intent", "gone", "run", "run", "run", "stop", "end", "forget", "rank", "bad")
+            ("node", "node", "intent", "gone", "run", "run", "run", "stop", "end", "forget", "rank", "bad", "rolled")
         ),
         st.integers(0, 5),
         st.sampled_from(NODES),
@@ -56,8 +59,8 @@ def write(event: tuple[str, int, str, bool]) -> Put | Delete:
         case "node":
             kept = (allocation(number, node),) if flag else ()
             liveness = Liveness.LOST if number == 5 else Liveness.READY
-            said = facts(node, zone="ab"[number % 2])
-            there = NodeStatus(facts=said, liveness=liveness, server="s1", session=1, changed_s=0.0, kept=kept)
+            known = facts(node, zone="ab"[number % 2])
+            there = NodeStatus(facts=known, liveness=liveness, server="s1", session=1, changed_s=0.0, kept=kept)
             return Put(keys.NODES + node, there.to_bytes())
         case "intent":
             taints = ("gpu:noSchedule",) if flag else ()
@@ -75,6 +78,14 @@ def write(event: tuple[str, int, str, bool]) -> Put | Delete:
             return Put(keys.STATUSES + placed, status(allocation(number, node), phase).to_bytes())
         case "forget":
             return Delete((keys.ALLOCATIONS if flag else keys.STATUSES) + placed)
+        case "rolled":
+            of = record(name=NAMES[number % 2])
+            state = RolloutState.COMPLETE if flag else RolloutState.PROGRESSING
+            rollout = Rollout(version=1, target=1, state=state)
+            said = WorkloadStatus(ref=of.ref, generation=1, rollout=rollout)
+            return Put(keys.WORKLOAD_STATUSES + keys.id_of_ref(of.ref), said.to_bytes())
+        case _ if flag:
+            return Delete(keys.WORKLOADS + keys.id_of_ref(record(name=NAMES[number % 2]).ref))
         case _:
             ranked = record(name=NAMES[number % 2], priority=10 * number)
             return Put(keys.WORKLOADS + keys.id_of_ref(ranked.ref), ranked.to_bytes())
@@ -82,7 +93,9 @@ def write(event: tuple[str, int, str, bool]) -> Put | Delete:
 
 def told(ledger: Ledger) -> dict[str, Any]:
     """Return all that a plan can see of a ledger, without its row numbers."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"may miss": ledger.may_miss}
+    shape = (4 + len(ledger.nodes.device_kinds), ledger.nodes.size)
+    layers = {LEAVING: ledger.layers.leaving(shape), **dict(ledger.layers.below(101, shape))}
     for row in ledger.nodes.present().tolist():
         view = ledger.nodes.view(row)
         kinds = ("cpu", "memory", "pids", "disk", *ledger.nodes.device_kinds)
@@ -93,7 +106,9 @@ def told(ledger: Ledger) -> dict[str, Any]:
         zone = ledger.nodes.column("node.labels.zone").value(row)
         devices = dict(ledger.holdings.devices(row))
         is_open = bool(ledger.nodes.is_open[row])
-        found[view.name] = (view, held, here, {p: sorted(h) for p, h in ports.items()}, counts, zone, devices, is_open)
+        ports = {port: tuple(sorted(holders)) for port, holders in ports.items()}
+        layered = {layer: sum(amounts[:, row].tolist()) for layer, amounts in layers.items() if amounts[:, row].any()}
+        found[view.name] = (view, held, here, ports, counts, zone, devices, is_open, layered)
     return found
 
 

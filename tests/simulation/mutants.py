@@ -63,8 +63,8 @@ def _no_compares_of_placements(stack: ExitStack) -> None:
 
 
 def _slot_placed_twice(stack: ExitStack) -> None:
-    def place(asks: Any, ledger: Any, *, seed: int) -> Any:
-        plan = old(asks, ledger, seed=seed)
+    def place(asks: Any, ledger: Any, **named: Any) -> Any:
+        plan = old(asks, ledger, **named)
         first = next((p for p in plan.placements if p.index == 1), None)
         others = [name for name in sorted(ledger.nodes.rows) if first and name != first.node]
         again = (replace(first, node=others[0]),) if first and others else ()

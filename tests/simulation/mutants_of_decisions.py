@@ -38,8 +38,8 @@ def _old_reasons(stack: ExitStack) -> None:
     """What is blocked is said to be so for the reasons of the first time."""
     first: dict[tuple[str, int], Any] = {}
 
-    def place(asks: Any, ledger: Any, *, seed: int) -> Any:
-        plan = old(asks, ledger, seed=seed)
+    def place(asks: Any, ledger: Any, **named: Any) -> Any:
+        plan = old(asks, ledger, **named)
         for one in plan.blocked:
             first.setdefault((one.workload.uid, one.blocked.version), one.blocked)
         return replace(

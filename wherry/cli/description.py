@@ -192,6 +192,7 @@ def _spec_lines(spec: Item) -> list[str]:
         spread="; ".join(map(_spread, placement.get("spread") or [])),
         max_per_node=placement.get("maxPerNode"),
         priority=spec.get("priority"),
+        preempts="no" if spec.get("preempts") is False else "",
         update=_pairs(spec.get("update")),
         init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
         containers="; ".join(map(_member, spec.get("containers") or [])),
