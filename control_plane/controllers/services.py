@@ -39,7 +39,9 @@ from manifests.reasons import Blocked, Code
 from manifests.workloads import ServiceSpec, WorkloadRecord
 from scheduler.model import Ask, Eligibility
 
-_OF_ROOM = frozenset({Code.CPU, Code.MEMORY, Code.PIDS, Code.HOST_PORT, Code.MAX_PER_NODE})
+_OF_ROOM = frozenset(
+    {Code.CPU, Code.MEMORY, Code.PIDS, Code.DISK, Code.DEVICES, Code.HOST_PORT, Code.MAX_PER_NODE, Code.SKEW}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def lacking(code: Code, node: str = "n1") -> list[Blocked]:
     return [Blocked(2, 1, (Rejection(node, code, "8080", "web-0-1"),))]
 
 
-@pytest.mark.parametrize("code", [Code.HOST_PORT, Code.MEMORY, Code.MAX_PER_NODE])
+@pytest.mark.parametrize("code", [Code.HOST_PORT, Code.MEMORY, Code.DISK, Code.DEVICES, Code.MAX_PER_NODE, Code.SKEW])
 def test_where_only_stopping_makes_room_the_old_one_stops_first_and_it_is_recorded(code: Code) -> None:
     of = web()
     decision = decide(of, old(of), blocked=lacking(code))
