@@ -126,8 +126,12 @@ async def test_nothing_comes_back_before_the_higher_one_has_its_place(server: Se
         agent.assigned = {i: a for i, a in agent.assigned.items() if i not in {v["id"] for v in victims[1:]}}
         await agent.let_stop()
         await server.apply(manifest(name="small", priority=20, resources={"cpu": "500m"}))
-        shown = await server.until_state("/v1/workloads/default/service/small", "blocked")
-        assert "kept for service/db" in shown["blocked"][0]["sentence"]
+
+        async def reasons() -> list[str]:
+            shown = await server.get("/v1/workloads/default/service/small")
+            return [blocked["sentence"] for blocked in shown["blocked"]]
+
+        await wait_until(reasons, 5, "it is kept", lambda told: any("kept for service/db" in one for one in told))
         assert (await server.get(WEB))["counts"]["running"] == 1
 
 
