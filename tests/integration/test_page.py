@@ -70,7 +70,10 @@ async def opened(http: aiohttp.ClientSession, url: str, profile: Path) -> AsyncI
     try:
 
         async def page_socket() -> str:
-            port = (profile / "DevToolsActivePort").read_text().splitlines()[0]
+            said = (profile / "DevToolsActivePort").read_text().splitlines()
+            if not said:
+                return ""  # the file is there before what it says
+            port = said[0]
             async with http.get(f"http://127.0.0.1:{port}/json") as answer:
                 pages = [p for p in await answer.json() if p["type"] == "page" and p["url"].startswith(url[:20])]
                 return str(pages[0]["webSocketDebuggerUrl"]) if pages else ""
