@@ -123,6 +123,7 @@ class NodeTable:
         """Return which resource that kind of devices is, a new one if no node had any until now."""
         if kind not in self.device_kinds:
             self.device_kinds.append(kind)
+            self._totals = None
             more = np.zeros((1, self.size))
             self.allocatable, self.inverse = np.vstack([self.allocatable, more]), np.vstack([self.inverse, more])
         return BASE + self.device_kinds.index(kind)

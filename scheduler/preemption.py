@@ -87,10 +87,11 @@ class _Prospect:
         """`known` are the least victims of nodes that were searched before, and haven't changed since."""
         self._ask, self._ledger, self._rows, self._known = ask, ledger, rows, known
         needed = ledger.nodes.amounts(ask.reserved)
-        self._kinds = [kind for kind, amount in enumerate(needed) if kind < BASE or amount]
+        devices = [ledger.nodes.kind_of(kind) for kind, _ in ask.reserved.devices]
+        self._kinds = [*range(BASE), *(kind for kind in devices if kind is not None)]  # in the ask's order
         self._needed = np.array([needed[kind] for kind in self._kinds])[:, None]
         self._shape = (len(needed), ledger.nodes.size)
-        self._has_all_kinds = all(ledger.nodes.kind_of(kind) is not None for kind, _ in ask.reserved.devices)
+        self._has_all_kinds = None not in devices
         self._ports = [(port.host, port.protocol) for port in ask.ports if port.host is not None]
         self._coming = self._part(ledger.free) + self._part(ledger.layers.leaving(self._shape))
         self._companions = {key_of(n.workload) for n in ask.neighbours if n.weight is None and n.is_wanted}

@@ -8,7 +8,8 @@ from scheduler.hashing import key_of
 from scheduler.ledger import Ledger
 from scheduler.model import Ask, Spread
 from scheduler.nodes import Rows
-from scheduler.units import MILLIONTHS, SAME_VERSION_WEIGHT, SPREAD_STEP, SPREAD_WEIGHT
+from scheduler.score import crowding
+from scheduler.units import MILLIONTHS, SPREAD_STEP, SPREAD_WEIGHT
 
 LEAST_SHARE = 0.01  # of an even share: what nothing is wanted at is still told apart by how much is there
 
@@ -35,7 +36,6 @@ class SpreadCounts:
         self.weight = weight
         size = len(self._column.values)
         self._running, self._same = [0] * size, [0] * size
-        self._shares = _relative_shares(spread, self._column.values)
         key = key_of(ask.workload)
         codes = self.codes
         for row, count in ledger.holdings.running(key).items():
@@ -44,6 +44,7 @@ class SpreadCounts:
             self._same[codes[row]] += count
         self._open = _distinct(codes[open_rows])
         self._rivals = _distinct(self.candidates)
+        self._shares = _relative_shares(spread, self._column.values, self._open)
         self._parts = [self._part(code) for code in range(size)]
         self._look_for_lowest()
         self._look_for_least()
@@ -91,14 +92,9 @@ class SpreadCounts:
         return Code.SKEW, str(self.spread.max_skew), f"{there}, another has {self._lowest}"
 
     def _part(self, code: int) -> int:
-        """Return minus how crowded the value is, measured by its share.
-
-        Of two equally crowded ones, that with fewer of the asked version comes first: the others will go, so a rollout
-        ends as even as it began.
-        """
-        running = self._running[code]
-        crowding = running + 1 + SAME_VERSION_WEIGHT * self._same[code] / (running + 1)
-        return -round(self.weight * MILLIONTHS * crowding / self._shares[code])
+        """Return minus how crowded the value is, measured by its share."""
+        crowded = crowding(self._running[code], self._same[code]) + 1
+        return -round(self.weight * MILLIONTHS * crowded / self._shares[code])
 
     def _look_for_least(self) -> None:
         """Find it anew; as parts only fall, that is needed only once the last value that had it has fallen."""
@@ -118,11 +114,14 @@ def _distinct(codes: Codes) -> list[int]:
     return found
 
 
-def _relative_shares(spread: Spread, values: list[str | None]) -> list[float]:
-    """Return for each value its share of all, as a multiple of an even share. Values not named share what is left."""
+def _relative_shares(spread: Spread, values: list[str | None], open_codes: list[int]) -> list[float]:
+    """Return for each value its share of all, as a multiple of an even share. Values not named share what is left.
+
+    Only values count that an open node has: a column remembers those of nodes that are gone.
+    """
     if not spread.shares:
         return [1.0] * len(values)
     named = dict(spread.shares)
-    others = sum(value not in named for value in values)
+    others = sum(values[code] not in named for code in open_codes)
     rest = max(1.0 - sum(named.values()), 0.0) / others if others else 0.0
-    return [max(named.get(value or "", rest) * len(values), LEAST_SHARE) for value in values]
+    return [max(named.get(value or "", rest) * len(open_codes), LEAST_SHARE) for value in values]

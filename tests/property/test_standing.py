@@ -16,6 +16,8 @@ from manifests.rollouts import Rollout, RolloutState
 from manifests.status import WorkloadStatus
 from scheduler.layers import LEAVING
 from scheduler.ledger import Ledger
+from scheduler.model import Ask, Spread, Vector
+from scheduler.place import place
 from tests.builders import record, status
 from tests.cache import Cache
 from tests.scripted import facts
@@ -33,6 +35,16 @@ events = st.lists(
     ),
     max_size=25,
 )
+
+
+ASKS = [
+    Ask(record(name="new").ref, 1, tuple(range(3)), Vector(1, 1, 1), spread=(spread,))
+    for spread in (
+        Spread("node.labels.zone", shares=(("a", 0.6),)),
+        Spread("node.name", shares=(("n1", 0.5),)),
+        Spread("node.labels.zone", max_skew=1),
+    )
+]
 
 
 def allocation(number: int, node: str, *, desired: Desired = Desired.RUN) -> Allocation:
@@ -128,7 +140,8 @@ def test_the_ledger_that_is_kept_is_the_one_that_would_be_made_anew(
     for number, event in enumerate(happened):
         cache.write([write(event)])
         if number % looks == 0:
-            standing.ledger().fork()
+            place(ASKS, standing.ledger(), seed=1)
     kept, anew = standing.ledger(), Standing(cache.state).ledger()
     assert told(kept) == told(anew)
+    assert place(ASKS, kept, seed=1) == place(ASKS, anew, seed=1)
     assert [view.name for view in standing.views()] == sorted(cache.state.nodes.ids())

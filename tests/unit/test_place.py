@@ -1,13 +1,15 @@
 """Examples of plans, to be read as the scheduler's manual."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from manifests.allocations import HostPort
 from manifests.constraints import parse_constraint
 from manifests.workloads import Kind, WorkloadRef
-from scheduler.eligible import eligible_nodes, matches
+from scheduler.eligible import matches
+from scheduler.ledger import Ledger
 from scheduler.model import (
     AUTO_PORTS,
     Ask,
@@ -344,7 +346,9 @@ def test_a_daemon_belongs_on_ready_nodes_that_meet_its_constraints() -> None:
         node("n2", disk="ssd"), node("n1", disk="ssd"), node("n3"), node("n4", eligibility=Eligibility.CORDONED)
     )
     constraints = (parse_constraint("node.labels.disk == ssd"),)
-    assert [n.name for n in eligible_nodes(constraints, cluster)] == ["n1", "n2"]
+    daemons = [ask(constraints=("node.labels.disk == ssd",), only_node=n.name) for n in cluster.nodes]
+    placed = [host for daemon in daemons for host in hosts(place([daemon], cluster, seed=1))]
+    assert sorted(placed) == ["n1", "n2"]
     assert matches(cluster.nodes[0], constraints)
     assert not matches(cluster.nodes[2], constraints)
 
@@ -355,3 +359,24 @@ def test_the_snapshot_with_a_plan_holds_what_the_plan_placed() -> None:
     assert [a.workload.name for a in after.allocations] == ["old", "web", "web"]
     assert after.allocations[1].ports[0].host in AUTO_PORTS
     assert len({a.id for a in after.allocations}) == 3
+
+
+# --- a ledger that is kept ---------------------------------------------------------------------------------------
+
+
+def test_a_device_that_only_an_allocation_knows_stops_no_plan() -> None:
+    ledger = Ledger.of(snapshot(node("n1")))
+    assert len(place([ask(workload="a"), ask(workload="b")], ledger, seed=1).placements) == 2
+    ledger.put(held("n1", reserved=replace(SMALL, devices=(("gpu", 1),))))
+    assert len(place([ask(workload="a"), ask(workload="b")], ledger, seed=1).placements) == 2
+
+
+def test_shares_are_of_the_values_that_nodes_have_now() -> None:
+    shares = Spread("node.labels.zone", shares=(("a", 0.5),))
+    asked = replace(ask(4), spread=(shares,))
+    now = snapshot(node("n1", zone="a"), node("n2", zone="b"))
+    kept = Ledger.of(snapshot(*now.nodes, node("n3", zone="c")))
+    place([asked], kept, seed=1)
+    kept.drop_node("n3")
+    assert place([asked], kept, seed=1).placements == place([asked], now, seed=1).placements
+    assert Counter(hosts(place([asked], kept, seed=1))) == {"n1": 2, "n2": 2}
