@@ -102,4 +102,4 @@ class PlacementSpec(Model):
         (), max_length=8
     )
     max_per_node: Annotated[int, Field(strict=True, ge=1)] | None = None
-    policy: Literal["pack", "spread"] | None = None  # None: the cluster's
+    policy: Literal["pack", "spread"] = "pack"

@@ -4,7 +4,6 @@ from pydantic import Field
 
 from manifests.base import Model
 
-PLAN_FORMAT = 1
 MOST_PLANNED = 20_000
 
 

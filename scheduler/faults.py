@@ -105,9 +105,9 @@ class Faults:
                 row = int(self.rows[members[np.argmax(self.ledger.free[kind, self.rows[members]])]])
                 code, needed, found = self.rulings[number].of(row)
                 most[code, needed] = found
-        faults = [Unlisted(f.code, f.needed, most.get((f.code, f.needed), f.found), len(members))
-                  for f in self.at(int(members[0]))]  # fmt: skip
-        return NodeGroup(len(members), listed, tuple(faults))
+        count, first = len(members), self.at(int(members[0]))
+        faults = tuple(Unlisted(f.code, f.needed, most.get((f.code, f.needed), f.found), count) for f in first)
+        return NodeGroup(count, listed, faults)
 
     def kind_of(self, about: Subject) -> int | None:
         """Return which of the counted resources a rule is about, if it is about one that a node has any of."""

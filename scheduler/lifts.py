@@ -186,26 +186,11 @@ def fits_row(ask: Ask, ledger: Ledger, row: int, *, opens: bool = False) -> bool
         return False
     if all(spread.max_skew is None for spread in ask.spread):
         return True
-    everywhere = judge(
-        ask, ledger
-    )  # as it is: a node that opens can only be of the emptiest value itself, or no matter
+    everywhere = judge(ask, ledger)  # a node that opens can only be of the emptiest value itself, or doesn't matter
     before = len(everywhere.rulings)
     judge_unevenness(everywhere, capped_counts(ask, ledger, everywhere))
     place = row if isinstance(everywhere.selection, slice) else 0
     return not any(ruling.fails[place] for ruling in everywhere.rulings[before:])
-
-
-def lacks_only_room(faults: Faults, number: int) -> bool:
-    """Say whether the rule fails for what others hold: it may pass once one of them is gone."""
-    match faults.rulings[number].about:
-        case Code() as code:
-            return code in KIND_OF
-        case (str(name), int()):
-            return name in faults.ledger.nodes.device_kinds
-        case (int(), str()):
-            return True
-        case _:
-            return False
 
 
 def gives_room(faults: Faults, row: int, allocation: PlacedAllocation) -> bool:

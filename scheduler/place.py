@@ -34,8 +34,7 @@ def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int, may_ev
     ledger = snapshot if isinstance(snapshot, Ledger) else Ledger.of(snapshot)
     ties = Ties(ledger, seed=seed)
     queue = sorted((_without_repeats(ask) for ask in asks), key=lambda ask: -ask.priority)
-    sizes = {id(ask): size_of(ask, ledger) for ask in queue} if len(queue) > 1 else {}
-    larger_first = sorted(queue, key=lambda ask: (-ask.priority, -sizes.get(id(ask), 0.0)))
+    larger_first = sorted(queue, key=lambda ask: (-ask.priority, -size_of(ask, ledger)))
     for weights in (CONSOLIDATING, TIGHT):
         plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed, may_evict=may_evict)
         if len(queue) == 1 or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):

@@ -12,24 +12,16 @@ OWN_PORT = "another port of its own"
 OTHERS = "other allocations"
 
 
-def missing_port(ports: Sequence[PortAsk], holdings: Holdings, row: int) -> tuple[str, str] | None:
-    """Return the first port that the node can't give and who holds it, or None if it can give them all."""
-    own: set[PortKey] = set()
-    autos: Counter[str] = Counter()
-    for port in ports:
-        if port.host is None:
-            autos[port.protocol] += 1
-            continue
-        wanted = (port.host, port.protocol)
-        holders = holdings.ports(wanted).get(row)
-        if holders or wanted in own:
-            return f"{port.host}/{port.protocol}", holders[-1] if holders else OWN_PORT
-        own.add(wanted)
-    for protocol, count in autos.items():
-        own_autos = sum(host in AUTO_PORTS and p == protocol for host, p in own)
+def has_ports(ports: Sequence[PortAsk], holdings: Holdings, row: int) -> bool:
+    """Say whether the node can give them all once more. (What is missing is told by the rulings.)"""
+    static = [(port.host, port.protocol) for port in ports if port.host is not None]
+    if len(set(static)) < len(static) or any(row in holdings.ports(port) for port in static):
+        return False
+    for protocol, count in Counter(port.protocol for port in ports if port.host is None).items():
+        own_autos = sum(host in AUTO_PORTS and p == protocol for host, p in static)
         if count > len(AUTO_PORTS) - holdings.autos(protocol).get(row, 0) - own_autos:
-            return auto_range(protocol), OTHERS
-    return None
+            return False
+    return True
 
 
 def auto_range(protocol: str) -> str:
@@ -37,7 +29,7 @@ def auto_range(protocol: str) -> str:
 
 
 def assign_ports(ask: Ask, index: int, node: str, holdings: Holdings, row: int, *, seed: int) -> tuple[HostPort, ...]:
-    """Return the allocation's host ports, in the ask's order. The node has them: `missing_port` said so."""
+    """Return the allocation's host ports, in the ask's order. The node has them."""
     taken = {(p.host, p.protocol) for p in ask.ports if p.host is not None}
     assigned = []
     for port in ask.ports:

@@ -11,7 +11,7 @@ from scheduler.hashing import key_of, mixed
 from scheduler.ledger import Ledger
 from scheduler.model import Ask, Policy
 from scheduler.nodes import BASE, Rows
-from scheduler.ports import missing_port
+from scheduler.ports import has_ports
 from scheduler.score import Scores, Weights, fitness, fitness_of, preferences, siblings
 from scheduler.spreading import LEAST_SHARE, SpreadCounts
 from scheduler.tree import Key, Level, Path, Tree
@@ -142,7 +142,7 @@ class Ranking:
         return (
             all(taken.free[kind] >= self._needed[kind] for kind in self._checked)
             and (ask.max_per_node is None or taken.running < ask.max_per_node)
-            and (not ask.ports or missing_port(ask.ports, self._ledger.holdings, row) is None)
+            and (not ask.ports or has_ports(ask.ports, self._ledger.holdings, row))
         )
 
     # --- scores ---

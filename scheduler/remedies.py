@@ -9,8 +9,9 @@ from manifests.reasons import Code
 from scheduler.columns import Flags
 from scheduler.faults import Faults
 from scheduler.hashing import key_of
+from scheduler.layers import layer_of
 from scheduler.ledger import Ledger
-from scheduler.lifts import Step, amounts_of, fits_row, gives_room, lacks_only_room, moving, step_for, would_fit
+from scheduler.lifts import Step, amounts_of, fits_row, gives_room, moving, step_for, would_fit
 from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, Snapshot
 from scheduler.nodes import BASE, Rows
 from scheduler.units import MILLIONTHS
@@ -80,15 +81,14 @@ class Remedies:
     def _moves(self) -> Iterator[tuple[int, Step]]:
         """Yield the least allocation of lower priority which alone makes way, if there is one."""
         faults = self._faults
-        is_room = [lacks_only_room(faults, number) for number in range(len(faults.rulings))]
-        is_other = faults.fails[[not room for room in is_room]].any(axis=0)
+        is_other = faults.fails[[not ruling.is_of_room for ruling in faults.rulings]].any(axis=0)
         places = np.flatnonzero((self._counts > 0) & ~is_other)
         places = places[np.argsort(self._counts[places], kind="stable")][:_MOST_VICTIMS_NODES]
         found = [
             (_worth(a), place, a)
             for place in places.tolist()
             for a in faults.ledger.holdings.on(int(faults.rows[place]))
-            if a.is_wanted and a.priority < faults.ask.priority and gives_room(faults, int(faults.rows[place]), a)
+            if _may_move(a, faults.ask) and gives_room(faults, int(faults.rows[place]), a)
         ]
         for _, place, allocation in sorted(found, key=lambda item: item[:2])[:_TRIES]:
             step = moving(allocation)
@@ -149,6 +149,11 @@ class Remedies:
 
 def _order(step: Step) -> tuple[bool, int]:
     return not all(c.lift.is_of_the_workload for c in step.changes), _ORDER[step.changes[0].lift]
+
+
+def _may_move(allocation: PlacedAllocation, ask: Ask) -> bool:
+    """Say whether it may make way for the ask; what belongs to its node may not."""
+    return allocation.is_wanted and layer_of(allocation) is not None and allocation.priority < ask.priority
 
 
 def _worth(allocation: PlacedAllocation) -> tuple[int, int, int, str]:

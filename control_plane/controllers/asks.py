@@ -43,7 +43,7 @@ def ask_of(
             Affinity(parse_constraint(a.constraint), a.weight) for a in placement.affinities if a.constraint
         ),
         neighbours=tuple(_neighbours(record)),
-        policy=Policy(placement.policy or Policy.PACK),
+        policy=Policy(placement.policy),
         priority=spec.priority,
         preempts=spec.preempts,
     )

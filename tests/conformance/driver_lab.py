@@ -3,7 +3,6 @@
 A new driver adds a class like DockerLab and its name to LABS.
 """
 
-import asyncio
 import os
 import secrets
 import select
@@ -18,6 +17,7 @@ from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, 
 from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from tests.dockerd import DockerdProcess, dockerd
+from tests.lab.waiting import wait_until
 
 MIB = 1 << 20
 SUITE = {"suite": "conformance"}
@@ -114,16 +114,16 @@ async def look(driver: Driver, container: ContainerId) -> Container:
 
 async def ended(driver: Driver, container: ContainerId, *, within_s: float = 20.0) -> Container:
     """Return the container once it has exited."""
-    async with asyncio.timeout(within_s):
-        while (found := await look(driver, container)).state is not ContainerState.EXITED:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    return found
+    return await wait_until(
+        lambda: look(driver, container), within_s, "it has ended", lambda c: c.state is ContainerState.EXITED
+    )
 
 
-async def wait_until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110  # what it looks at sends no events
-            await asyncio.sleep(0.02)
+async def until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    async def look_again() -> bool:
+        return holds()
+
+    await wait_until(look_again, within_s, "what the test looks at")
 
 
 def wait_for_end(pid: int, *, within_s: float = 10.0) -> None:

@@ -31,7 +31,7 @@ from tests.conformance.driver_lab import (
     runs,
     say,
     shell,
-    wait_until,
+    until,
 )
 
 pytestmark = pytest.mark.docker
@@ -150,7 +150,7 @@ async def test_remove_kills_what_still_runs(driver: Driver) -> None:
     pid = (await look(driver, container)).pid
     await driver.remove(container)
     assert await driver.inspect(container) is None
-    await wait_until(lambda: not runs(pid))
+    await until(lambda: not runs(pid))
 
 
 async def test_a_main_process_beyond_its_memory_is_seen_as_oom(driver: Driver) -> None:
@@ -201,7 +201,7 @@ async def test_a_published_port_answers_on_its_host_address_only(driver: Driver,
     port = PublishedPort(container_port=80, host_port=18080, host_address="127.0.0.1")
     container = await run(driver, shell("nc -ll -p 80 -e echo hello", host_network=False, ports=(port,)))
     address = (await look(driver, container)).address
-    await wait_until(lambda: say(lab.netns, "127.0.0.1", 18080) == "hello\n")
+    await until(lambda: say(lab.netns, "127.0.0.1", 18080) == "hello\n")
     assert say(lab.netns, address, 80) == "hello\n"
     gateway = address.rpartition(".")[0] + ".1"
     assert say(lab.netns, gateway, 18080) == ""
@@ -209,7 +209,7 @@ async def test_a_published_port_answers_on_its_host_address_only(driver: Driver,
 
 async def test_host_network_shares_the_hosts_ports(driver: Driver, lab: DriverLab) -> None:
     container = await run(driver, shell("nc -ll -p 18081 -e echo hello"))
-    await wait_until(lambda: say(lab.netns, "127.0.0.1", 18081) == "hello\n")
+    await until(lambda: say(lab.netns, "127.0.0.1", 18081) == "hello\n")
     assert (await look(driver, container)).address == ""
 
 

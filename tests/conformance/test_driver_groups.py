@@ -16,7 +16,7 @@ from tests.conformance.driver_lab import (
     run,
     say,
     shell,
-    wait_until,
+    until,
 )
 from tests.conformance.test_driver import FOREVER, read, text
 
@@ -64,12 +64,12 @@ async def test_one_container_of_a_sandbox_is_replaced_and_the_others_do_not_noti
     port = PublishedPort(container_port=80, host_port=18091, host_address="127.0.0.1")
     of = await made_sandbox(driver, ports=(port,))
     first, other = await run(driver, member(ANSWER, of)), await run(driver, member(FOREVER, of))
-    await wait_until(lambda: say(lab.netns, "127.0.0.1", 18091) == "hello\n")
+    await until(lambda: say(lab.netns, "127.0.0.1", 18091) == "hello\n")
     pid = (await look(driver, other)).pid
     await driver.stop(first, signal="SIGTERM", grace_s=0)
     await driver.remove(first)
     await run(driver, member(ANSWER, of))
-    await wait_until(lambda: say(lab.netns, "127.0.0.1", 18091) == "hello\n")
+    await until(lambda: say(lab.netns, "127.0.0.1", 18091) == "hello\n")
     assert (await look(driver, other)).pid == pid
 
 
@@ -77,7 +77,7 @@ async def test_a_sandbox_on_the_hosts_network_shares_that(driver: Driver, lab: D
     await driver.ensure_image(SANDBOX_IMAGE, PullPolicy.NEVER)
     of = await run(driver, shell("", command=(), image=SANDBOX_IMAGE))
     await run(driver, member("nc -ll -p 18092 -e echo hello", of))
-    await wait_until(lambda: say(lab.netns, "127.0.0.1", 18092) == "hello\n")
+    await until(lambda: say(lab.netns, "127.0.0.1", 18092) == "hello\n")
 
 
 async def test_without_its_sandbox_a_container_cannot_start_and_is_not_to_blame(driver: Driver) -> None:
