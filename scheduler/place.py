@@ -122,7 +122,7 @@ def _place_ask(ask: Ask, ledger: Ledger, ties: Ties, weights: Weights, *, seed: 
             node.name,
             ask.reserved,
             assign_ports(ask, index, node.name, ledger.holdings, row, seed=seed) if ask.ports else (),
-            ranking.choice(row, ruled_out.listed, ruled_out.more),
+            ranking.choice(ruled_out.listed, ruled_out.more),
             assign_devices(ask, node, ledger.holdings, row) if ask.reserved.devices else (),
         )
         placements.append(placement)

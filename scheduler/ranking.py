@@ -12,7 +12,7 @@ from scheduler.ledger import Ledger
 from scheduler.model import Ask, Policy
 from scheduler.nodes import BASE, Rows
 from scheduler.ports import has_ports
-from scheduler.score import Scores, Weights, fitness, fitness_of, preferences, siblings
+from scheduler.score import Rating, Scores, Weights, fitness_of, preferences, siblings
 from scheduler.spreading import LEAST_SHARE, SpreadCounts
 from scheduler.tree import Key, Level, Path, Tree
 from scheduler.units import MILLIONTHS, SPREAD_WEIGHT
@@ -35,13 +35,15 @@ class Ties:
 
 @dataclass(slots=True)
 class _Taken:
-    """A node that got one of the replicas: what is left of it, and what stays the same of its score."""
+    """A node that gets replicas: what is left of it, and what makes its score."""
 
     free: list[float]
-    inverse: list[float]
-    preferences: int
+    rating: Rating
+    preferences: tuple[tuple[str, float], ...]
+    preferred: int  # what the preferences add up to, in millionths
     running: int
     same_version: int
+    siblings: int
     count: int = 0
 
 
@@ -66,6 +68,9 @@ class Ranking:
         levels: list[Level] = [*([self._avoided] if self._avoided else []), *map(_Values, spreads)]
         self._tree = Tree(levels, self._keys(), len(ask.indexes) + MOST_RUNNERS_UP)
         self._best: tuple[Key, Path] = 0, ()
+        self._at: _Taken  # of the best node
+        self._ratings: dict[tuple[float, ...], Rating] = {}  # by what the shares of a node are multiplied by
+        self._runners: dict[Key, Runner] = {}  # who came next before mostly does so again, with the same score
 
     def best(self) -> int | None:
         """Return the row of the node with the highest score, or None when none is left."""
@@ -74,47 +79,45 @@ class Ranking:
             return None
         self._best = best
         row: int = self._ties.rows[best[0] & _RANKS]
+        taken = self._taken.get(row)
+        self._at = self._taken[row] = self._begin(row) if taken is None else taken
         return row
 
-    def choice(self, row: int, rejections: tuple[Rejection, ...], more: int) -> Choice:
+    def choice(self, rejections: tuple[Rejection, ...], more: int) -> Choice:
         """Return why the best node is the best: its parts, who comes next, and who was ruled out."""
-        key, path = self._best
+        (key, path), at = self._best, self._at
         score = -(key >> _RANK_BITS)
-        others = self._own_parts(row)
-        parts = [(self._fit_part, score - sum([value for _, value in others])), *others]
+        parts = [(self._fit_part, (score - at.siblings - at.preferred) / MILLIONTHS)]
+        if at.siblings:
+            parts.append((_SIBLINGS, at.siblings / MILLIONTHS))
+        parts += at.preferences
         zero = 0
         if path:
             shared, zero = self._shared_parts(path)
-            parts += shared
+            parts += [(name, value / MILLIONTHS) for name, value in shared]
             score += sum([value for _, value in shared])
-        return Choice(
-            score / MILLIONTHS,
-            tuple([(name, value / MILLIONTHS) for name, value in parts]),
-            tuple([self._runner(key, zero) for key in self._tree.top(MOST_RUNNERS_UP + 1)[1:]]),
-            rejections,
-            more,
-        )
+        return Choice(score / MILLIONTHS, tuple(parts), self._runners_up(zero), rejections, more)
 
     def take(self, row: int) -> bool:
         """Count one on the best node, and return whether another one fits there."""
-        taken = self._taken.get(row)
-        if taken is None:
-            taken = self._taken[row] = self._begin(row)
-        taken.count += 1
-        taken.running += 1
-        taken.same_version += 1
-        taken.free = [left - needed for left, needed in zip(taken.free, self._needed, strict=True)]
-        fits = self._still_fits(row, taken)
+        at = self._at
+        at.count += 1
+        at.running += 1
+        at.same_version += 1
+        at.free = [left - needed for left, needed in zip(at.free, self._needed, strict=True)]
+        fits = self._still_fits(row, at)
+        key, path = self._best
         if fits:
-            own = fitness(taken.free, self._needed, taken.inverse, self._ask.policy, self._weights) + taken.preferences
-            own += siblings(taken.running, taken.same_version, self._total)
+            at.siblings = siblings(at.running, at.same_version, self._total)
+            own = at.rating.of(at.free) + at.preferred + at.siblings
+            self._tree.replace_best((-own << _RANK_BITS) + (key & _RANKS))
         else:
             self._book(row)
-        key, path = self._best
-        opens = [s.add(code) for s, code in zip(self._spreads, self._values(path), strict=True)]
-        self._tree.replace_best((-own << _RANK_BITS) + (key & _RANKS) if fits else None)
-        if any(opens):
-            self._tree.reopen()
+            self._tree.replace_best(None)
+        if self._spreads:
+            opens = [s.add(code) for s, code in zip(self._spreads, self._values(path), strict=True)]
+            if any(opens):
+                self._tree.reopen()
         return fits
 
     def book(self) -> None:
@@ -128,37 +131,38 @@ class Ranking:
         self._ledger.holdings.count(self._workload, self._ask.version, row, taken.count)
 
     def _begin(self, row: int) -> _Taken:
-        nodes, among = self._ledger.nodes, [value for name, value in self._own_parts(row) if name != _SIBLINGS]
+        nodes, free = self._ledger.nodes, self._ledger.free[:, row].tolist()
+        running, same_version = self._running.get(row, 0), self._same_version.get(row, 0)
+        preferences: list[tuple[str, int]] = []
+        if self._preferences:
+            place = int(np.searchsorted(self._rows, row))
+            preferences = [(name, part) for name, scores in self._preferences if (part := int(scores[place]))]
         return _Taken(
-            self._ledger.free[:, row].tolist(),
-            nodes.inverse[:, row].tolist(),
-            sum(among),
-            self._running.get(row, 0),
-            self._same_version.get(row, 0),
+            free=free,
+            rating=self._rating(tuple(nodes.inverse[:, row].tolist())),
+            preferences=tuple([(name, part / MILLIONTHS) for name, part in preferences]),
+            preferred=sum([part for _, part in preferences]),
+            running=running,
+            same_version=same_version,
+            siblings=siblings(running, same_version, self._total),
         )
 
-    def _still_fits(self, row: int, taken: _Taken) -> bool:
-        ask = self._ask
+    def _rating(self, inverse: tuple[float, ...]) -> Rating:
+        """Return the one of all nodes of that size."""
+        known = self._ratings.get(inverse)
+        if known is None:
+            known = self._ratings[inverse] = Rating(self._needed, inverse, self._ask.policy, self._weights)
+        return known
+
+    def _still_fits(self, row: int, at: _Taken) -> bool:
+        ask, free, needed = self._ask, at.free, self._needed
         return (
-            all(taken.free[kind] >= self._needed[kind] for kind in self._checked)
-            and (ask.max_per_node is None or taken.running < ask.max_per_node)
+            min([free[kind] - needed[kind] for kind in self._checked]) >= 0.0
+            and (ask.max_per_node is None or at.running < ask.max_per_node)
             and (not ask.ports or has_ports(ask.ports, self._ledger.holdings, row))
         )
 
     # --- scores ---
-
-    def _own_parts(self, row: int) -> list[tuple[str, int]]:
-        """Return the parts that depend on the node alone, but for how full it is."""
-        taken = self._taken.get(row)
-        running = taken.running if taken else self._running.get(row, 0)
-        parts = []
-        if running:
-            same_version = taken.same_version if taken else self._same_version.get(row, 0)
-            parts.append((_SIBLINGS, siblings(running, same_version, self._total)))
-        if self._preferences:
-            place = int(np.searchsorted(self._rows, row))
-            parts += [(name, part) for name, scores in self._preferences if (part := int(scores[place]))]
-        return parts
 
     def _values(self, path: Path) -> Path:
         return path[1:] if self._avoided else path
@@ -174,6 +178,13 @@ class Ranking:
         if self._avoided and path[0]:
             parts.insert(0, ("avoid", self._avoided.part))
         return parts, sum(least)
+
+    def _runners_up(self, zero: int) -> tuple[Runner, ...]:
+        keys = self._tree.top(MOST_RUNNERS_UP + 1)[1:]
+        if self._spreads:  # what the groups add changes all the time
+            return tuple([self._runner(key, zero) for key in keys])
+        known = self._runners
+        return tuple([known.get(key) or known.setdefault(key, self._runner(key, zero)) for key in keys])
 
     def _runner(self, key: Key, zero: int) -> Runner:
         name = self._ledger.nodes.view(self._ties.rows[key & _RANKS]).name

@@ -62,24 +62,34 @@ def fitness_of(ask: Ask, ledger: Ledger, rows: Rows, weights: Weights) -> Scores
     return np.rint(rated * MILLIONTHS).astype(np.int64)
 
 
-def fitness(
-    free: Sequence[float], needed: Sequence[float], inverse: Sequence[float], policy: Policy, weights: Weights
-) -> int:
-    """Rate one node that is in use, as `fitness_of` does."""
-    emptiness = product = free_square = need_square = 0.0
-    for kind in range(BASE):
-        share, need = free[kind] * inverse[kind], needed[kind] * inverse[kind]
-        left = share - need
-        emptiness += left * left * left
-        product += share * need
-        free_square += share * share
-        need_square += need * need
-    if policy is Policy.SPREAD:
-        return round(emptiness * (MILLIONTHS / BASE))
-    both = free_square * need_square
-    shape = product / sqrt(both) if both > 0.0 else 1.0
-    rated = shape * weights.shape + (1.0 - emptiness / BASE) * weights.fullness + weights.in_use
-    return round(rated * MILLIONTHS)
+class Rating:
+    """How well replicas of an ask go to one node that is in use, one after the other, as `fitness_of` rates it."""
+
+    __slots__ = ("_inverse", "_is_spread", "_need_square", "_shares", "_weights")
+
+    def __init__(self, needed: Sequence[float], inverse: Sequence[float], policy: Policy, weights: Weights) -> None:
+        self._inverse, self._weights, self._is_spread = inverse[:BASE], weights, policy is Policy.SPREAD
+        self._shares = [need * by for need, by in zip(needed, self._inverse, strict=False)]
+        self._need_square = 0.0
+        for share in self._shares:
+            self._need_square += share * share
+
+    def of(self, free: Sequence[float]) -> int:
+        """Rate the node with so much free."""
+        emptiness = product = free_square = 0.0
+        for amount, by, need in zip(free, self._inverse, self._shares, strict=False):
+            share = amount * by
+            left = share - need
+            emptiness += left * left * left
+            product += share * need
+            free_square += share * share
+        if self._is_spread:
+            return round(emptiness * (MILLIONTHS / BASE))
+        shape_weight, fullness_weight, in_use_weight = self._weights
+        both = free_square * self._need_square
+        shape = product / sqrt(both) if both > 0.0 else 1.0
+        rated = shape * shape_weight + (1.0 - emptiness / BASE) * fullness_weight + in_use_weight
+        return round(rated * MILLIONTHS)
 
 
 def size_of(ask: Ask, ledger: Ledger) -> float:
