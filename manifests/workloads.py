@@ -66,8 +66,9 @@ class WorkloadSpec(ContainerSpec):
     def dead_after_s(self) -> float | None:
         """Return how long its node may be without word before nothing of it may run any more; None: for ever."""
         stop_after_s = self.on_disconnect.stop_after_s
-        grace_s = max(member.stop.grace_s for member in self.members.values())
-        return None if stop_after_s is None else stop_after_s + grace_s
+        if stop_after_s is None:
+            return None
+        return stop_after_s + max(member.stop.grace_s for member in self.members.values())
 
     @property
     def is_group(self) -> bool:

@@ -44,22 +44,18 @@ class Ages:
                 case _:
                     pass
 
-    def ended_for_s(self, allocation: str) -> float:
-        """Return for how long it has been known that the allocation ended; 0.0 if it hasn't."""
-        status = self._state.statuses.get(allocation)
+    def ended_for_s(self, allocation: str, status: AllocationStatus | None) -> float:
+        """Return for how long it has been known that the allocation, of that status now, ended; 0.0 if it hasn't."""
         return self._age("ended", allocation, is_so=status is not None and status.is_terminal)
 
-    def ready_for_s(self, allocation: str) -> float:
-        status = self._state.statuses.get(allocation)
+    def ready_for_s(self, allocation: str, status: AllocationStatus | None) -> float:
         return self._age("ready", allocation, is_so=status is not None and status.is_ready)
 
-    def lost_for_s(self, node: str) -> float:
-        """Return for how long the node has been known to be lost, or gone altogether."""
-        status = self._state.nodes.get(node)
+    def lost_for_s(self, node: str, status: NodeStatus | None) -> float:
+        """Return for how long the node, of that status now, has been known to be lost, or gone altogether."""
         return self._age("lost", node, is_so=status is None or status.liveness is Liveness.LOST)
 
-    def back_for_s(self, node: str) -> float:
-        status = self._state.nodes.get(node)
+    def back_for_s(self, node: str, status: NodeStatus | None) -> float:
         return self._age("back", node, is_so=status is not None and status.liveness is Liveness.READY)
 
     def draining_for_s(self, node: str) -> float:

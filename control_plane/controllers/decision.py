@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foundation.backoff import Backoff
-from manifests.allocations import Allocation, AllocationStatus, Desired, Phase
+from manifests.allocations import TERMINAL, Allocation, AllocationStatus, Desired, Phase
 from manifests.rollouts import Rollout
 from manifests.workloads import CronState, WorkloadRecord, WorkloadRef
 from scheduler.model import Ask, Eligibility
@@ -22,9 +22,12 @@ class Leaving:
         return self.left_s is not None and self.left_s <= 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Seen:
-    """An allocation, what its node says of it, and what is known of the node. One look; compared by identity."""
+    """An allocation, what its node says of it, and what is known of the node. One look; compared by identity.
+
+    What reconcilers ask again and again is worked out once: a large service is looked at often.
+    """
 
     allocation: Allocation
     status: AllocationStatus | None
@@ -35,34 +38,27 @@ class Seen:
     back_for_s: float = 0.0  # how long this leader has known its node to be there
     is_awaited: bool = False  # its node is lost, and it isn't given up yet
     leaving: Leaving | None = None  # then its node counts as being drained
+    phase: Phase = field(init=False)
+    has_ended: bool = field(init=False)
+    is_wanted: bool = field(init=False)
+    is_out_of_reach: bool = field(init=False)
+    is_ready: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        status, is_lost = self.status, self.node is Eligibility.LOST
+        self.phase = status.phase if status else Phase.PENDING
+        self.has_ended = self.phase in TERMINAL
+        self.is_wanted = self.allocation.desired is Desired.RUN
+        self.is_out_of_reach = not self.has_ended and (is_lost or self.node is None) and not self.is_awaited
+        self.is_ready = status is not None and status.is_ready and not is_lost
 
     @property
     def id(self) -> str:
         return self.allocation.id
 
     @property
-    def phase(self) -> Phase:
-        return self.status.phase if self.status else Phase.PENDING
-
-    @property
-    def has_ended(self) -> bool:
-        return self.status is not None and self.status.is_terminal
-
-    @property
-    def is_wanted(self) -> bool:
-        return self.allocation.desired is Desired.RUN
-
-    @property
     def leave_reason(self) -> str:
         return self.leaving.reason if self.leaving else f"node {self.allocation.node} is being drained"
-
-    @property
-    def is_out_of_reach(self) -> bool:
-        return not self.has_ended and self.node in (None, Eligibility.LOST) and not self.is_awaited
-
-    @property
-    def is_ready(self) -> bool:
-        return self.status is not None and self.status.is_ready and self.node is not Eligibility.LOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def reconcile_around(
     """Return what the kind's reconciler decides, but for what onDisconnect says otherwise."""
     policy = _Policy(record, versions)
     awaited = {s.id for s in seen if s.is_wanted and s.is_out_of_reach and policy.replaced_in_s(s) > 0}
-    shown = [replace(s, is_awaited=s.id in awaited) for s in seen if not _is_spare(s)]
+    shown = [replace(s, is_awaited=True) if s.id in awaited else s for s in seen if not _is_spare(s)]
     choice = _Choice(policy, reconcile(shown), {s.id: s for s in seen}, shown)
     choice.set_aside_the_lost(awaited)
     for spare in _oldest_first([s for s in seen if _is_spare(s)]):

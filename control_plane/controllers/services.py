@@ -76,9 +76,10 @@ def reconcile_service(
 
     `blocked` is what no node had room for in the last pass, `stalled_for_s` how long its rollout made no progress.
     """
-    before = _slots(course, seen)
-    course = advanced(course, _tally(course, before, blocked), _mode(course, before), stalled_for_s)
-    slots = _slots(course, seen)  # which are fresh may have changed: it may have turned back
+    slots, target = _slots(course, seen), course.target.version
+    course = advanced(course, _tally(course, slots, blocked), _mode(course, slots), stalled_for_s)
+    if course.target.version != target:  # which are fresh has changed: it has turned back
+        slots = _slots(course, seen)
     mode = _mode(course, slots)
     course, note = _with_stop_first(course, slots, mode, seen, blocked)
     bounds = _bounds(course, mode)

@@ -60,20 +60,22 @@ def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
 
 
 def _seen(state: ClusterState, a: Allocation, ages: Ages) -> Seen:
-    node = _node_of(state, a.node)
+    status, host = state.statuses.get(a.id), state.nodes.get(a.node)
+    node = _eligibility(state, a.node, host)
     leaving = leaving_of(state, a, ages) if node not in (None, Eligibility.LOST) else None
     if leaving:
         node = Eligibility.DRAINING
     elif node is Eligibility.DRAINING:
         node = Eligibility.CORDONED  # it may stay for now
+    back_for_s = ages.back_for_s(a.node, host)
     return Seen(
         a,
-        state.statuses.get(a.id),
+        status,
         node,
-        ended_for_s=ages.ended_for_s(a.id),
-        ready_for_s=min(ages.ready_for_s(a.id), ages.back_for_s(a.node)),  # silence proves nothing
-        lost_for_s=ages.lost_for_s(a.node),
-        back_for_s=ages.back_for_s(a.node),
+        ended_for_s=ages.ended_for_s(a.id, status),
+        ready_for_s=min(ages.ready_for_s(a.id, status), back_for_s),  # silence proves nothing
+        lost_for_s=ages.lost_for_s(a.node, host),
+        back_for_s=back_for_s,
         leaving=leaving,
     )
 
@@ -101,10 +103,9 @@ def _all_kept(state: ClusterState) -> list[Allocation]:
     return sorted(kept, key=lambda a: a.id)
 
 
-def _node_of(state: ClusterState, name: str) -> Eligibility | None:
+def _eligibility(state: ClusterState, name: str, status: NodeStatus | None) -> Eligibility | None:
     if state.is_unreadable(keys.NODES + name):
         return Eligibility.TROUBLED  # it may be well: what runs there stays
-    status = state.nodes.get(name)
     return eligibility_of(status, state.intents.get(name)) if status else None
 
 
