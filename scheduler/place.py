@@ -23,7 +23,7 @@ from scheduler.spreading import counts_of
 MOST_RULED_OUT = 8  # stored with each allocation; the rest are counted
 
 
-def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int, may_evict: bool = True) -> Plan:
+def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int) -> Plan:
     """Return a node, or the reasons against all nodes, for every index of every ask.
 
     Those of higher priority are served first. Among equals the larger ones are, which packs best, and empty nodes stay
@@ -36,10 +36,10 @@ def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int, may_ev
     queue = sorted((_without_repeats(ask) for ask in asks), key=lambda ask: -ask.priority)
     larger_first = sorted(queue, key=lambda ask: (-ask.priority, -size_of(ask, ledger)))
     for weights in (CONSOLIDATING, TIGHT):
-        plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed, may_evict=may_evict)
+        plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed)
         if len(queue) == 1 or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):
             return plan
-    return _serve(queue, ledger.fork(), ties, CONSOLIDATING, seed=seed, may_evict=may_evict)
+    return _serve(queue, ledger.fork(), ties, CONSOLIDATING, seed=seed)
 
 
 def _without_repeats(ask: Ask) -> Ask:
@@ -57,7 +57,7 @@ def _is_hopeless(ask: Ask, ledger: Ledger) -> bool:
     return bool(unsound(ask) or _nowhere(ask, ledger)) or not len(judge(ask, ledger).fitting())
 
 
-def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *, seed: int, may_evict: bool) -> Plan:
+def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *, seed: int) -> Plan:
     placements: list[Placement] = []
     blocked: list[BlockedAsk] = []
     evictions: list[Eviction] = []
@@ -70,7 +70,7 @@ def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *,
             if left := ask.indexes[len(placed) :]:
                 short.append((ask, BlockedAsk(ask.workload, left, _blocked(ask, len(left), ledger, note))))
         for ask, one in short:
-            if may_evict and not one.blocked.note:
+            if not one.blocked.note:
                 room = make_room(ask, len(one.indexes), ledger, ties)
                 evictions += room.evictions
                 one = replace(one, blocked=replace(one.blocked, waits=tuple(room.waits)))

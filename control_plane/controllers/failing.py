@@ -34,5 +34,5 @@ def failing_of(state: ClusterState, evictions: Iterable[Eviction], wall_s: float
 
 
 def calmed(asks: Sequence[Ask], failing: set[str]) -> tuple[Ask, ...]:
-    """Return the asks of which those of failing workloads evict nothing."""
+    """Return the asks of which those of failing workloads evict nothing, and wait for room like others."""
     return tuple(replace(ask, preempts=False) if keys.id_of_ref(ask.workload) in failing else ask for ask in asks)

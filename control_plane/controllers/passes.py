@@ -85,7 +85,8 @@ class Passes:
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         asks = resolved(asks, self._state.workloads)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
-        plan, failing = self._plan(portion.asks, _without_stopped(ledger, decisions.values()), frozen=frozen)
+        then = _without_stopped(ledger, decisions.values(), frozen=frozen)
+        plan, failing = self._plan(portion.asks, then, frozen=frozen)
         for workload in failing:
             decisions[workload] = replace(decisions[workload], messages=(*decisions[workload].messages, CALMED))
         plan = with_left(plan, portion.left)
@@ -114,10 +115,12 @@ class Passes:
 
     def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
         """Return the plan, and the workloads that would evict others but fail too often for that."""
-        seed, may_evict = ledger.revision + self._seed_shift, self._preemption and not frozen
+        seed = ledger.revision + self._seed_shift
+        if frozen or not self._preemption:
+            asks = [replace(ask, preempts=False) for ask in asks]
         failing: set[str] = set()
         while True:
-            plan = place(calmed(asks, failing), ledger, seed=seed, may_evict=may_evict)
+            plan = place(calmed(asks, failing), ledger, seed=seed)
             more = failing_of(self._state, plan.evictions, self._clock.wall_s())
             if not more:
                 return plan, failing
@@ -186,16 +189,19 @@ class Passes:
         return [status_unit(self._state, workload, status)] if status != said else []
 
 
-def _without_stopped(ledger: Ledger, decisions: Iterable[Decision]) -> Ledger:
-    """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted."""
+def _without_stopped(ledger: Ledger, decisions: Iterable[Decision], *, frozen: bool) -> Ledger:
+    """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted.
+
+    In a frozen cluster nothing is stopped yet, so that no room comes of it.
+    """
     stopped = [stop.allocation for d in decisions for stop in d.stops]
     turned = [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
     if not (stopped or turned):
         return ledger
     fork = ledger.fork()
     for allocation in stopped:
-        fork.no_longer_wanted(allocation.node, allocation.id)
+        fork.no_longer_wanted(allocation.node, allocation.id, is_leaving=not frozen)
     for allocation in turned:
-        is_leaving = allocation.desired is Desired.STOP
+        is_leaving = allocation.desired is Desired.STOP and not frozen
         fork.no_longer_wanted(allocation.node, allocation.id, is_leaving=is_leaving)
     return fork
