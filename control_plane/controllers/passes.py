@@ -67,12 +67,11 @@ class Passes:
         progress: ProgressClock,
         clock: Clock,
         *,
-        seed_shift: int = 0,
         preemption: bool = True,
     ) -> None:
         self._preemption = preemption
         self._state, self._standing, self._clock = state, standing, clock
-        self._ages, self._progress, self._seed_shift = ages, progress, seed_shift
+        self._ages, self._progress = ages, progress
 
     def make(self, marked: Iterable[str], dirty: DirtySet) -> Pass:
         """Return what to do about the marked workloads, and about those for which room is coming."""
@@ -115,12 +114,11 @@ class Passes:
 
     def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
         """Return the plan, and the workloads that would evict others but fail too often for that."""
-        seed = ledger.revision + self._seed_shift
         if frozen or not self._preemption:
             asks = [replace(ask, preempts=False) for ask in asks]
         failing: set[str] = set()
         while True:
-            plan = place(calmed(asks, failing), ledger, seed=seed)
+            plan = place(calmed(asks, failing), ledger, seed=ledger.revision)
             more = failing_of(self._state, plan.evictions, self._clock.wall_s())
             if not more:
                 return plan, failing

@@ -49,15 +49,13 @@ async def prepared(
     question: Question,
     documents: Sequence[Document] = (),
     *,
-    seed: int | None = None,
     preemption: bool = True,
 ) -> tuple[Rehearsal, list[Result], dict[str, Revision]]:
-    """Return a rehearsal with all that is to be different. `seed`: the revision of one whose ties fall as here.
+    """Return a rehearsal with all that is to be different.
 
     It waits for nothing: only the writers of users' desires are such as could wait.
     """
-    shift = seed - fork.begun_at if seed is not None else 0
-    rehearsal = Rehearsal(fork, shift, preemption)
+    rehearsal = Rehearsal(fork, preemption)
     state, at = fork.state, {}
     results: list[Result] = []
     if documents:
