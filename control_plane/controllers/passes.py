@@ -4,7 +4,8 @@ It reads the watch cache between awaits and writes nothing. The leader commits w
 rehearsal applies the same to a fork of the cache. So what is foretold is what is done.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from control_plane import keys
@@ -12,7 +13,7 @@ from control_plane.controllers.ages import Ages
 from control_plane.controllers.asks import resolved
 from control_plane.controllers.bursts import Portion, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
-from control_plane.controllers.decision import Decision
+from control_plane.controllers.decision import Decision, Stop, due_stops
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
@@ -153,12 +154,12 @@ class Passes:
 
     def _units(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
-        units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
+        units = [stop_unit(self._state, stop) for stop in self._stops(decisions, plan)]
         units += eviction_units(self._state, plan.evictions)
         units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
         for d in decisions.values():
-            kept = kept_of(self._state, d.removals, self._clock.wall_s())
-            units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
+            history = kept_of(self._state, d.removals, self._clock.wall_s())
+            units += [removal_unit(self._state, a, history.get(a.id)) for a in d.removals]
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         units += cron_units(self._state, decisions, self._clock.wall_s())
         for placement in plan.placements:
@@ -168,6 +169,15 @@ class Passes:
         for workload, decision in decisions.items():
             units += self._status_units(workload, decision, plan)
         return units
+
+    def _stops(self, decisions: Mapping[str, Decision], plan: Plan) -> Iterator[Stop]:
+        placed: defaultdict[str, set[int]] = defaultdict(set)
+        for placement in plan.placements:
+            placed[keys.id_of_ref(placement.workload)].add(placement.index)
+        for workload, decision in decisions.items():
+            statuses = (self._state.statuses.get(stop.allocation.id) for stop in decision.stops)
+            ended = {status.id for status in statuses if status and status.is_terminal}
+            yield from due_stops(decision, placed[workload], ended)
 
     def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
         record = self._state.workloads.get(workload)

@@ -57,7 +57,8 @@ def _of_workload(id_: str, record: WorkloadRecord, records: Records, running: Ru
             yield Breach("L1", f"job {id_} isn't complete")
         return
     for allocation in wanted:
-        yield from _of_allocation(allocation, record, records, running)
+        if not (status.blocked and records.has_ended(allocation.id)):  # it stays until its slot's next one has a place
+            yield from _of_allocation(allocation, record, records, running)
     rollout = status.rollout
     if rollout is not None and not rollout.is_over and not (status.blocked and rollout.state is RolloutState.FAILED):
         yield Breach("L7", f"the rollout of {id_} is {rollout.state}: {rollout.message}")
