@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manifests.placement import Policy
 from manifests.reasons import Choice, Rejection, Runner
 from scheduler.columns import Codes
 from scheduler.hashing import Hashes, hash_of, key_of, mixed
 from scheduler.ledger import Ledger
-from scheduler.model import Ask, Policy
+from scheduler.model import Ask
 from scheduler.nodes import BASE, Rows
 from scheduler.ports import has_ports
 from scheduler.score import Scores, Weights, fitness, fitness_of, preferences, siblings

@@ -67,10 +67,7 @@ class Passes:
         ages: Ages,
         progress: ProgressClock,
         clock: Clock,
-        *,
-        preemption: bool = True,
     ) -> None:
-        self._preemption = preemption
         self._state, self._standing, self._clock = state, standing, clock
         self._ages, self._progress = ages, progress
 
@@ -83,7 +80,7 @@ class Passes:
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
-        asks = resolved(asks, self._state.workloads)
+        asks = resolved(asks, self._state)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
         then = _without_stopped(ledger, decisions.values(), frozen=frozen)
         plan, failing = self._plan(portion.asks, then, frozen=frozen)
@@ -115,7 +112,7 @@ class Passes:
 
     def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
         """Return the plan, and the workloads that would evict others but fail too often for that."""
-        if frozen or not self._preemption:
+        if frozen:
             asks = [replace(ask, preempts=False) for ask in asks]
         failing: set[str] = set()
         while True:

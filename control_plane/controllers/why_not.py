@@ -72,5 +72,5 @@ def _explained(
     only_node: str | None = None,
     is_for_each: bool = False,
 ) -> Explanation:
-    [ask] = resolved([ask_of(record, [index], only_node=only_node)], state.workloads)
+    [ask] = resolved([ask_of(record, [index], only_node=only_node)], state)
     return explain(ask, ledger, seed=ledger.revision, among=among, is_for_each=is_for_each)

@@ -17,10 +17,7 @@ MOST_TOLD = 5  # differences that are told one by one
 
 
 class Rehearser:
-    def __init__(
-        self, store: Store, state: ClusterState, standing: Standing, clock: Clock, *, preemption: bool = True
-    ) -> None:
-        self._preemption = preemption
+    def __init__(self, store: Store, state: ClusterState, standing: Standing, clock: Clock) -> None:
         self._store, self._state, self._standing, self._clock = store, state, standing, clock
         self._turn = asyncio.Lock()  # each takes a processor for itself
 
@@ -37,7 +34,7 @@ class Rehearser:
                 fork = await fork_of_past(self._store, at_revision, self._clock)
             else:
                 fork = fork_of(self._state, self._standing, self._clock)
-            rehearsal, results, at = await prepared(fork, question, documents, preemption=self._preemption)
+            rehearsal, results, at = await prepared(fork, question, documents)
             return await asyncio.to_thread(answered, rehearsal, results, at)
 
     async def check(self, plan: AppliedPlan, documents: Sequence[Document]) -> dict[str, Revision]:
