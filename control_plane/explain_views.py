@@ -5,7 +5,7 @@ from control_plane.settings import Rules, rules_of
 from control_plane.state import ClusterState
 from control_plane.views import View
 from manifests.allocations import Allocation, Desired
-from manifests.explanations import Explanation, NodeGroup, Remedy
+from manifests.explanations import Explanation, NodeGroup, Remedy, Room
 from manifests.reasons import Choice
 from manifests.workloads import WorkloadRecord
 
@@ -90,6 +90,7 @@ def _answer(explanation: Explanation) -> View:
         "groups": [_group(g) for g in explanation.groups],
         "moreNodes": explanation.more,
         "remedies": [_remedy(r) for r in explanation.remedies],
+        "rooms": [_room(r) for r in explanation.rooms],
     }
 
 
@@ -101,6 +102,16 @@ def _group(group: NodeGroup) -> View:
         ],
         "nodes": [{"node": n.node, "faults": [views.rejection(f) for f in n.faults]} for n in group.nodes],
         "sentence": group.sentence(),
+    }
+
+
+def _room(room: Room) -> View:
+    return {
+        "node": room.node,
+        "leaving": list(room.leaving),
+        "evicted": [{"allocation": v.allocation, "workload": v.workload, "priority": v.priority} for v in room.evicted],
+        "forbids": room.forbids,
+        "sentence": room.sentence(),
     }
 
 

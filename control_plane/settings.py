@@ -21,6 +21,11 @@ class Whose(StrEnum):
     CLUSTER = "cluster"
     DEFAULT = "default"  # nobody has said anything
 
+    @property
+    def words(self) -> str:
+        """Return it as an owner: `preempts is false (the cluster's)`."""
+        return "its own" if self is Whose.WORKLOAD else f"the {self}'s"
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:

@@ -117,7 +117,7 @@ class Passes:
         failing: set[str] = set()
         while True:
             plan = place(calmed(asks, failing), ledger, seed=ledger.revision)
-            more = failing_of(self._state, plan.evictions, self._clock.wall_s())
+            more = failing_of(self._state, (e.by for e in plan.evictions), self._clock.wall_s())
             if not more:
                 return plan, failing
             failing |= more

@@ -114,6 +114,9 @@ async def test_nothing_is_evicted_where_settings_forbid_it_until_they_go(server:
         await hold_for(none, 0.7, "nothing is evicted")
         told = await server.get(f"{DB}/explain")
         assert (told["rules"]["preempts"], told["rules"]["preemptsOf"]) == (False, said["kind"].lower())
+        (room,) = told["rooms"]
+        assert len(room["evicted"]) == 2
+        assert room["sentence"].endswith(f"which isn't done: preempts is false (the {said['kind'].lower()}'s)")
         path = "/v1/cluster/settings" if said["kind"] == "Cluster" else "/v1/namespaces/default"
         assert (await server.call("DELETE", path))[0] == 200
         await server.until_state(DB, "healthy")

@@ -20,6 +20,7 @@ def explanation_page(item: Item, style: Style) -> list[str]:
         (["What it waits for", ""], list(_waits_for(item))),
         ([_question(item), "by the cluster of this moment"], [*_answer(item), *_rules(item)]),
         (["Why not there", ""], _rows(list(_why_not(item)), style)),
+        (["Who makes room", "by priority"], [f"  {clean(room.get('sentence'))}" for room in item.get("rooms") or []]),
         (["What would change it", "for one more of it, the best first"], list(_remedies(item))),
         (["Why there", "as recorded when it was placed"], list(_there(item))),
     ]
