@@ -19,6 +19,7 @@ from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
+from control_plane.desired.settings import SettingsWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.event_log import EventLog
 from control_plane.membership import Membership
@@ -50,6 +51,7 @@ class Core:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
+    settings_writer: SettingsWriter
     leader: Leader
     standing: Standing
     events: EventLog
@@ -85,7 +87,6 @@ def assemble(
     heartbeat_s: float,
     lost_after_s: float,
     promise: HistoryPromise = PROMISE,
-    preemption: bool = True,
 ) -> Core:
     """Return the parts of a server of that name; `url` is where other servers reach its API."""
     server = ServerRecord(
@@ -121,6 +122,7 @@ def assemble(
         cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
         freeze_writer=FreezeWriter(committer, clock),
+        settings_writer=SettingsWriter(committer),
         leader=Leader(
             store,
             state,
@@ -128,7 +130,6 @@ def assemble(
             clock,
             Bookkeeping(store, state, clock, events, promise),
             lost_after_s=lost_after_s,
-            preemption=preemption,
         ),
         standing=standing,
         events=events,

@@ -1,10 +1,11 @@
 """What the API shows of an explanation: JSON made of it, with its sentences."""
 
 from control_plane import keys, views
+from control_plane.settings import Rules, rules_of
 from control_plane.state import ClusterState
 from control_plane.views import View
 from manifests.allocations import Allocation, Desired
-from manifests.explanations import Explanation, NodeGroup, Remedy
+from manifests.explanations import Explanation, NodeGroup, Remedy, Room
 from manifests.reasons import Choice
 from manifests.workloads import WorkloadRecord
 
@@ -30,15 +31,17 @@ def of_workload(
         "state": shown.get("state"),
         "blocked": [{key: b[key] for key in ("version", "count", "sentence")} for b in shown.get("blocked", ())],
         "messages": shown.get("messages", []),
+        "rules": _rules(rules_of(state, record)),
         "there": [_there(a) for a in there[:MOST_SHOWN]],
         "moreThere": len(there[MOST_SHOWN:]),
         **_answer(explanation),
     }
 
 
-def of_allocation(a: Allocation, explanation: Explanation, revision: int, node: str | None) -> View:
+def of_allocation(state: ClusterState, a: Allocation, explanation: Explanation, node: str | None) -> View:
+    record = state.workloads.get(keys.id_of_ref(a.workload))
     return {
-        "revision": revision,
+        "revision": state.revision,
         "namespace": a.workload.namespace,
         "kind": a.workload.kind,
         "name": a.workload.name,
@@ -48,9 +51,19 @@ def of_allocation(a: Allocation, explanation: Explanation, revision: int, node: 
         "state": None,
         "blocked": [],
         "messages": [],
+        "rules": _rules(rules_of(state, record)) if record else None,
         "there": [_there(a)],
         "moreThere": 0,
         **_answer(explanation),
+    }
+
+
+def _rules(rules: Rules) -> View:
+    return {
+        "policy": rules.policy,
+        "policyOf": rules.policy_of,
+        "preempts": rules.preempts,
+        "preemptsOf": rules.preempts_of,
     }
 
 
@@ -77,6 +90,7 @@ def _answer(explanation: Explanation) -> View:
         "groups": [_group(g) for g in explanation.groups],
         "moreNodes": explanation.more,
         "remedies": [_remedy(r) for r in explanation.remedies],
+        "rooms": [_room(r) for r in explanation.rooms],
     }
 
 
@@ -88,6 +102,16 @@ def _group(group: NodeGroup) -> View:
         ],
         "nodes": [{"node": n.node, "faults": [views.rejection(f) for f in n.faults]} for n in group.nodes],
         "sentence": group.sentence(),
+    }
+
+
+def _room(room: Room) -> View:
+    return {
+        "node": room.node,
+        "leaving": list(room.leaving),
+        "evicted": [{"allocation": v.allocation, "workload": v.workload, "priority": v.priority} for v in room.evicted],
+        "forbids": room.forbids,
+        "sentence": room.sentence(),
     }
 
 

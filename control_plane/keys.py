@@ -1,7 +1,9 @@
 """Where each thing lives in the store. Each key has one kind of writer, named in the comments."""
 
 from manifests.base import Metadata
-from manifests.workloads import Kind, WorkloadRef
+from manifests.configs import Config
+from manifests.settings import ClusterMetadata, NamespaceMetadata
+from manifests.workloads import Document, Kind, Workload, WorkloadRef
 
 ROOT = "/wherry/"
 
@@ -13,6 +15,7 @@ CONFIGS = "/wherry/desired/configs/"  # users
 CONFIG_VERSIONS = "/wherry/desired/configVersions/"  # users; deleted by the leader
 ALLOCATIONS = "/wherry/desired/allocations/"  # the leader
 NODE_INTENTS = "/wherry/desired/nodes/"  # users
+SETTINGS = "/wherry/desired/settings/"  # users
 FREEZE = "/wherry/desired/freeze"  # users; while it is there the leader only looks
 TOKENS = "/wherry/desired/tokens/"  # servers
 DELETIONS = "/wherry/desired/deletions/"  # users, with what they delete; deleted by the leader once it is told
@@ -32,6 +35,7 @@ _PARTS = {  # how many a key has after its prefix, for tables of which code take
     VERSIONS: 4,
     CONFIGS: 2,
     CONFIG_VERSIONS: 3,
+    SETTINGS: 2,
     ALLOCATIONS: 2,
     STATUSES: 2,
     WORKLOAD_STATUSES: 3,
@@ -62,8 +66,17 @@ def id_of_ref(ref: WorkloadRef) -> str:
     return workload_id(ref.namespace, ref.kind, ref.name)
 
 
-def id_of_metadata(kind: str, metadata: Metadata) -> str:
+def id_of_metadata(kind: str, metadata: Metadata | NamespaceMetadata | ClusterMetadata) -> str:
     return workload_id(metadata.namespace, kind, metadata.name)
+
+
+def key_of(document: Document) -> str:
+    """Return where the record of what a manifest describes lives."""
+    if isinstance(document, Workload):
+        return WORKLOADS + id_of_metadata(document.kind, document.metadata)
+    if isinstance(document, Config):
+        return CONFIGS + config_id(document.metadata.namespace, document.metadata.name)
+    return SETTINGS + settings_id(document.kind, document.metadata.name)
 
 
 def version_id(workload: str, version: int) -> str:
@@ -74,6 +87,16 @@ def version_id(workload: str, version: int) -> str:
 def config_id(namespace: str, name: str) -> str:
     """Return what config keys end with: `default/site`."""
     return f"{namespace}/{name}"
+
+
+def settings_id(kind: str, name: str) -> str:
+    """Return what keys of settings end with: `namespace/batch`, `cluster/cluster`."""
+    return f"{kind.lower()}/{name}"
+
+
+def settings_place(settings: str) -> str:
+    """Return where the events of the settings of that id are: `-/namespace/batch`."""
+    return f"-/{settings}"
 
 
 def config_version_id(config: str, version: int) -> str:

@@ -53,7 +53,6 @@ class ServerOptions:
     lost_after_s: float = 5.0
     keep_history_s: float = 3600.0  # of the store, at least
     keep_revisions: int = 10_000
-    preemption: bool = True  # while it leads: evict what has a lower priority where nothing else makes room
     log_level: str = "info"
 
     @property
@@ -101,7 +100,6 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
         heartbeat_s=options.heartbeat_s,
         lost_after_s=options.lost_after_s,
         promise=HistoryPromise(options.keep_history_s, options.keep_revisions),
-        preemption=options.preemption,
     )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as peers:
         context = Context(
@@ -113,8 +111,9 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             cron_runner=core.cron_runner,
             node_writer=core.node_writer,
             freeze_writer=core.freeze_writer,
+            settings_writer=core.settings_writer,
             standing=core.standing,
-            rehearser=Rehearser(store, core.state, core.standing, clock, preemption=options.preemption),
+            rehearser=Rehearser(store, core.state, core.standing, clock),
             changes=ChangeFeed(core.state, core.events),
             sessions=core.sessions,
             membership=core.membership,

@@ -33,6 +33,7 @@ from manifests.base import Model
 from manifests.configs import ConfigRecord, ConfigVersionRecord
 from manifests.errors import CompactedError, ConflictError, UnavailableError
 from manifests.nodes import NodeIntent, NodeStatus
+from manifests.settings import SettingsRecord
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronState, VersionRecord, WorkloadRecord
 from scheduler.holdings import Shelves
@@ -145,6 +146,7 @@ class ClusterState:
         self.versions = Table("version", keys.VERSIONS, VersionRecord)
         self.configs = Table("config", keys.CONFIGS, ConfigRecord)
         self.config_versions = Table("configVersion", keys.CONFIG_VERSIONS, ConfigVersionRecord)
+        self.settings = Table("settings", keys.SETTINGS, SettingsRecord)
         self.allocations = Table("allocation", keys.ALLOCATIONS, Allocation, _last_part)
         self.statuses = Table("status", keys.STATUSES, AllocationStatus, _last_part)
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)

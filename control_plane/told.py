@@ -6,6 +6,7 @@ What is kept is counted together where it is the same: what allocations of one w
 count, so that neither ten thousand replicas nor a crash loop makes many.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from manifests.configs import ConfigRecord
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.reasons import Blocked
 from manifests.rollouts import Rollout
+from manifests.settings import SettingsRecord
 from manifests.status import WorkloadStatus
 from manifests.workloads import CronState, ServiceSpec, WorkloadRecord
 
@@ -60,6 +62,8 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _node_told(change, node)
         case NodeIntent() as intent:
             yield from _intent_told(change, intent)
+        case SettingsRecord() as settings:
+            yield from _settings_told(change, settings)
         case FreezeRecord() as freeze:
             yield from _freeze_told(change, freeze)
         case BrakeRecord() as brake:
@@ -75,7 +79,13 @@ def told_of_deletion(deletion: DeletionRecord) -> Told:
     """Return what a user's deletion means: what was deleted can't tell it any more."""
     if deletion.place == keys.cluster_place("freeze"):
         return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
-    effects = {"node": ": what ran there counts as gone", "config": ""}
+    settings = ": the defaults hold again"
+    effects = {
+        "node": ": what ran there counts as gone",
+        "config": "",
+        "namespace": settings,
+        "cluster": settings,
+    }
     effect = effects.get(deletion.place.split("/")[1], ": its allocations are being stopped")
     return Told(deletion.place, "deleted", f"deleted{effect}", by=deletion.changed_by)
 
@@ -254,6 +264,14 @@ def _intent_told(change: ObjectChange, intent: NodeIntent) -> Iterator[Told]:
     fields = [name for name in ("labels", "taints", "metadata") if getattr(old, name) != getattr(new, name)]
     if fields:
         yield Told(place, "changed", f"its {' and '.join(fields)} changed", once, by=new.changed_by)
+
+
+def _settings_told(change: ObjectChange, record: SettingsRecord) -> Iterator[Told]:
+    if change.new is None or change.new == change.old:
+        return
+    fields = record.settings.spec.model_dump(mode="json")
+    said = ", ".join(f"{name} is {json.dumps(value)}" for name, value in fields.items())
+    yield Told(keys.settings_place(change.id), "changed", said, str(change.revision), by=record.changed_by)
 
 
 def _freeze_told(change: ObjectChange, freeze: FreezeRecord) -> Iterator[Told]:

@@ -1,10 +1,9 @@
-"""One document, already parsed, to a workload: the same rules for YAML files and for JSON bodies."""
+"""One document, already parsed, to a model: the same rules for YAML files and for JSON bodies."""
 
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from manifests.configs import Config
 from manifests.errors import InvalidError
 from manifests.problems import Fault, Problem, counted, faults_of, found, listing, nearest
 from manifests.workloads import API_VERSION, MODELS, Document, Kind, Workload
@@ -18,7 +17,6 @@ _OTHER_KINDS = {
     "DaemonSet": "a DaemonSet is called Daemon here",
     "Pod": "there is no Pod: write a Service with replicas: 1, or a Job",
     "Ingress": "there is no Ingress: publish a port of the workload with ports: [{container: 80, publish: auto}]",
-    "Namespace": "a namespace needs no manifest of its own: name it in metadata.namespace",
     "ConfigMap": "a ConfigMap is called Config here, and holds one text",
 }
 
@@ -28,13 +26,13 @@ def workload_of(data: object, *, document: int = 0) -> Workload:
     read = read_document(data)
     if isinstance(read, list):
         raise invalid([fault.problem(document) for fault in read])
-    if isinstance(read, Config):
-        raise invalid([Problem(document, "kind", "a Config is no workload")])
+    if not isinstance(read, Workload):
+        raise invalid([Problem(document, "kind", f"a {read.kind} is no workload")])
     return read
 
 
 def read_document(data: object) -> Document | list[Fault]:
-    """Return the workload or config, or everything that is wrong with the document."""
+    """Return what the document describes, or everything that is wrong with the document."""
     if not isinstance(data, Mapping):
         hint = ": separate several manifests with lines of ---" if isinstance(data, list) else ""
         return [Fault((), f"a manifest is a map of fields that begins with apiVersion; found {found(data)}{hint}")]
@@ -69,7 +67,8 @@ def _head_faults(data: Mapping[str, object]) -> list[Fault]:
     elif data["kind"] not in list(MODELS):
         faults.append(Fault(("kind",), _unknown_kind(data["kind"])))
     if "spec" in data and data["spec"] is None:
-        faults.append(Fault(("spec",), "has no fields: write at least the image below it, indented"))
+        least = "at least the image" if data.get("kind") in list(Kind) else "them"
+        faults.append(Fault(("spec",), f"has no fields: write {least} below it, indented"))
     spec = data.get("spec")
     if isinstance(spec, Mapping) and data.get("kind") in list(Kind) and not {"image", "containers"} & spec.keys():
         faults.append(Fault(("spec", "image"), "is missing"))

@@ -103,6 +103,44 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
+class Victim:
+    """Who would be evicted, and of which priority that is."""
+
+    allocation: str
+    workload: str
+    priority: int
+
+    def words(self) -> str:
+        return f"{self.allocation} ({self.workload}, priority {self.priority})"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where room for one more comes or can be made: what leaves there anyhow, and who would be evicted beside that."""
+
+    node: str
+    leaving: tuple[str, ...]  # allocations
+    evicted: tuple[Victim, ...] = ()
+    forbids: str = ""  # why these are not evicted
+
+    def sentence(self) -> str:
+        """Return one line.
+
+        >>> Room("n2", (), (Victim("etl-3-1f3a9c2e", "job/etl", 20),)).sentence()
+        'n2: would fit once etl-3-1f3a9c2e (job/etl, priority 20) is evicted, which is done for it'
+        >>> Room("n2", ("web-0-7c2e1f3a",)).sentence()
+        'n2: would fit once web-0-7c2e1f3a has ended, which is under way'
+        """
+        ended = f"{listing(self.leaving)} {'has' if len(self.leaving) == 1 else 'have'} ended" if self.leaving else ""
+        if not self.evicted:
+            return f"{self.node}: would fit once {ended}, which is under way"
+        gone = listing([victim.words() for victim in self.evicted])
+        evicted = f"{gone} {'is' if len(self.evicted) == 1 else 'are'} evicted"
+        done = f"which isn't done: {self.forbids}" if self.forbids else "which is done for it"
+        return f"{self.node}: would fit once {f'{ended} and ' if ended else ''}{evicted}, {done}"
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The scheduler's answer to `why not`: for one more allocation, on all nodes that were in question."""
 
@@ -111,6 +149,7 @@ class Explanation:
     groups: tuple[NodeGroup, ...] = ()  # the nodes that can't: those that lack least first
     more: int = 0  # nodes in groups that are left out
     remedies: tuple[Remedy, ...] = ()  # the best first
+    rooms: tuple[Room, ...] = ()  # where priorities make room for it; of a daemon, on a few of its nodes
     note: str = ""  # where no node is to blame
 
 

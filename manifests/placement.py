@@ -1,6 +1,7 @@
 """Where a workload may run and would rather run: what `placement` says in a manifest."""
 
-from typing import Annotated, Literal, Self
+from enum import StrEnum
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
@@ -24,6 +25,13 @@ TolerationText = Annotated[str, AfterValidator(_checked_toleration)]
 Attribute = Annotated[str, AfterValidator(parse_attribute)]
 Weight = Annotated[int, Field(strict=True, ge=-100, le=100)]
 Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+
+
+class Policy(StrEnum):
+    """How the nodes that fit compare."""
+
+    PACK = "pack"  # the fullest first, so that others stay empty
+    SPREAD = "spread"  # the emptiest first
 
 
 class NeighbourSpec(Model):
@@ -102,4 +110,4 @@ class PlacementSpec(Model):
         (), max_length=8
     )
     max_per_node: Annotated[int, Field(strict=True, ge=1)] | None = None
-    policy: Literal["pack", "spread"] = "pack"
+    policy: Policy | None = None  # None: the cluster's

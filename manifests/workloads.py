@@ -29,6 +29,7 @@ from manifests.policies import (
     RescheduleSpec,
     UpdateSpec,
 )
+from manifests.settings import Cluster, Namespace, Settings
 
 API_VERSION = "wherry/v1"
 DEFAULT_PRIORITY = 50
@@ -220,13 +221,15 @@ class CronJob(Model):
 
 Workload: TypeAlias = Service | Daemon | Job | CronJob
 WORKLOAD: TypeAdapter[Workload] = TypeAdapter(Annotated[Workload, Field(discriminator="kind")])
-Document: TypeAlias = Workload | Config
+Document: TypeAlias = Workload | Config | Settings
 MODELS: dict[str, type[Document]] = {
     "Service": Service,
     "Daemon": Daemon,
     "Job": Job,
     "CronJob": CronJob,
     "Config": Config,
+    "Namespace": Namespace,
+    "Cluster": Cluster,
 }
 
 _NOT_OF_THE_TEMPLATE = {

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from manifests.configs import Config
 from manifests.documents import invalid, read_document
 from manifests.errors import InvalidError, NotFoundError
 from manifests.problems import Fault, Problem
@@ -34,8 +33,8 @@ class Loaded:
     @property
     def workload(self) -> Workload:
         """Return the manifest of a workload. Raises TypeError if it is of something else."""
-        if isinstance(self.manifest, Config):
-            raise TypeError(f"{self.where} is a Config")
+        if not isinstance(self.manifest, Workload):
+            raise TypeError(f"{self.where} is a {self.manifest.kind}")
         return self.manifest
 
     @property

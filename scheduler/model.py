@@ -8,6 +8,7 @@ from typing import TypeAlias
 from manifests.allocations import HostPort
 from manifests.constraints import Constraint
 from manifests.containers import Resources
+from manifests.placement import Policy
 from manifests.reasons import Blocked, Choice
 from manifests.taints import Taint, Toleration
 from manifests.workloads import DEFAULT_PRIORITY, WorkloadRef
@@ -172,13 +173,6 @@ class Spread:
     over: str
     shares: tuple[tuple[str, float], ...] = ()  # (value, share of all), which add up to 1 at most
     max_skew: int | None = None
-
-
-class Policy(StrEnum):
-    """How the nodes that fit compare."""
-
-    PACK = "pack"  # the fullest first, so that others stay empty
-    SPREAD = "spread"  # the emptiest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from scheduler.ledger import Ledger
 from scheduler.model import Ask, BlockedAsk, Eviction, PlacedAllocation, Placement, Plan, Snapshot
 from scheduler.ports import assign_devices, assign_ports
 from scheduler.preemption import make_room
-from scheduler.ranking import Ranking, Ties
+from scheduler.ranking import Orders, Ranking
 from scheduler.rulings import Verdict, judge, judge_unevenness
 from scheduler.score import CONSOLIDATING, TIGHT, Weights, size_of
 from scheduler.soundness import unsound
@@ -23,23 +23,23 @@ from scheduler.spreading import counts_of
 MOST_RULED_OUT = 8  # stored with each allocation; the rest are counted
 
 
-def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int, may_evict: bool = True) -> Plan:
+def place(asks: Sequence[Ask], snapshot: Snapshot | Ledger, *, seed: int) -> Plan:
     """Return a node, or the reasons against all nodes, for every index of every ask.
 
     Those of higher priority are served first. Among equals the larger ones are, which packs best, and empty nodes stay
     empty, as long as all of them find room; if not, they are packed as tightly as can be. If even so not all find room,
     they are served in their order. One that can't be met never stops another of its priority. What still has no room is
-    waited for, or made: see `preemption`.
+    waited for, or made: see `preemption`. The seed is for host ports: one that was just freed isn't given away at once.
     """
     ledger = snapshot if isinstance(snapshot, Ledger) else Ledger.of(snapshot)
-    ties = Ties(ledger, seed=seed)
+    orders = Orders(ledger)
     queue = sorted((_without_repeats(ask) for ask in asks), key=lambda ask: -ask.priority)
     larger_first = sorted(queue, key=lambda ask: (-ask.priority, -size_of(ask, ledger)))
     for weights in (CONSOLIDATING, TIGHT):
-        plan = _serve(larger_first, ledger.fork(), ties, weights, seed=seed, may_evict=may_evict)
+        plan = _serve(larger_first, ledger.fork(), orders, weights, seed=seed)
         if len(queue) == 1 or all(_is_hopeless(ask, ledger) for ask in _blocked_asks(plan, queue)):
             return plan
-    return _serve(queue, ledger.fork(), ties, CONSOLIDATING, seed=seed, may_evict=may_evict)
+    return _serve(queue, ledger.fork(), orders, CONSOLIDATING, seed=seed)
 
 
 def _without_repeats(ask: Ask) -> Ask:
@@ -57,7 +57,7 @@ def _is_hopeless(ask: Ask, ledger: Ledger) -> bool:
     return bool(unsound(ask) or _nowhere(ask, ledger)) or not len(judge(ask, ledger).fitting())
 
 
-def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *, seed: int, may_evict: bool) -> Plan:
+def _serve(asks: Sequence[Ask], ledger: Ledger, orders: Orders, weights: Weights, *, seed: int) -> Plan:
     placements: list[Placement] = []
     blocked: list[BlockedAsk] = []
     evictions: list[Eviction] = []
@@ -65,13 +65,13 @@ def _serve(asks: Sequence[Ask], ledger: Ledger, ties: Ties, weights: Weights, *,
         short: list[tuple[Ask, BlockedAsk]] = []
         for ask in equals:
             note = unsound(ask) or _nowhere(ask, ledger)
-            placed = [] if note else _place_ask(ask, ledger, ties, weights, seed=seed)
+            placed = [] if note else _place_ask(ask, ledger, orders, weights, seed=seed)
             placements += placed
             if left := ask.indexes[len(placed) :]:
                 short.append((ask, BlockedAsk(ask.workload, left, _blocked(ask, len(left), ledger, note))))
         for ask, one in short:
-            if may_evict and not one.blocked.note:
-                room = make_room(ask, len(one.indexes), ledger, ties)
+            if not one.blocked.note:
+                room = make_room(ask, len(one.indexes), ledger, orders.ties_of(ask))
                 evictions += room.evictions
                 one = replace(one, blocked=replace(one.blocked, waits=tuple(room.waits)))
             blocked.append(one)
@@ -101,13 +101,15 @@ def placed_of(placement: Placement, revision: int) -> PlacedAllocation:
     )
 
 
-def _place_ask(ask: Ask, ledger: Ledger, ties: Ties, weights: Weights, *, seed: int) -> list[Placement]:
+def _place_ask(ask: Ask, ledger: Ledger, orders: Orders, weights: Weights, *, seed: int) -> list[Placement]:
     """Place the indexes one by one on the node that is best by then, until none fits: the nodes are filtered once."""
     verdict = judge(ask, ledger)
     rows = verdict.fitting()
     if not len(rows):
         return []
-    ranking = Ranking(ask, ledger, ties, rows, counts_of(ask, ledger, verdict.open_rows(), rows), weights)
+    ranking = Ranking(
+        ask, ledger, orders.ties_of(ask), rows, counts_of(ask, ledger, verdict.open_rows(), rows), weights
+    )
     ruled_out = _RuledOut.by(verdict)
     placements: list[Placement] = []
     for index in ask.indexes:

@@ -37,9 +37,12 @@ class Room:
 
 
 def make_room(ask: Ask, count: int, ledger: Ledger, ties: Ties) -> Room:
-    """Return where so many of the ask will find room, as far as they will, and claim it in the ledger."""
+    """Return where so many of the ask will find room, as far as they will, and claim it in the ledger.
+
+    An ask that doesn't preempt has nothing evicted, and claims the room that comes free anyhow as others do.
+    """
     room = Room()
-    if not ask.preempts or not ledger.layers.has_below(ask.priority):
+    if not ledger.layers.has_below(ask.priority):
         return room
     counts: dict[int, int] = {}
     known: dict[int, tuple[Candidate, ...]] = {}
@@ -47,7 +50,7 @@ def make_room(ask: Ask, count: int, ledger: Ledger, ties: Ties) -> Room:
         prospect = _Prospect(ask, ledger, _rows_without_room(ask, ledger), known)
         row = prospect.where_room_comes()
         if row is None:
-            found = prospect.cheapest(ties)
+            found = prospect.cheapest(ties) if ask.preempts else None
             if found is None:
                 break
             row, victims = found

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manifests.placement import Policy
 from manifests.reasons import Choice, Rejection, Runner
 from scheduler.columns import Codes
-from scheduler.hashing import key_of, mixed
+from scheduler.hashing import Hashes, hash_of, key_of, mixed
 from scheduler.ledger import Ledger
-from scheduler.model import Ask, Policy
+from scheduler.model import Ask
 from scheduler.nodes import BASE, Rows
 from scheduler.ports import has_ports
 from scheduler.score import Rating, Scores, Weights, fitness_of, preferences, siblings
@@ -18,16 +19,38 @@ from scheduler.tree import Key, Level, Path, Tree
 from scheduler.units import MILLIONTHS, SPREAD_WEIGHT
 
 MOST_RUNNERS_UP = 3
+_LEAST_ORDERS = 16
+_SORTED = 2**18  # nodes in all orders together
 _RANK_BITS = 20  # the low bits of a key tell equal scores apart, those above are minus the score
 _RANKS = 2**_RANK_BITS - 1
 _SIBLINGS = "siblings"
 
 
-class Ties:
-    """An order of all rows by seed and name, so that of equal scores not always the same node comes first."""
+class Orders:
+    """Of equal scores not always the same node comes first: each workload has an order of all nodes for that.
 
-    def __init__(self, ledger: Ledger, *, seed: int) -> None:
-        order = np.argsort(mixed(ledger.nodes.name_hashes, seed), kind="stable")
+    It goes by the workload's name and version, and by nothing else: so what was planned is what is done, also at a
+    later revision. Each order is a sort of all nodes: where there are many nodes, workloads share a few.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._hashes = ledger.nodes.name_hashes
+        self._count = max(_LEAST_ORDERS, _SORTED // max(1, len(self._hashes)))
+        self._known: dict[int, Ties] = {}
+
+    def ties_of(self, ask: Ask) -> "Ties":
+        ref = ask.workload  # without its uid: what is planned has none before it is applied
+        number = hash_of(ref.namespace, ref.kind, ref.name, ask.version) % self._count
+        if number not in self._known:
+            self._known[number] = Ties(self._hashes, number)
+        return self._known[number]
+
+
+class Ties:
+    """One order of all rows, by the nodes' names."""
+
+    def __init__(self, hashes: Hashes, number: int) -> None:
+        order = np.argsort(mixed(hashes, number), kind="stable")
         self.rows: list[int] = order.tolist()
         self.ranks: Rows = np.empty(len(order), np.int64)
         self.ranks[order] = np.arange(len(order))

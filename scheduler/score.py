@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.placement import Policy
 from scheduler.columns import Flags
 from scheduler.ledger import Ledger
-from scheduler.model import Affinity, Ask, Neighbour, Policy
+from scheduler.model import Affinity, Ask, Neighbour
 from scheduler.neighbours import places_of
 from scheduler.nodes import BASE, Rows
 from scheduler.units import AFFINITY_WEIGHT, MILLIONTHS, SAME_VERSION_WEIGHT

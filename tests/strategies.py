@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from manifests.allocations import HostPort
 from manifests.constraints import Constraint, Operator
+from manifests.placement import Policy
 from manifests.taints import Effect, Taint, Toleration
 from manifests.workloads import Kind, WorkloadRef
 from scheduler.model import (
@@ -15,7 +16,6 @@ from scheduler.model import (
     Neighbour,
     NodeView,
     PlacedAllocation,
-    Policy,
     PortAsk,
     Snapshot,
     Spread,

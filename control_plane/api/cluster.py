@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from control_plane import node_views, views
+from control_plane import node_views, settings_views, views
 from control_plane.api.bodies import json_object
 from control_plane.api.context import context_of
 from manifests.base import checked_text
@@ -32,8 +32,15 @@ async def show(request: web.Request) -> web.Response:
             "revision": state.revision,
             "brake": node_views.brake(state),
             "frozen": views.frozen(state),
+            "settings": settings_views.cluster(state),
         }
     )
+
+
+async def delete_settings(request: web.Request) -> web.Response:
+    """Go back to the defaults."""
+    revision = await context_of(request).settings_writer.delete("Cluster", "cluster")
+    return web.json_response({"revision": revision})
 
 
 async def freeze(request: web.Request) -> web.Response:

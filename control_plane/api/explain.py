@@ -27,7 +27,7 @@ async def explain_allocation(request: web.Request) -> web.Response:
     if allocation is None:
         raise _no_such_allocation(context.state, request.match_info["id"])
     explanation = why_not.explain_allocation(context.state, context.standing, allocation, node)
-    return web.json_response(explain_views.of_allocation(allocation, explanation, context.state.revision, node))
+    return web.json_response(explain_views.of_allocation(context.state, allocation, explanation, node))
 
 
 def _node_of(request: web.Request) -> str | None:

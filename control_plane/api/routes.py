@@ -8,6 +8,7 @@ from control_plane.api import (
     configs,
     events,
     explain,
+    namespaces,
     nodes,
     pages,
     rehearsals,
@@ -31,6 +32,10 @@ _WORKLOAD = "/v1/workloads/{namespace}/{kind}/{name}"
 TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/health", cluster.health, ANYONE),
     ("GET", "/v1/cluster", cluster.show, ADMIN),
+    ("DELETE", "/v1/cluster/settings", cluster.delete_settings, ADMIN),
+    ("GET", "/v1/namespaces", namespaces.list_namespaces, ADMIN),
+    ("GET", "/v1/namespaces/{name}", namespaces.show, ADMIN),
+    ("DELETE", "/v1/namespaces/{name}", namespaces.delete, ADMIN),
     ("POST", "/v1/freeze", cluster.freeze, ADMIN),
     ("POST", "/v1/unfreeze", cluster.unfreeze, ADMIN),
     ("GET", "/v1/servers", servers.list_servers, ADMIN),

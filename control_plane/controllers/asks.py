@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from control_plane import keys
-from control_plane.state import Table
+from control_plane.settings import rules_of
+from control_plane.state import ClusterState, Table
 from manifests.constraints import parse_constraint
 from manifests.placement import NeighbourSpec, SpreadSpec
 from manifests.taints import parse_toleration
 from manifests.workloads import Kind, WorkloadRecord, WorkloadRef, WorkloadSpec
-from scheduler.model import Affinity, Ask, Neighbour, Policy, PortAsk, Spread, vector_of
+from scheduler.model import Affinity, Ask, Neighbour, PortAsk, Spread, vector_of
 
 _KINDS = {kind.lower(): kind for kind in Kind}
 
@@ -23,7 +24,7 @@ def ask_of(
 ) -> Ask:
     """Return the ask for allocations of the workload's present version.
 
-    Its neighbours are known by name alone: see `resolved`.
+    Its neighbours are known by name alone, and nothing of what the cluster's settings say: see `resolved`.
     """
     spec: WorkloadSpec = record.workload.spec
     placement = spec.placement
@@ -43,9 +44,7 @@ def ask_of(
             Affinity(parse_constraint(a.constraint), a.weight) for a in placement.affinities if a.constraint
         ),
         neighbours=tuple(_neighbours(record)),
-        policy=Policy(placement.policy),
         priority=spec.priority,
-        preempts=spec.preempts,
     )
 
 
@@ -69,12 +68,27 @@ def _named(spec: NeighbourSpec, namespace: str) -> WorkloadRef:
     return WorkloadRef(namespace=namespace, kind=_KINDS[spec.kind], name=spec.name, uid="")
 
 
-def resolved(asks: Sequence[Ask], records: Table[WorkloadRecord]) -> list[Ask]:
-    """Return the asks with their neighbours as they live now, and with the rules of those that keep apart from them."""
+def resolved(asks: Sequence[Ask], state: ClusterState) -> list[Ask]:
+    """Return the asks as they are in this cluster, whose settings they follow.
+
+    Their neighbours are those that live now, and those that keep apart from them are among these.
+    """
     if not asks:
         return []
+    records = state.workloads
     keeps_apart = _who_keeps_apart(records.values())
+    asks = [_ruled(ask, state) for ask in asks]
     return [_resolved(ask, records, keeps_apart.get(keys.id_of_ref(ask.workload), ())) for ask in asks]
+
+
+def _ruled(ask: Ask, state: ClusterState) -> Ask:
+    record = state.workloads.get(keys.id_of_ref(ask.workload))
+    if record is None:
+        return ask
+    rules = rules_of(state, record)
+    if (rules.policy, rules.preempts) == (ask.policy, ask.preempts):
+        return ask
+    return replace(ask, policy=rules.policy, preempts=rules.preempts)
 
 
 def _resolved(ask: Ask, records: Table[WorkloadRecord], others: Sequence[Neighbour]) -> Ask:

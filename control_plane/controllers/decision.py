@@ -1,6 +1,6 @@
 """What all reconcilers share: what they see of an allocation, and what they decide, as data. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from foundation.backoff import Backoff
@@ -117,6 +117,15 @@ class Decision:
 def removals_of(seen: Iterable[Seen]) -> tuple[Allocation, ...]:
     """Return the allocations that are neither wanted nor running anywhere: their records may go."""
     return tuple(s.allocation for s in seen if not s.is_wanted and (s.has_ended or s.node is None))
+
+
+def due_stops(decision: Decision, placed: Set[int], ended: Set[str]) -> list[Stop]:
+    """Return the stops to be made once those indexes are placed: not of what has ended and isn't followed yet.
+
+    That stays until it is: by it alone it is known how often its slot has failed, and where.
+    """
+    kept = ended & {s.replaces for index, s in decision.successions.items() if index not in placed}
+    return [stop for stop in decision.stops if stop.allocation.id not in kept]
 
 
 def retire(seen: Sequence[Seen], reason: str) -> Decision:

@@ -59,17 +59,22 @@ class DirtySet:
                     self.mark_all()
                 case "node" | "intent":
                     self._mark_concerned(change)
+                case "settings":
+                    self._mark_blocked()  # they may evict now, or go elsewhere; what has its place keeps it
 
     def _mark_concerned(self, change: ObjectChange) -> None:
         """Mark what has something on the node, what lacks room, and of a new node the daemons."""
         for allocation in self._state.allocations_on(change.id):
             self.mark(keys.id_of_ref(allocation.workload))
-        for workload in sorted(self.blocked):
-            self.mark(workload)
+        self._mark_blocked()
         if change.table == "node" and change.old is None:
             daemons = (r.ref for r in self._state.workloads.values() if r.ref.kind is Kind.DAEMON)
             for workload in sorted(map(keys.id_of_ref, daemons)):
                 self.mark(workload)
+
+    def _mark_blocked(self) -> None:
+        for workload in sorted(self.blocked):
+            self.mark(workload)
 
     def _mark_others(self, workload: str, change: ObjectChange) -> None:
         """Mark what looks at this workload: those that wait for it, and the CronJob that it was made for."""
@@ -87,8 +92,7 @@ class DirtySet:
         freed = change.new is None or (isinstance(change.new, AllocationStatus) and change.new.is_terminal)
         if freed and isinstance(known, Allocation | AllocationStatus):
             self._mark_daemons_on(known.node)
-            for workload in sorted(self.blocked):
-                self.mark(workload)
+            self._mark_blocked()
 
     def _mark_daemons_on(self, node: str) -> None:
         """Mark those that leave a drained node last: perhaps nothing else is left there now."""

@@ -7,16 +7,18 @@ from dataclasses import replace
 from control_plane import keys
 from control_plane.state import ClusterState
 from manifests.allocations import Phase
-from scheduler.model import Ask, Eviction
+from manifests.workloads import WorkloadRef
+from scheduler.model import Ask
 
 WINDOW_S = 600.0
 MOST_FAILURES = 2  # within that time; from then on it waits for room like others
-CALMED = "it evicts nothing for now: 2 of its allocations or more have failed within 10m"
+FAILING = "2 of its allocations or more have failed within 10m"
+CALMED = f"it evicts nothing for now: {FAILING}"
 
 
-def failing_of(state: ClusterState, evictions: Iterable[Eviction], wall_s: float) -> set[str]:
-    """Return the workloads among those that evict of whose present version too many have failed lately."""
-    records = {keys.id_of_ref(e.by): state.workloads.get(keys.id_of_ref(e.by)) for e in evictions}
+def failing_of(state: ClusterState, evicting: Iterable[WorkloadRef], wall_s: float) -> set[str]:
+    """Return the workloads among these of whose present version too many have failed lately."""
+    records = {keys.id_of_ref(ref): state.workloads.get(keys.id_of_ref(ref)) for ref in evicting}
     lives = {(record.uid, record.version): workload for workload, record in records.items() if record}
     if not lives:
         return set()
@@ -34,5 +36,5 @@ def failing_of(state: ClusterState, evictions: Iterable[Eviction], wall_s: float
 
 
 def calmed(asks: Sequence[Ask], failing: set[str]) -> tuple[Ask, ...]:
-    """Return the asks of which those of failing workloads evict nothing."""
+    """Return the asks of which those of failing workloads evict nothing, and wait for room like others."""
     return tuple(replace(ask, preempts=False) if keys.id_of_ref(ask.workload) in failing else ask for ask in asks)

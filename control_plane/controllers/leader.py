@@ -42,10 +42,9 @@ class Leader:
         bookkeeping: Bookkeeping,
         *,
         lost_after_s: float,
-        preemption: bool = True,
     ) -> None:
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
-        self._standing, self._preemption = standing, preemption
+        self._standing = standing
         self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
         self._decided_in_s = 0.0  # the last pass
 
@@ -57,7 +56,6 @@ class Leader:
             ages,
             ProgressClock(self._clock),
             self._clock,
-            preemption=self._preemption,
         )
         dirty = DirtySet(self._state, self._clock)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, ages.on_batch)]

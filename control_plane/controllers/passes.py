@@ -4,7 +4,8 @@ It reads the watch cache between awaits and writes nothing. The leader commits w
 rehearsal applies the same to a fork of the cache. So what is foretold is what is done.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from control_plane import keys
@@ -12,7 +13,7 @@ from control_plane.controllers.ages import Ages
 from control_plane.controllers.asks import resolved
 from control_plane.controllers.bursts import Portion, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
-from control_plane.controllers.decision import Decision
+from control_plane.controllers.decision import Decision, Stop, due_stops
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
@@ -66,13 +67,9 @@ class Passes:
         ages: Ages,
         progress: ProgressClock,
         clock: Clock,
-        *,
-        seed_shift: int = 0,
-        preemption: bool = True,
     ) -> None:
-        self._preemption = preemption
         self._state, self._standing, self._clock = state, standing, clock
-        self._ages, self._progress, self._seed_shift = ages, progress, seed_shift
+        self._ages, self._progress = ages, progress
 
     def make(self, marked: Iterable[str], dirty: DirtySet) -> Pass:
         """Return what to do about the marked workloads, and about those for which room is coming."""
@@ -83,9 +80,10 @@ class Passes:
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
-        asks = resolved(asks, self._state.workloads)
+        asks = resolved(asks, self._state)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
-        plan, failing = self._plan(portion.asks, _without_stopped(ledger, decisions.values()), frozen=frozen)
+        then = _without_stopped(ledger, decisions.values(), frozen=frozen)
+        plan, failing = self._plan(portion.asks, then, frozen=frozen)
         for workload in failing:
             decisions[workload] = replace(decisions[workload], messages=(*decisions[workload].messages, CALMED))
         plan = with_left(plan, portion.left)
@@ -114,11 +112,12 @@ class Passes:
 
     def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
         """Return the plan, and the workloads that would evict others but fail too often for that."""
-        seed, may_evict = ledger.revision + self._seed_shift, self._preemption and not frozen
+        if frozen:
+            asks = [replace(ask, preempts=False) for ask in asks]
         failing: set[str] = set()
         while True:
-            plan = place(calmed(asks, failing), ledger, seed=seed, may_evict=may_evict)
-            more = failing_of(self._state, plan.evictions, self._clock.wall_s())
+            plan = place(calmed(asks, failing), ledger, seed=ledger.revision)
+            more = failing_of(self._state, (e.by for e in plan.evictions), self._clock.wall_s())
             if not more:
                 return plan, failing
             failing |= more
@@ -152,12 +151,12 @@ class Passes:
 
     def _units(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> list[Unit]:
         """Return all writes, stops first: they free what placements may need next."""
-        units = [stop_unit(self._state, stop) for d in decisions.values() for stop in d.stops]
+        units = [stop_unit(self._state, stop) for stop in self._stops(decisions, plan)]
         units += eviction_units(self._state, plan.evictions)
         units += [turn_unit(self._state, a) for d in decisions.values() for a in d.turns]
         for d in decisions.values():
-            kept = kept_of(self._state, d.removals, self._clock.wall_s())
-            units += [removal_unit(self._state, a, kept.get(a.id)) for a in d.removals]
+            history = kept_of(self._state, d.removals, self._clock.wall_s())
+            units += [removal_unit(self._state, a, history.get(a.id)) for a in d.removals]
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         units += cron_units(self._state, decisions, self._clock.wall_s())
         for placement in plan.placements:
@@ -167,6 +166,15 @@ class Passes:
         for workload, decision in decisions.items():
             units += self._status_units(workload, decision, plan)
         return units
+
+    def _stops(self, decisions: Mapping[str, Decision], plan: Plan) -> Iterator[Stop]:
+        placed: defaultdict[str, set[int]] = defaultdict(set)
+        for placement in plan.placements:
+            placed[keys.id_of_ref(placement.workload)].add(placement.index)
+        for workload, decision in decisions.items():
+            statuses = (self._state.statuses.get(stop.allocation.id) for stop in decision.stops)
+            ended = {status.id for status in statuses if status and status.is_terminal}
+            yield from due_stops(decision, placed[workload], ended)
 
     def _status_units(self, workload: str, decision: Decision, plan: Plan) -> list[Unit]:
         record = self._state.workloads.get(workload)
@@ -186,16 +194,19 @@ class Passes:
         return [status_unit(self._state, workload, status)] if status != said else []
 
 
-def _without_stopped(ledger: Ledger, decisions: Iterable[Decision]) -> Ledger:
-    """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted."""
+def _without_stopped(ledger: Ledger, decisions: Iterable[Decision], *, frozen: bool) -> Ledger:
+    """Return the ledger in which what is being stopped still holds its resources, but is no longer wanted.
+
+    In a frozen cluster nothing is stopped yet, so that no room comes of it.
+    """
     stopped = [stop.allocation for d in decisions for stop in d.stops]
     turned = [a for d in decisions for a in d.turns if a.desired is not Desired.RUN]
     if not (stopped or turned):
         return ledger
     fork = ledger.fork()
     for allocation in stopped:
-        fork.no_longer_wanted(allocation.node, allocation.id)
+        fork.no_longer_wanted(allocation.node, allocation.id, is_leaving=not frozen)
     for allocation in turned:
-        is_leaving = allocation.desired is Desired.STOP
+        is_leaving = allocation.desired is Desired.STOP and not frozen
         fork.no_longer_wanted(allocation.node, allocation.id, is_leaving=is_leaving)
     return fork

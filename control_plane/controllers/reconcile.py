@@ -10,6 +10,7 @@ from control_plane.controllers.decision import Decision, Seen, Stop, retire, soo
 from control_plane.controllers.disconnected import reconcile_around
 from control_plane.controllers.jobs import MOST_SAID, reconcile_job
 from control_plane.controllers.rollouts import Course, Progress, course_of
+from control_plane.controllers.room import only_lacks_room
 from control_plane.controllers.services import progress_of_service, reconcile_service
 from manifests.allocations import Allocation
 from manifests.reasons import Blocked
@@ -107,7 +108,7 @@ def _daemon_nodes(record: WorkloadRecord, sight: Sight) -> list[NodeView]:
 
 
 def progress_of(sight: Sight) -> Progress | None:
-    """Return how far the workload's rollout is; None where none is under way, or time doesn't count against it."""
+    """Return how far the workload's rollout is; None where none is under way that is to be timed."""
     if sight.record is None or not isinstance(sight.record.workload, Service | Daemon) or _waiting(sight):
         return None
     course = sight.course
@@ -117,7 +118,8 @@ def progress_of(sight: Sight) -> Progress | None:
     if sight.waits_for and not mine:
         return None
     measure = progress_of_service if isinstance(sight.record.workload, Service) else progress_of_daemon
-    return measure(course, mine)
+    progress = measure(course, mine)
+    return replace(progress, only_lacks_room=only_lacks_room(course, mine, sight.blocked, sight.nodes))
 
 
 def _around(record: WorkloadRecord, sight: Sight) -> Decision:

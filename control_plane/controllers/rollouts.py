@@ -48,6 +48,7 @@ class Progress:
     of: tuple[object, ...]  # which rollout, under which words of its user
     available: int
     old: int
+    only_lacks_room: bool = False  # then time doesn't count
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,12 @@ from control_plane.controllers.rollouts import (
     trouble_of,
     waits,
 )
+from control_plane.controllers.room import OF_ROOM
 from manifests.allocations import Phase
 from manifests.policies import UpdateSpec
-from manifests.reasons import Blocked, Code
+from manifests.reasons import Blocked
 from manifests.workloads import ServiceSpec, WorkloadRecord
 from scheduler.model import Ask, Eligibility
-
-_OF_ROOM = frozenset(
-    {Code.CPU, Code.MEMORY, Code.PIDS, Code.DISK, Code.DEVICES, Code.HOST_PORT, Code.MAX_PER_NODE, Code.SKEW}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +203,7 @@ def _only_stopping_helps(course: Course, slots: _Slots, seen: Sequence[Seen], bl
     is_freeing = any(not s.is_wanted and not s.has_ended and not s.is_out_of_reach for s in seen)
     hosts = {s.allocation.node for s in slots.old if s.node is Eligibility.READY}
     lacks_room = any(
-        any(r.node in hosts and r.code in _OF_ROOM for r in b.rejections) or any(u.code in _OF_ROOM for u in b.unlisted)
+        any(r.node in hosts and r.code in OF_ROOM for r in b.rejections) or any(u.code in OF_ROOM for u in b.unlisted)
         for b in blocked
         if b.version == course.target.version and not b.waits
     )

@@ -8,7 +8,10 @@ from collections.abc import Collection
 
 from control_plane import keys
 from control_plane.controllers.asks import ask_of, resolved
+from control_plane.controllers.failing import FAILING, failing_of
+from control_plane.controllers.freeze import is_frozen
 from control_plane.controllers.standing import Standing
+from control_plane.settings import rules_of
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.explanations import Explanation
@@ -72,5 +75,16 @@ def _explained(
     only_node: str | None = None,
     is_for_each: bool = False,
 ) -> Explanation:
-    [ask] = resolved([ask_of(record, [index], only_node=only_node)], state.workloads)
-    return explain(ask, ledger, seed=ledger.revision, among=among, is_for_each=is_for_each)
+    [ask] = resolved([ask_of(record, [index], only_node=only_node)], state)
+    forbids = _who_forbids(state, record)
+    return explain(ask, ledger, seed=ledger.revision, among=among, is_for_each=is_for_each, forbids=forbids)
+
+
+def _who_forbids(state: ClusterState, record: WorkloadRecord) -> str:
+    """Return why the leader evicts nothing for the workload now; nothing if it may."""
+    rules = rules_of(state, record)
+    if not rules.preempts:
+        return f"preempts is false ({rules.preempts_of.words})"
+    if is_frozen(state):
+        return "the cluster is frozen"
+    return FAILING if failing_of(state, [record.ref], state.clock.wall_s()) else ""

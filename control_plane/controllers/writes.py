@@ -12,6 +12,7 @@ from control_plane import keys
 from control_plane.controllers.decision import Stop, Succession
 from control_plane.controllers.history import ended_id
 from control_plane.records import EndedAllocation
+from control_plane.settings import settings_ids
 from control_plane.state import ClusterState
 from control_plane.store.protocol import (
     ABSENT,
@@ -50,15 +51,18 @@ def stop_unit(state: ClusterState, stop: Stop) -> Unit:
 
 
 def eviction_units(state: ClusterState, evictions: Iterable[Eviction]) -> Iterator[Unit]:
-    """Yield the writes that stop what is evicted, if both workloads are as they were when that was decided."""
+    """Yield the writes that stop what is evicted, if all is as it was by which that was decided.
+
+    That is both workloads, and the settings which say whether anything may be evicted for the one.
+    """
     for eviction in evictions:
         if (allocation := state.allocations.get(eviction.allocation)) is not None:
             unit = stop_unit(state, Stop(allocation, eviction.sentence(), evicted_for=eviction.by))
-            workloads = [keys.WORKLOADS + keys.id_of_ref(ref) for ref in (eviction.by, eviction.workload)]
-            unchanged = [
-                ModifiedAt(key, state.workloads.modified_at(key.removeprefix(keys.WORKLOADS))) for key in workloads
-            ]
-            yield Unit(unit.writes, (*unit.compares, *unchanged))
+            refs = [keys.id_of_ref(ref) for ref in (eviction.by, eviction.workload)]
+            workloads = [ModifiedAt(keys.WORKLOADS + w, state.workloads.modified_at(w)) for w in refs]
+            ids = settings_ids(eviction.by.namespace)
+            settings = [ModifiedAt(keys.SETTINGS + s, state.settings.modified_at(s)) for s in ids]
+            yield Unit(unit.writes, (*unit.compares, *workloads, *settings))
 
 
 def turn_unit(state: ClusterState, allocation: Allocation) -> Unit:

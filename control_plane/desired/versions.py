@@ -12,7 +12,7 @@ from control_plane.desired.committer import StaleError
 from control_plane.desired.draft import Draft
 from control_plane.store.protocol import Entry
 from foundation.clock import Clock
-from manifests.workloads import VersionRecord, Workload, WorkloadRecord
+from manifests.workloads import Document, VersionRecord, Workload, WorkloadRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def config_changes(old: Mapping[str, int], new: Mapping[str, int]) -> list[Field
     return [FieldChange(f"configs.{n}", old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]
 
 
-def field_changes(old: Workload, new: Workload) -> tuple[FieldChange, ...]:
+def field_changes(old: Document, new: Document) -> tuple[FieldChange, ...]:
     before, after = (_flat(w.model_dump(mode="json", exclude_none=True)) for w in (old, new))
     paths = sorted(before.keys() | after.keys())
     return tuple(FieldChange(p, before.get(p), after.get(p)) for p in paths if before.get(p) != after.get(p))

@@ -13,6 +13,7 @@ from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.desired.configs import ConfigWriter, cause_of
 from control_plane.desired.draft import Draft
+from control_plane.desired.settings import draft_settings
 from control_plane.desired.versions import (
     Result,
     config_changes,
@@ -46,12 +47,13 @@ class WorkloadWriter:
         A changed config makes a new version of every workload that uses it; these have results of their own, last.
         """
         self._check(documents)
-        has_configs = any(isinstance(d, Config) or d.spec.all_configs() for d in documents)
+        workloads = [d for d in documents if isinstance(d, Workload)]
+        has_configs = any(isinstance(d, Config) for d in documents) or any(w.spec.all_configs() for w in workloads)
         async with self._configs.turn if has_configs else contextlib.nullcontext():
             return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
 
     def _check(self, documents: Sequence[Document]) -> None:
-        refuse_cycles(self._state, [d for d in documents if not isinstance(d, Config)])
+        refuse_cycles(self._state, [d for d in documents if isinstance(d, Workload)])
         if len(documents) > MOST_DOCUMENTS:
             raise InvalidError(
                 f"{len(documents)} documents are too many for one apply",
@@ -113,16 +115,19 @@ class WorkloadWriter:
         draft = Draft(self._store)
         results: dict[int, Result] = {}
         drafted: dict[str, ConfigRecord] = {}
-        for number, config in enumerate(documents):
-            if isinstance(config, Config):
-                id_ = keys.id_of_metadata(config.kind, config.metadata)
-                config_key = keys.CONFIGS + keys.config_id(config.metadata.namespace, config.metadata.name)
-                _check_expected(id_, await draft.read(config_key), expected.get(id_))
-                results[number], record = await self._configs.draft_config(draft, config)
-                drafted[keys.config_id(config.metadata.namespace, config.metadata.name)] = record
+        for number, document in enumerate(documents):
+            if isinstance(document, Workload):
+                continue
+            id_ = keys.id_of_metadata(document.kind, document.metadata)
+            _check_expected(id_, await draft.read(keys.key_of(document)), expected.get(id_))
+            if isinstance(document, Config):
+                results[number], record = await self._configs.draft_config(draft, document)
+                drafted[keys.config_id(document.metadata.namespace, document.metadata.name)] = record
+            else:
+                results[number] = await draft_settings(draft, document, self._clock)
         changed = {id_ for id_ in drafted if await self._makes_version(draft, drafted[id_])}
         for number, workload in enumerate(documents):
-            if not isinstance(workload, Config):
+            if isinstance(workload, Workload):
                 results[number] = await self._draft_workload(draft, workload, number, expected, drafted, changed)
         applied = frozenset(keys.id_of_metadata(d.kind, d.metadata) for d in documents)
         others = await self._configs.draft_users(draft, [drafted[id_] for id_ in sorted(changed)], applied)

@@ -48,16 +48,12 @@ async def prepared(
     fork: Fork,
     question: Question,
     documents: Sequence[Document] = (),
-    *,
-    seed: int | None = None,
-    preemption: bool = True,
 ) -> tuple[Rehearsal, list[Result], dict[str, Revision]]:
-    """Return a rehearsal with all that is to be different. `seed`: the revision of one whose ties fall as here.
+    """Return a rehearsal with all that is to be different.
 
     It waits for nothing: only the writers of users' desires are such as could wait.
     """
-    shift = seed - fork.begun_at if seed is not None else 0
-    rehearsal = Rehearsal(fork, shift, preemption)
+    rehearsal = Rehearsal(fork)
     state, at = fork.state, {}
     results: list[Result] = []
     if documents:
@@ -78,6 +74,8 @@ def answered(rehearsal: Rehearsal, results: Sequence[Result], at: dict[str, Revi
 
 
 def _modified_at(state: ClusterState, result: Result) -> Revision:
+    if result.kind in ("Namespace", "Cluster"):
+        return state.settings.modified_at(keys.settings_id(result.kind, result.name))
     if result.kind == "Config":
         return state.configs.modified_at(keys.config_id(result.namespace, result.name))
     return state.workloads.modified_at(keys.workload_id(result.namespace, result.kind, result.name))

@@ -46,8 +46,6 @@ class Rehearsal:
     """Write to it what is to be different, then `run` it; then the fork is the cluster as it would become."""
 
     fork: Fork
-    seed_shift: int = 0  # of ties between nodes that are equally good
-    preemption: bool = True  # as the server has it
     steps: list[Step] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)  # why what is no longer wanted isn't, by allocation
     passes: int = 0
@@ -61,8 +59,7 @@ class Rehearsal:
         for subscriber in (self.memory.on_batch, self._dirty.on_batch, ages.on_batch, self._on_batch):
             state.subscribe(subscriber)
         untimed = ProgressClock(JumpingClock(clock.wall_s()))
-        shift, preemption = self.seed_shift, self.preemption
-        self._passes = Passes(state, self.fork.standing, ages, untimed, clock, seed_shift=shift, preemption=preemption)
+        self._passes = Passes(state, self.fork.standing, ages, untimed, clock)
 
     def write(self, writes: Sequence[Put | Delete]) -> None:
         if writes:

@@ -17,10 +17,7 @@ MOST_TOLD = 5  # differences that are told one by one
 
 
 class Rehearser:
-    def __init__(
-        self, store: Store, state: ClusterState, standing: Standing, clock: Clock, *, preemption: bool = True
-    ) -> None:
-        self._preemption = preemption
+    def __init__(self, store: Store, state: ClusterState, standing: Standing, clock: Clock) -> None:
         self._store, self._state, self._standing, self._clock = store, state, standing, clock
         self._turn = asyncio.Lock()  # each takes a processor for itself
 
@@ -30,7 +27,6 @@ class Rehearser:
         documents: Sequence[Document] = (),
         *,
         at_revision: Revision | None = None,
-        seed: int | None = None,
     ) -> Answer:
         """Return what would be. Raises CompactedError if the store has forgotten that revision."""
         async with self._turn:
@@ -38,7 +34,7 @@ class Rehearser:
                 fork = await fork_of_past(self._store, at_revision, self._clock)
             else:
                 fork = fork_of(self._state, self._standing, self._clock)
-            rehearsal, results, at = await prepared(fork, question, documents, seed=seed, preemption=self._preemption)
+            rehearsal, results, at = await prepared(fork, question, documents)
             return await asyncio.to_thread(answered, rehearsal, results, at)
 
     async def check(self, plan: AppliedPlan, documents: Sequence[Document]) -> dict[str, Revision]:
@@ -50,7 +46,7 @@ class Rehearser:
         if cluster is None or (cluster.id, cluster.generation) != (plan.cluster, plan.generation):
             raise _moved(plan, ["it is of another cluster, or from before a snapshot was restored"])
         await self._state.wait_for(plan.revision)
-        fresh = await self.answer(Question(), documents, seed=plan.revision)
+        fresh = await self.answer(Question(), documents)
         differs = [
             f"{id_} is at revision {fresh.at.get(id_, 0)}, and was at {plan.at.get(id_, 0)}"
             for id_ in sorted(fresh.at.keys() | plan.at.keys())

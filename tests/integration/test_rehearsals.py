@@ -109,6 +109,7 @@ async def test_a_plan_is_carried_out_unless_what_it_rests_on_has_moved(server: S
     status, body = await server.call("POST", "/v1/apply", plan)
     assert status == 200, body
     await server.until_state(WEB, "healthy")
+    assert await where(server) == foretold(plan["plan"]), "of equal nodes it is these"
     status, body = await server.call("POST", "/v1/apply", plan)
     assert status == 409
     assert "default/service/web is at revision" in body["detail"]

@@ -13,7 +13,7 @@ from control_plane import keys
 from control_plane.store.protocol import Delete, Put, Txn
 from manifests.allocations import AllocationStatus, Desired, Health, Phase
 from manifests.session import Assigned
-from tests.lab.waiting import wait_until
+from tests.lab.waiting import hold_for, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 WEB = "/v1/workloads/default/service/web"
@@ -108,6 +108,41 @@ async def test_without_auto_revert_it_fails_and_the_old_goes_on_serving(server: 
         await act(server, "undo")
         await until_rollout(server, "complete", target=3)
         assert await versions(server) == [3, 3]
+
+
+def large(version: str, memory: str) -> dict[str, Any]:
+    """Fills a node of 1Gi with two of 400Mi; one goes before the next one comes."""
+    update = {**FAST, "maxSurge": 0, "maxUnavailable": 1, "progressDeadline": "1s"}
+    return web(version, resources={"memory": memory}, update=update)
+
+
+async def test_a_rollout_outlasts_a_full_cluster_and_goes_on_once_there_is_room(server: Served) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(large("one", "400Mi"))
+        await until_rollout(server, "complete")
+        first = manifest(name="db", priority=80, preempts=False, resources={"memory": "400Mi"})
+        await server.apply(first)  # takes what the first of the old ones leaves
+        await server.until_state("/v1/workloads/default/service/db", "blocked")
+        await server.apply(large("two", "400Mi"))
+        await server.until_state(WEB, "blocked")
+
+        async def goes_on() -> bool:
+            return (await server.get(WEB))["rollout"]["state"] == "progressing" and await versions(server) == [1, 1]
+
+        await wait_until(lambda: versions(server), 5, "db has its place", lambda found: found == [1, 1])
+        await hold_for(goes_on, 2.5, "it waits for room, and isn't called failed")
+        await server.call("DELETE", "/v1/workloads/default/service/db")
+        await until_rollout(server, "complete", target=2)
+
+
+async def test_what_asks_for_more_than_there_is_room_for_turns_back_if_the_old_needs_less(server: Served) -> None:
+    async with connected(server, ScriptedAgent(server, facts("n1"))):
+        await server.apply(large("one", "400Mi"))
+        await until_rollout(server, "complete")
+        await server.apply(large("two", "700Mi"))
+        rollout = await until_rollout(server, "reverted", target=1)
+        assert "lacks memory (700Mi needed" in rollout["message"]
+        await wait_until(lambda: versions(server), 5, "all of the old is back", lambda found: found == [1, 1])
 
 
 async def test_with_a_fixed_port_on_one_node_the_old_stops_first_at_once(server: Served) -> None:

@@ -172,6 +172,31 @@ async def test_what_was_blocked_is_placed_when_a_node_comes(server: Served) -> N
         await server.until_state(WEB, "healthy")
 
 
+async def test_failures_are_counted_also_while_the_next_try_is_blocked(server: Served) -> None:
+    agent = ScriptedAgent(server, facts("n1"), answer=Phase.FAILED)
+
+    async def tried() -> list[dict[str, Any]]:
+        return [a for a in await server.allocations() if a["reschedules"] == 1]
+
+    async with connected(server, agent):
+        await server.call("POST", "/v1/nodes/n1/cordon")
+        await server.apply(manifest(reschedule={"backoff": "300ms", "maxBackoff": "1h"}))
+        await server.until_state(WEB, "blocked")
+        await server.call("POST", "/v1/nodes/n1/uncordon")
+        await wait_until(
+            server.allocations, 5, "it has failed", lambda there: [a["phase"] for a in there] == ["failed"]
+        )
+        await server.call("POST", "/v1/nodes/n1/cordon")
+        await server.until_state(WEB, "blocked")
+        for _ in range(3):  # passes in between, in which it stays blocked
+            await server.apply(manifest(name="other", replicas=0))
+            await server.call("DELETE", "/v1/workloads/default/service/other")
+        assert [a["desired"] for a in await server.allocations()] == ["run"]
+        await server.call("POST", "/v1/nodes/n1/uncordon")
+        (again,) = await wait_until(tried, 5, "it is tried again", bool)
+        assert again["replaces"]
+
+
 async def test_a_cordoned_node_gets_nothing_new_and_a_drained_one_is_emptied(server: Served) -> None:
     async with connected(server, ScriptedAgent(server, facts("n1"))):
         await server.apply(manifest(replicas=2))

@@ -162,15 +162,22 @@ async def test_what_fails_over_and_over_soon_evicts_nothing_more(server: Served)
         assert sum(told) <= 8
 
 
-async def test_a_frozen_cluster_evicts_nothing(server: Served) -> None:
+async def test_a_frozen_cluster_evicts_nothing_and_explain_says_so_and_then_that_it_is_under_way(
+    server: Served,
+) -> None:
     async with full_node(server):
         await server.call("POST", "/v1/freeze", {})
         await server.apply(db())
         shown = await server.until_state(DB, "blocked")
         assert shown["blocked"][0]["waits"] == []
         assert await evicted(server) == []
+        (room,) = (await server.get(f"{DB}/explain"))["rooms"]
+        assert room["sentence"].endswith("priority 20) are evicted, which isn't done: the cluster is frozen")
         await server.call("POST", "/v1/unfreeze")
-        await wait_until(lambda: evicted(server), 5, "then it does", lambda found: len(found) == 2)
+        gone = await wait_until(lambda: evicted(server), 5, "then it does", lambda found: len(found) == 2)
+        (room,) = (await server.get(f"{DB}/explain"))["rooms"]
+        assert (sorted(room["leaving"]), room["evicted"]) == (sorted(a["id"] for a in gone), [])
+        assert room["sentence"].endswith("have ended, which is under way")
 
 
 @pytest.mark.parametrize("spec", [{"preempts": False}, {"priority": 20}, {"resources": {"cpu": "3"}}])

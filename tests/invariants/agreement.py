@@ -57,9 +57,13 @@ def _of_workload(id_: str, record: WorkloadRecord, records: Records, running: Ru
             yield Breach("L1", f"job {id_} isn't complete")
         return
     for allocation in wanted:
-        yield from _of_allocation(allocation, record, records, running)
+        if not (status.blocked and records.has_ended(allocation.id)):  # it stays until its slot's next one has a place
+            yield from _of_allocation(allocation, record, records, running)
     rollout = status.rollout
-    if rollout is not None and not rollout.is_over and not (status.blocked and rollout.state is RolloutState.FAILED):
+    may_wait = (
+        status.blocked and rollout is not None and rollout.state in (RolloutState.FAILED, RolloutState.PROGRESSING)
+    )
+    if rollout is not None and not rollout.is_over and not may_wait:
         yield Breach("L7", f"the rollout of {id_} is {rollout.state}: {rollout.message}")
     if status.blocked:
         return  # L2: it says why it can't have more

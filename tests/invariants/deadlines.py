@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from control_plane import keys
+from manifests.allocations import Desired
 from manifests.rollouts import Rollout, RolloutState
 from manifests.status import WorkloadStatus
 from manifests.workloads import DaemonSpec, ServiceSpec
@@ -90,8 +91,18 @@ class Deadlines:
                 self._rollouts.pop(id_, None)
                 continue
             best = self._best(id_, record.uid, rollout, now_s)
+            if self._may_stand_still(record.uid, status):
+                best.since_s = now_s
             if now_s - best.since_s > spec.update.progress_deadline_s + spec.update.min_healthy_s + SLACK_S:
                 yield Breach("L7", f"{id_} makes no progress, and its deadline passed long ago")
+
+    def _may_stand_still(self, uid: str, status: WorkloadStatus) -> bool:
+        """Say whether something of the target finds no place, while all of it that is there serves."""
+        assert status.rollout is not None
+        target = status.rollout.target
+        here = [a for a in self._records.of_workload[uid].values() if a.version == target and a.desired is Desired.RUN]
+        serving = [a for a in here if (s := self._records.statuses.get(a.id)) and s.is_ready]
+        return len(serving) == len(here) and any(b.version == target for b in status.blocked)
 
     def _best(self, id_: str, uid: str, rollout: Rollout, now_s: float) -> _Best:
         """Return how far it was at best, and since when: as its leader would, but for who has just become ready."""

@@ -6,7 +6,7 @@ It plays store, nodes, agents and leader at once on the pure parts, and checks S
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from control_plane.controllers.decision import Decision, Seen
+from control_plane.controllers.decision import Decision, Seen, Stop, due_stops
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.rollouts import serves
@@ -144,7 +144,7 @@ class RolloutWorld:
             messages=decision.messages,
             rollout=decision.rollout,
         )
-        changed = bool(decision.stops or decision.removals or plan.placements) or said != self.said
+        changed = bool(self._stops(decision, plan) or decision.removals or plan.placements) or said != self.said
         self.said = said
         self.states.append(decision.rollout.state)
         self.targets.append(decision.rollout.target)
@@ -159,8 +159,12 @@ class RolloutWorld:
         )
         return Snapshot(self.revision, tuple(sight.nodes), held)
 
+    def _stops(self, decision: Decision, plan: Plan) -> list[Stop]:
+        ended = {id_ for id_, status in self.statuses.items() if status.is_terminal}
+        return due_stops(decision, {p.index for p in plan.placements}, ended)
+
     def _apply(self, decision: Decision, plan: Plan) -> None:
-        for stop in decision.stops:
+        for stop in self._stops(decision, plan):
             self.allocations[stop.allocation.id] = stopping(stop.allocation)
         for removed in decision.removals:
             del self.allocations[removed.id]

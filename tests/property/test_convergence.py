@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.controllers.daemons import reconcile_daemon
-from control_plane.controllers.decision import Decision, Seen
+from control_plane.controllers.decision import Decision, Seen, Stop, due_stops
 from control_plane.controllers.jobs import reconcile_job
 from control_plane.controllers.rollouts import Course, course_of
 from control_plane.controllers.services import reconcile_service
@@ -80,7 +80,7 @@ class World:
         self.rollout = decision.rollout
         self._apply(decision, plan)
         self.check()
-        return bool(decision.stops or decision.removals or decision.turns or plan.placements)
+        return bool(self._stops(decision, plan) or decision.removals or decision.turns or plan.placements)
 
     def _snapshot(self, decision: Decision) -> Snapshot:
         stops = {s.allocation.id for s in decision.stops}
@@ -91,8 +91,12 @@ class World:
         )
         return Snapshot(self.revision, tuple(self.views()), held)
 
+    def _stops(self, decision: Decision, plan: Plan) -> list[Stop]:
+        ended = {id_ for id_, phase in self.phases.items() if phase in TERMINAL}
+        return due_stops(decision, {p.index for p in plan.placements}, ended)
+
     def _apply(self, decision: Decision, plan: Plan) -> None:
-        for stop in decision.stops:
+        for stop in self._stops(decision, plan):
             self.allocations[stop.allocation.id] = stopping(stop.allocation)
         for removed in decision.removals:
             del self.allocations[removed.id]
@@ -233,6 +237,30 @@ def test_whatever_happens_it_comes_to_rest_as_desired(
             assert world.most_tries <= retries, "an index was tried again too often"
         case spec:
             raise AssertionError(spec)
+
+
+@given(
+    st.sampled_from([record(replicas=2), record("Daemon")]),
+    st.lists(st.tuples(st.sampled_from(["fail", "act", "cordon", "back"]), st.integers(0, 1)), max_size=30),
+)
+@settings(deadline=None)
+def test_a_slot_s_failures_are_counted_also_while_its_next_try_has_no_place(
+    of: WorkloadRecord, events: list[tuple[str, int]]
+) -> None:
+    world = World(of, {"n0": Eligibility.READY, "n1": Eligibility.READY})
+    failures: Counter[str | int] = Counter()
+
+    def slot(a: Allocation) -> str | int:
+        return a.node if isinstance(of.workload, Daemon) else a.index
+
+    for event in events:
+        before, ended = set(world.allocations), {a for a, phase in world.phases.items() if phase in TERMINAL}
+        happen(world, event)
+        failed = {a for a, phase in world.phases.items() if phase is Phase.FAILED} - ended
+        failures.update(slot(world.allocations[a]) for a in failed)
+        world.one_pass()
+        for new in world.allocations.keys() - before:
+            assert world.allocations[new].reschedules == failures[slot(world.allocations[new])]
 
 
 def test_reconciling_twice_changes_nothing_more() -> None:

@@ -300,6 +300,21 @@ def test_the_plan_depends_on_snapshot_and_seed_but_not_on_the_order_of_nodes(
 
 
 @given(ask_lists(), snapshots(), seeds)
+def test_what_is_planned_goes_to_the_same_nodes_at_a_later_revision_and_once_it_has_a_uid(
+    asks: tuple[Ask, ...], snapshot: Snapshot, seed: int
+) -> None:
+    def nodes_of(plan: Plan) -> list[tuple[str, int, str]]:
+        return [(p.workload.name, p.index, p.node) for p in plan.placements]
+
+    known = {a.workload for a in snapshot.allocations} | {n.workload for a in asks for n in a.neighbours}
+    applied = [
+        a if a.workload in known else replace(a, workload=a.workload.model_copy(update={"uid": "drawn"})) for a in asks
+    ]
+    later = place(applied, replace(snapshot, revision=snapshot.revision + 1), seed=seed + 1)
+    assert nodes_of(later) == nodes_of(place(asks, snapshot, seed=seed))
+
+
+@given(ask_lists(), snapshots(), seeds)
 def test_nothing_asked_after_a_plan_plans_nothing(asks: tuple[Ask, ...], snapshot: Snapshot, seed: int) -> None:
     after = with_plan(snapshot, place(asks, snapshot, seed=seed))
     assert place([], after, seed=seed) == Plan((), ())

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from manifests.allocations import HostPort
@@ -165,11 +165,25 @@ def test_only_lower_priorities_are_evicted_once_each_and_for_asks_that_may(
     assert answered == Counter(index for ask in wanted for index in ask.indexes)
 
 
-@given(many_asks, crowded(), seeds)
-def test_nothing_is_evicted_where_that_is_switched_off(wanted: tuple[Ask, ...], snapshot: Snapshot, seed: int) -> None:
-    plan = place(wanted, snapshot, seed=seed, may_evict=False)
+@given(asks_of_one(), crowded(), seeds)
+@settings(max_examples=300)
+def test_who_may_not_evict_waits_for_the_room_that_comes_by_itself_and_for_no_other(
+    ask: Ask, snapshot: Snapshot, seed: int
+) -> None:
+    plan = place([replace(ask, preempts=False)], snapshot, seed=seed)
+    has_lower = any(a.priority < ask.priority and (a.is_leaving or a.is_wanted) for a in snapshot.allocations)
+    comes_by_itself = has_lower and () in sets_of_victims(ask, snapshot)
     assert plan.evictions == ()
-    assert all(b.blocked.waits == () for b in plan.blocked)
+    assert bool([w for b in plan.blocked for w in b.blocked.waits]) is (not plan.placements and comes_by_itself)
+
+
+@given(many_asks, crowded(), seeds)
+def test_where_nothing_is_evicted_it_makes_no_difference_who_may(
+    wanted: tuple[Ask, ...], snapshot: Snapshot, seed: int
+) -> None:
+    plan = place(wanted, snapshot, seed=seed)
+    assume(not plan.evictions)
+    assert place([replace(ask, preempts=False) for ask in wanted], snapshot, seed=seed) == plan
 
 
 @given(many_asks, crowded(), seeds)

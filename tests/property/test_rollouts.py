@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from manifests.rollouts import RolloutState
 from manifests.workloads import WorkloadRecord
-from scheduler.model import Eligibility
+from scheduler.model import Eligibility, Vector
 from tests.builders import record
 from tests.property.rollout_world import RolloutWorld
 
@@ -166,6 +166,30 @@ def test_while_it_is_paused_nothing_is_renewed(of: WorkloadRecord, events: list[
     world.promote()
     world.settle()
     assert world.rollout_state is RolloutState.COMPLETE
+
+
+@given(st.one_of(services(), daemons), EVENTS)
+@settings(max_examples=150, deadline=None)
+def test_a_full_cluster_fails_no_rollout_however_long_it_is_full(of: WorkloadRecord, events: list[Event]) -> None:
+    world = grown(of)
+    before = len(world.targets)
+    room, world.room = world.room, Vector(50, 2**20, 1, 2**20)
+    world.change()
+    for event in events:
+        for _ in range(4):
+            world.act()
+            world.one_pass()
+        if event[0] in ("tick", "wait", "lead", "promote", "pause", "resume"):
+            happen(world, event)
+    assert not {RolloutState.FAILED, RolloutState.REVERTED} & set(world.states)
+    assert set(world.targets[before:]) <= {2}
+
+    world.room = room
+    world.pause(False)
+    world.promote()
+    world.settle()
+    assert world.rollout_state is RolloutState.COMPLETE
+    assert {a.version for a in world.wanted()} == {2}
 
 
 @given(services(), EVENTS)

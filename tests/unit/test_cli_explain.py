@@ -204,3 +204,12 @@ def test_an_allocation_that_is_gone_is_not_taken_for_a_mistake(stub: Stub, capsy
     stub.answers["GET /v1/allocations/x/explain"] = (404, problem)
     assert main(["explain", "allocation/x"]) == 3
     assert "it is gone" in capsys.readouterr().err
+
+
+def test_who_makes_room_is_told_before_what_would_change_it() -> None:
+    rooms = [{"node": "n2", "sentence": "n2: would fit once etl-0 is evicted, which is\x1b[31m done for it"}]
+    page = explanation_page(explanation(rooms=rooms), Style())
+    at = page.index("Who makes room (by priority)")
+    assert page[at + 1] == "  n2: would fit once etl-0 is evicted, which is done for it"
+    assert at < page.index("What would change it (for one more of it, the best first)")
+    assert "Who makes room (by priority)" not in explanation_page(explanation(rooms=[]), Style())

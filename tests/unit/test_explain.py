@@ -119,6 +119,25 @@ def test_one_of_lower_priority_that_makes_way_is_named() -> None:
     assert not any("gone" in s for s in remedies(ask(memory_mi=900), [node("n2"), node("n3")], high, equal))
 
 
+def test_who_would_be_evicted_is_told_and_what_is_under_way_and_why_it_may_not_be() -> None:
+    low = held("etl-0", "n1", Vector(100, 600 * MEBIBYTE, 10), priority=20)
+    going = held("web-0", "n1", Vector(100, 300 * MEBIBYTE, 10), is_wanted=False, is_leaving=True)
+    wanted = ask(memory_mi=900)
+    [room] = told(wanted, [node("n1")], low).rooms
+    assert room.sentence() == "n1: would fit once etl-0 (service/etl, priority 20) is evicted, which is done for it"
+    [room] = told(wanted, [node("n1")], low, forbids="the cluster is frozen").rooms
+    assert room.sentence().endswith("is evicted, which isn't done: the cluster is frozen")
+    [room] = told(wanted, [node("n1")], low, going).rooms
+    assert room.sentence() == (
+        "n1: would fit once web-0 has ended and etl-0 (service/etl, priority 20) is evicted, which is done for it"
+    )
+    leaves = replace(low, is_wanted=False, is_leaving=True)
+    [room] = told(wanted, [node("n1")], leaves, forbids="the cluster is frozen").rooms
+    assert room.sentence() == "n1: would fit once etl-0 has ended, which is under way"
+    assert told(ask(memory_mi=100), [node("n1")], low).rooms == ()
+    assert told(ask(memory_mi=2_000), [node("n1")], low).rooms == ()
+
+
 def test_where_no_single_change_will_do_several_are_told_together() -> None:
     tainted = node("n1", vector(memory_mi=256), taints=(parse_taint("gpu:noSchedule"),))
     assert remedies(ask(), [tainted])[0] == "fits n1 if memory <= 256Mi and if its taint gpu is tolerated"

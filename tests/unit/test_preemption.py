@@ -55,7 +55,7 @@ def test_equals_and_betters_stay(priority: int) -> None:
     assert place([of(250, priority=priority)], cluster, seed=1).evictions == ()
 
 
-def test_who_may_not_preempt_waits_like_everybody() -> None:
+def test_who_may_not_preempt_has_nothing_evicted() -> None:
     plan = place([of(250, preempts=False)], snapshot(*full("n1", small("n1", "web"))), seed=1)
     assert (plan.evictions, plan.blocked[0].blocked.waits) == ((), ())
 
@@ -128,10 +128,11 @@ def test_what_is_on_its_way_out_is_waited_for_and_nothing_more_goes() -> None:
         assert wait in (Wait("n1", ("web-0-n1",)), Wait("n2", ("api-0-n2",)))
 
 
-def test_room_that_comes_is_kept_from_what_is_lower_and_not_from_equals() -> None:
+@pytest.mark.parametrize("preempts", [True, False])
+def test_room_that_comes_is_kept_from_what_is_lower_and_not_from_equals(preempts: bool) -> None:
     going = small("n1", "web", cpu_m=500, is_wanted=False, is_leaving=True)
     cluster = snapshot(node("n1", cpu_m=1000), going)
-    wanted = [of(900), of(400, workload="small", priority=79)]
+    wanted = [of(900, preempts=preempts), of(400, workload="small", priority=79)]
     plan = place(wanted, cluster, seed=1)
     assert plan.placements == ()
     assert plan.blocked[1].blocked.sentence() == "1 can't be placed: n1 has room, which is kept for service/db"

@@ -115,4 +115,4 @@ async def test_asking_changes_nothing_and_the_answer_is_told_in_words(cluster: C
     assert view["remedies"][0]["ofTheWorkload"]
     assert view["remedies"][0]["sentence"].startswith("fits n2 if memory <= ")
     assert explain_views.of_workload(cluster.state, big, first, 7, "n2")["there"] == []
-    assert explain_views.of_allocation(a, first, 7, "n1")["askedNode"] == "n1"
+    assert explain_views.of_allocation(cluster.state, a, first, "n1")["askedNode"] == "n1"

@@ -131,7 +131,7 @@ def test_plain_text_that_only_looks_special_is_text() -> None:
         ),
         (
             "apiVersion: wherry/v1\nkind: Servise\nmetadata: {name: a}",
-            "kind: must be one of Service, Daemon, Job, CronJob, Config; found 'Servise'; did you mean 'Service'?",
+            "kind: must be one of Service, Daemon, Job, CronJob, Config, Namespace, Cluster; found 'Servise'; did you ",
         ),
         ("apiVersion: wherry/v1\nkind: ConfigMap\nmetadata: {name: a}", "kind: a ConfigMap is called Config here"),
         ("apiVersion: wherry/v1\nkind: Secret\nmetadata: {name: a}", "kind: there is no Secret in this version"),

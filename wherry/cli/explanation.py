@@ -18,8 +18,9 @@ def explanation_page(item: Item, style: Style) -> list[str]:
     sections = [
         ([], [_title(item, style)]),
         (["What it waits for", ""], list(_waits_for(item))),
-        ([_question(item), "by the cluster of this moment"], list(_answer(item))),
+        ([_question(item), "by the cluster of this moment"], [*_answer(item), *_rules(item)]),
         (["Why not there", ""], _rows(list(_why_not(item)), style)),
+        (["Who makes room", "by priority"], [f"  {clean(room.get('sentence'))}" for room in item.get("rooms") or []]),
         (["What would change it", "for one more of it, the best first"], list(_remedies(item))),
         (["Why there", "as recorded when it was placed"], list(_there(item))),
     ]
@@ -71,6 +72,18 @@ def _waits_for(item: Item) -> Iterator[str]:
         yield f"  {clean(message)}"
     for blocked in item.get("blocked") or []:
         yield f"  version {blocked.get('version')}: {clean(blocked.get('sentence'))}"
+
+
+_WHOSE = {"workload": "its own", "namespace": "the namespace's", "cluster": "the cluster's"}
+
+
+def _rules(item: Item) -> Iterator[str]:
+    """Yield what isn't as by default, and whose word that is."""
+    rules = item.get("rules") or {}
+    if whose := _WHOSE.get(str(rules.get("policyOf"))):
+        yield f"  policy {clean(rules.get('policy'))} ({whose})"
+    if rules.get("preempts") is False:
+        yield f"  evicts nothing: preempts is false ({_WHOSE.get(str(rules.get('preemptsOf')), '')})"
 
 
 def _question(item: Item) -> str:

@@ -12,6 +12,8 @@ NODES, SERVICES, DAEMONS, JOBS, CRON_JOBS = "nodes", "services", "daemons", "job
 WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", "servers"
 CLUSTER = "cluster"
 CONFIGS = "configs"
+NAMESPACES = "namespaces"
+NOWHERE = "-"  # in place of a namespace, of what is in none
 
 _NAMES = {
     NODES: ("nodes", "node", "no"),
@@ -25,6 +27,7 @@ _NAMES = {
     SERVERS: ("servers", "server"),
     CLUSTER: ("cluster",),
     CONFIGS: ("configs", "config", "cfg"),
+    NAMESPACES: ("namespaces", "namespace", "ns"),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job", CRON_JOBS: "cronjob"}  # as in the API's paths
@@ -49,9 +52,8 @@ class Workload(NamedTuple):
         return f"/v1/workloads/{self.namespace}/{self.kind}/{self.name}"
 
     def __str__(self) -> str:
-        return (
-            f"{self.kind}/{self.name}" if self.namespace == "default" else f"{self.kind}/{self.namespace}/{self.name}"
-        )
+        is_plain = self.namespace in ("default", NOWHERE)
+        return f"{self.kind}/{self.name}" if is_plain else f"{self.kind}/{self.namespace}/{self.name}"
 
 
 def kind_of(word: str) -> str:
@@ -91,7 +93,9 @@ def read_targets(words: Sequence[str]) -> list[Target]:
 
 
 def read_one(words: Sequence[str]) -> tuple[str, str]:
-    """Return the kind and the name of exactly one thing, from `KIND NAME` or `KIND/NAME`."""
+    """Return the kind and the name of exactly one thing, from `KIND NAME` or `KIND/NAME`; there is one `cluster`."""
+    if list(words) == [CLUSTER]:
+        return CLUSTER, CLUSTER
     targets = read_targets(words)
     if len(targets) != 1 or len(targets[0].names) != 1:
         raise UsageError(f"'{' '.join(words)}' is not one KIND and one NAME", fix="Write for example: service web")

@@ -11,6 +11,7 @@ from wherry.cli.kinds import (
     ALLOCATIONS,
     CONFIGS,
     EVENTS,
+    NAMESPACES,
     NODES,
     WORKLOAD_KINDS,
     WORKLOADS,
@@ -31,6 +32,9 @@ WATCH_TYPES = {
 EVENTS_SHOWN = 200
 
 
+GLOBAL = (NODES, EVENTS, NAMESPACES)  # in no namespace
+
+
 class Scope(NamedTuple):
     """Which items of a kind: those in a namespace (None: all), of these names if any are given."""
 
@@ -43,7 +47,7 @@ class Scope(NamedTuple):
         """Say whether an item from a watch is meant."""
         if self.kind in WORKLOAD_KINDS and str(item.get("kind", "")).lower() != WORKLOAD_KINDS[self.kind]:
             return False
-        has_namespace = self.kind not in (NODES, EVENTS) and self.namespace is not None
+        has_namespace = self.kind not in GLOBAL and self.namespace is not None
         # What a delete leaves of an allocation is its id alone: then it may be of this namespace.
         if has_namespace and item.get("namespace", self.namespace) != self.namespace:
             return False
@@ -53,7 +57,7 @@ class Scope(NamedTuple):
 def list_items(transport: Transport, scope: Scope) -> tuple[int, list[Item]]:
     """Return the revision and the items of a scope, in the server's order; unknown names are not an error here."""
     query: dict[str, str | int | None] = {}
-    if scope.kind not in (NODES, EVENTS):
+    if scope.kind not in GLOBAL:
         query["namespace"] = scope.namespace
     if scope.kind in WORKLOAD_KINDS:
         query["kind"] = WORKLOAD_KINDS[scope.kind]

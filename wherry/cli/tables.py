@@ -3,7 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from wherry.cli.kinds import ALLOCATIONS, CONFIGS, CRON_JOBS, DAEMONS, EVENTS, JOBS, NODES, SERVICES, WORKLOADS
+from wherry.cli.kinds import (
+    ALLOCATIONS,
+    CONFIGS,
+    CRON_JOBS,
+    DAEMONS,
+    EVENTS,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    SERVICES,
+    WORKLOADS,
+)
 from wherry.cli.schedule_text import cells_of
 from wherry.cli.text import age, clean, until
 
@@ -33,7 +44,7 @@ class View(NamedTuple):
         return ([clean(item.get("namespace"))] if self._shows_namespace() else []) + [clean(cell) for cell in cells]
 
     def _shows_namespace(self) -> bool:
-        return self.has_namespace and self.kind not in (NODES, EVENTS)
+        return self.has_namespace and self.kind not in (NODES, EVENTS, NAMESPACES)
 
 
 def name_of(kind: str, item: Item) -> str:
@@ -189,7 +200,15 @@ def _config(item: Item, view: View) -> list[object]:
     return [*cells, f"used by {', '.join(map(str, users))}" if users else "used by nothing"]
 
 
+def _namespace(item: Item, view: View) -> list[object]:
+    cells: list[object] = [item.get("name"), item.get("workloads"), item.get("configs")]
+    if view.is_wide:
+        cells.append(item.get("changedBy") or "-")
+    return [*cells, "" if item.get("preempts", True) else "evicts nothing"]
+
+
 _ROWS = {
+    NAMESPACES: _namespace,
     CONFIGS: _config,
     NODES: _node,
     SERVICES: _workload,
@@ -209,6 +228,7 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     WORKLOADS: ("NAME", "DONE", "STATE", "AGE"),
     ALLOCATIONS: ("ID", "NODE", "PHASE", "HEALTH", "RESTARTS", "AGE"),
     EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
+    NAMESPACES: ("NAME", "WORKLOADS", "CONFIGS"),
     CONFIGS: ("NAME", "VERSION", "BYTES", "AGE"),
 }
 _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
@@ -220,5 +240,6 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     WORKLOADS: ("VERSION", "IMAGE"),
     ALLOCATIONS: ("VERSION", "ADDRESS", "PORTS", "LAST-ENDING"),
     EVENTS: ("FIRST", "REVISION"),
+    NAMESPACES: ("CHANGED-BY",),
     CONFIGS: ("KEPT-VERSIONS",),
 }

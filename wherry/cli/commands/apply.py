@@ -7,6 +7,7 @@ from typing import Any
 
 from manifests.errors import UsageError
 from wherry.cli.arguments import add_connection, add_wait, transport_of
+from wherry.cli.kinds import WORKLOAD_KINDS
 from wherry.cli.loading import add_files, documents_of, loaded_from, naming_places
 from wherry.cli.lookup import workload_of
 from wherry.cli.text import clean, if_stopped
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> int:
         return 0
     from wherry.cli.waiting import wait_until_well
 
-    workloads = [workload_of(result) for result in answer["results"] if result.get("kind") != "Config"]
+    workloads = [one for result in answer["results"] if (one := workload_of(result)).kind in WORKLOAD_KINDS.values()]
     with if_stopped("What was applied stays, and the cluster goes on with it."):
         wait_until_well(transport, workloads, int(answer["revision"]), arguments.timeout)
     return 0
@@ -71,7 +72,8 @@ def result_line(result: Mapping[str, Any], *, is_dry: bool = False) -> str:
     changes = [change_text(change) for change in result.get("changes") or []]
     more = len(changes) - MOST_CHANGES_SHOWN
     told = ", ".join(changes[:MOST_CHANGES_SHOWN]) + (f", and {more} more" if more > 0 else "")
-    version = f"version {result.get('version')}" if result.get("makesVersion") or action == "created" else ""
+    is_versioned = result.get("makesVersion") or (action == "created" and result.get("version"))
+    version = f"version {result.get('version')}" if is_versioned else ""
     detail = told if action != "created" else ""
     inside = ": ".join(part for part in (version, detail) if part)
     return f"{workload_of(result)} {verb}" + (f" ({inside})" if inside else "")

@@ -1,15 +1,16 @@
-"""`wherry delete`: workloads by name or by the manifests that made them."""
+"""`wherry delete`: workloads, configs and settings by name or by the manifests that made them."""
 
 from argparse import ArgumentParser, Namespace
 
 from manifests.errors import NotFoundError, UsageError
 from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
-from wherry.cli.kinds import CONFIGS, SERVICES, WORKLOAD_KINDS, Workload, read_targets
+from wherry.cli.kinds import CLUSTER, CONFIGS, NAMESPACES, NOWHERE, SERVICES, WORKLOAD_KINDS, Workload, read_targets
 from wherry.cli.lookup import Scope, not_found
 from wherry.cli.text import if_stopped, say
 from wherry.cli.transport import Transport, segment
 
-CONFIG = "config"
+CONFIG, NAMESPACE = "config", "namespace"
+NO_WORKLOADS = (CONFIG, NAMESPACE, CLUSTER)
 NOTES = """  wherry delete -f web.yaml --wait"""
 
 
@@ -29,7 +30,7 @@ def run(arguments: Namespace) -> int:
         from wherry.cli.waiting import wait_until_gone
 
         with if_stopped("The deletion goes on."):
-            wait_until_gone(transport, [w for w in deleted if w.kind != CONFIG], arguments.timeout)
+            wait_until_gone(transport, [w for w in deleted if w.kind not in NO_WORKLOADS], arguments.timeout)
     return 0
 
 
@@ -44,6 +45,12 @@ def _workloads(arguments: Namespace) -> list[Workload]:
         return sorted(named, key=lambda one: one.kind == CONFIG)  # configs last: until then they are used
     found = []
     for target in read_targets(arguments.what):
+        if target.kind == CLUSTER:
+            found.append(Workload(NOWHERE, CLUSTER, CLUSTER))
+            continue
+        if target.kind == NAMESPACES and target.names:
+            found += [Workload(NOWHERE, NAMESPACE, name) for name in target.names]
+            continue
         if target.kind == CONFIGS and target.names:
             found += [Workload(arguments.namespace, CONFIG, name) for name in target.names]
             continue
@@ -64,10 +71,11 @@ def _fix_of(kind: str) -> str:
 def _delete(transport: Transport, workload: Workload, *, is_strict: bool) -> bool:
     """Delete one; say whether there was anything. With files, one that is gone already is fine."""
     is_config = workload.kind == CONFIG
-    path = f"/v1/configs/{segment(workload.namespace)}/{segment(workload.name)}" if is_config else workload.path
     try:
-        transport.delete(path)
+        transport.delete(_path_of(workload))
     except NotFoundError:
+        if is_strict and workload.kind in (NAMESPACE, CLUSTER):
+            raise
         if is_strict and is_config:
             raise not_found(transport, Scope(CONFIGS, (), workload.namespace), workload.name) from None
         if is_strict:
@@ -75,5 +83,21 @@ def _delete(transport: Transport, workload: Workload, *, is_strict: bool) -> boo
             raise not_found(transport, Scope(kind, (), workload.namespace), workload.name) from None
         say(f"{workload} was not there")
         return False
-    print(f"{workload} deleted", flush=True)
+    if workload.kind in (NAMESPACE, CLUSTER):
+        what = "the cluster" if workload.kind == CLUSTER else workload
+        print(f"settings of {what} deleted: the defaults hold", flush=True)
+    else:
+        print(f"{workload} deleted", flush=True)
     return True
+
+
+def _path_of(one: Workload) -> str:
+    match one.kind:
+        case "cluster":
+            return "/v1/cluster/settings"
+        case "namespace":
+            return f"/v1/namespaces/{segment(one.name)}"
+        case "config":
+            return f"/v1/configs/{segment(one.namespace)}/{segment(one.name)}"
+        case _:
+            return one.path

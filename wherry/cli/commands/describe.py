@@ -9,9 +9,10 @@ from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
 from wherry.cli.description import allocation_page, ended_lines, event_lines, node_page, workload_page
-from wherry.cli.kinds import ALLOCATIONS, CONFIGS, NODES, WORKLOAD_KINDS, read_one
+from wherry.cli.kinds import ALLOCATIONS, CLUSTER, CONFIGS, NAMESPACES, NODES, WORKLOAD_KINDS, read_one
 from wherry.cli.lookup import Item, Scope
 from wherry.cli.rollout_text import config_page
+from wherry.cli.settings_text import settings_page
 from wherry.cli.text import style_of
 from wherry.cli.transport import Transport
 
@@ -29,12 +30,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     kind, name = read_one(arguments.what)
-    if kind not in (NODES, ALLOCATIONS, CONFIGS, *WORKLOAD_KINDS):
+    if kind not in (NODES, ALLOCATIONS, CONFIGS, NAMESPACES, CLUSTER, *WORKLOAD_KINDS):
         raise UsageError(
             f"{kind} can't be described",
-            fix="Describe a node, a service, a daemon, a job, a cronjob, a config or an allocation.",
+            fix="Describe a node, a workload, a config, a namespace, the cluster or an allocation.",
         )
     transport = transport_of(arguments)
+    if kind in (NAMESPACES, CLUSTER):
+        return _describe_settings(transport, kind, name, arguments.output)
     item = lookup.get_named(transport, Scope(kind, (name,), arguments.namespace))[0]
     if kind == CONFIGS:
         return _describe_config(item, arguments.output)
@@ -48,6 +51,21 @@ def run(arguments: Namespace) -> int:
     page = node_page if kind == NODES else allocation_page if kind == ALLOCATIONS else workload_page
     lines = page(item, allocations, now_s, style)
     print("\n".join([*lines, *ended_lines(ended, now_s, style), *event_lines(events, now_s, style)]))
+    return 0
+
+
+def _describe_settings(transport: Transport, kind: str, name: str, output: str) -> int:
+    if kind == CLUSTER:
+        item = transport.get("/v1/cluster")["settings"]
+    else:
+        item = lookup.get_named(transport, Scope(kind, (name,)))[0]
+    subject = f"namespace/{name}" if kind == NAMESPACES else "cluster/cluster"
+    events = transport.get("/v1/events", {"for": subject, "limit": EVENTS_SHOWN})["items"]
+    if output == "json":
+        print(json.dumps({"object": item, "events": events}, indent=2))
+        return 0
+    now_s, style = time.time(), style_of(sys.stdout)
+    print("\n".join([*settings_page(item, now_s, style), *event_lines(events, now_s, style)]))
     return 0
 
 

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.kinds import ALLOCATIONS, CLUSTER, EVENTS, NODES, SERVERS, read_targets
-from wherry.cli.lookup import Item, Scope
+from wherry.cli.kinds import ALLOCATIONS, CLUSTER, NAMESPACES, SERVERS, read_targets
+from wherry.cli.lookup import Scope
 from wherry.cli.tables import View, kind_and_name
 from wherry.cli.text import Table, clean, say, style_of
 from wherry.cli.transport import Transport
+from wherry.cli.yaml_output import print_yaml
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), configs, allocations, events,
-  servers (and their store), cluster
--o yaml prints workloads and configs as manifests, which can be edited and applied again."""
+kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), configs, namespaces, allocations,
+  events, servers (and their store), cluster
+-o yaml prints workloads, configs and settings as manifests, which can be edited and applied again."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -47,6 +48,8 @@ def run(arguments: Namespace) -> int:
     if arguments.watch:
         from wherry.cli.watching import follow
 
+        if scopes[0].kind == NAMESPACES:
+            raise UsageError("namespaces can't be watched", fix="Run `wherry events --watch` for changes of settings.")
         if len(scopes) > 1:
             raise UsageError("only one kind can be watched at a time", fix="Watch `workloads`, or use two terminals.")
         return follow(transport, scopes[0], arguments.output)
@@ -66,7 +69,7 @@ def _print_once(transport: Transport, scope: Scope, output: str) -> None:
         one = items[0] if len(scope.names) == 1 and len(items) == 1 else {"revision": revision, "items": items}
         print(json.dumps(one, indent=2, ensure_ascii=True))
     elif output == "yaml":
-        _print_yaml(items)
+        print_yaml(items)
     elif not items:
         say(empty_sentence(scope))
     elif output == "name":
@@ -103,20 +106,6 @@ def view_of(scope: Scope, output: str) -> View:
 
 def empty_sentence(scope: Scope) -> str:
     """Return what to say when there is nothing to list."""
-    is_global = scope.kind in (NODES, EVENTS)
+    is_global = scope.kind in lookup.GLOBAL
     where = "" if is_global else " in any namespace" if scope.namespace is None else f" in namespace {scope.namespace}"
     return f"No {scope.kind}{where}."
-
-
-def _print_yaml(items: Sequence[Item]) -> None:
-    import yaml
-
-    documents = [_without_nulls(item.get("manifest", item)) for item in items]
-    if documents:
-        print(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=False), end="")
-
-
-def _without_nulls(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

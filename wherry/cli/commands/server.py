@@ -42,9 +42,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="of the store, at least (default: 10000)",
     )
-    parser.add_argument(
-        "--no-preemption", action="store_true", help="evict nothing for a higher priority while this server leads"
-    )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
 
 
@@ -81,7 +78,6 @@ def run(arguments: Namespace) -> int:
         lost_after_s=arguments.lost_after,
         keep_history_s=arguments.keep_history,
         keep_revisions=arguments.keep_revisions,
-        preemption=not arguments.no_preemption,
         log_level=arguments.log_level,
     )
     asyncio.run(run_server(options))
