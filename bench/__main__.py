@@ -17,6 +17,7 @@ SENTENCES = {
     "scheduler": "how many replicas a second are placed on 100 to 50,000 nodes",
     "packing": "how few nodes hold generated mixes, beside a lower bound and other schedulers' rules",
     "explain": "how long it takes to say why a service is blocked on 10,000 nodes, and what would help",
+    "memory": "how much memory a leader of 50,000 nodes and 500,000 allocations takes",
     "store": "how fast the two stores commit, one write at a time and 64 at once",
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
