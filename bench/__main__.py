@@ -18,6 +18,7 @@ SENTENCES = {
     "packing": "how few nodes hold generated mixes, beside a lower bound and other schedulers' rules",
     "explain": "how long it takes to say why a service is blocked on 10,000 nodes, and what would help",
     "simulate": "how long a server takes to say what the loss of one node of 10,000 would do",
+    "memory": "how much memory a leader of 50,000 nodes and 500,000 allocations takes",
     "store": "how fast the two stores commit, one write at a time and 64 at once",
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",

@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Generic, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from control_plane import keys
+from control_plane.compact import Compactor
 from control_plane.records import (
     BrakeRecord,
     ClusterRecord,
@@ -46,12 +48,17 @@ WAIT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Stored(Generic[T]):
-    """A record and where the store has it."""
+    """A record and where the store has it: at `place` and its id."""
 
     value: T
-    key: str
+    place: str  # one object for all that are in the same
+    id: str
     created_at: Revision
     modified_at: Revision
+
+    @property
+    def key(self) -> str:
+        return self.place + self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +85,18 @@ Subscriber: TypeAlias = Callable[[Batch], None]
 class Table(Generic[T]):
     """The records under one prefix, by what follows it in their keys."""
 
-    def __init__(self, name: str, prefix: str, model: type[T], id_of: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        prefix: str,
+        model: type[T],
+        *,
+        is_by_node: bool = False,
+        compact: Callable[[T], T] = lambda record: record,
+    ) -> None:
+        """`is_by_node`: ids follow a node's name in the keys. `compact` makes what was read small."""
         self.name, self.prefix, self.model = name, prefix, model
-        self._id_of = id_of or (lambda rest: rest)
+        self._is_by_node, self._compact = is_by_node, compact
         self._records: dict[str, Stored[T]] = {}
 
     def get(self, record_id: str) -> T | None:
@@ -92,7 +108,7 @@ class Table(Generic[T]):
 
     def find(self, key: str) -> Stored[T] | None:
         """Return the record at a key of the store."""
-        return self._records.get(self._id_of(key.removeprefix(self.prefix)))
+        return self._records.get(self._split(key)[1])
 
     def modified_at(self, record_id: str) -> Revision:
         """Return the revision to compare with when writing it: 0 if there is none."""
@@ -119,21 +135,25 @@ class Table(Generic[T]):
         return len(self._records)
 
     def apply(self, key: str, entry: Entry | None, revision: Revision) -> ObjectChange:
-        record_id = self._id_of(key.removeprefix(self.prefix))
+        place, record_id = self._split(key)
         old = self._records.pop(record_id, None)
         new = None
         if entry is not None:
-            value = self.model.read(entry.value)
-            new = self._records[record_id] = Stored(value, key, entry.create_revision, entry.mod_revision)
+            value = self._compact(self.model.read(entry.value))
+            new = Stored(value, place, record_id, entry.create_revision, entry.mod_revision)
+            self._records[record_id] = new
         return ObjectChange(self.name, record_id, old.value if old else None, new.value if new else None, revision)
 
     def share(self, other: "Table[T]") -> None:
         """Take over all records of another one, which goes its own way from then on."""
         self._records = other._records.copy()
 
-
-def _last_part(rest: str) -> str:
-    return rest.rpartition("/")[2]
+    def _split(self, key: str) -> tuple[str, str]:
+        """Return what comes before the record's id in the key, and the id."""
+        if not self._is_by_node:
+            return self.prefix, key.removeprefix(self.prefix)
+        place, slash, record_id = key.rpartition("/")
+        return intern(place + slash), intern(record_id)
 
 
 class ClusterState:
@@ -141,16 +161,19 @@ class ClusterState:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self.clock = store, clock
+        compactor = Compactor()
         self.cluster = Table("cluster", keys.CLUSTER, ClusterRecord)
         self.workloads = Table("workload", keys.WORKLOADS, WorkloadRecord)
         self.versions = Table("version", keys.VERSIONS, VersionRecord)
         self.configs = Table("config", keys.CONFIGS, ConfigRecord)
         self.config_versions = Table("configVersion", keys.CONFIG_VERSIONS, ConfigVersionRecord)
         self.settings = Table("settings", keys.SETTINGS, SettingsRecord)
-        self.allocations = Table("allocation", keys.ALLOCATIONS, Allocation, _last_part)
-        self.statuses = Table("status", keys.STATUSES, AllocationStatus, _last_part)
+        self.allocations = Table(
+            "allocation", keys.ALLOCATIONS, Allocation, is_by_node=True, compact=compactor.allocation
+        )
+        self.statuses = Table("status", keys.STATUSES, AllocationStatus, is_by_node=True, compact=compactor.status)
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
-        self.nodes = Table("node", keys.NODES, NodeStatus)
+        self.nodes = Table("node", keys.NODES, NodeStatus, compact=compactor.node)
         self.brake = Table("brake", keys.BRAKE, BrakeRecord)
         self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
         self.crons = Table("cron", keys.CRON_STATES, CronState)

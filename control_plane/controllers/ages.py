@@ -3,15 +3,13 @@
 A new leader begins to count anew, so that nothing is decided by clocks of other machines, or by time that nobody saw.
 """
 
-from typing import TypeAlias
+from collections import defaultdict
 
 from control_plane.state import Batch, ClusterState
 from foundation.clock import Clock
 from manifests.allocations import AllocationStatus
 from manifests.base import Model
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
-
-Key: TypeAlias = tuple[str, str]  # what of it, and the id of an allocation or node
 
 
 class Ages:
@@ -20,7 +18,7 @@ class Ages:
     def __init__(self, state: ClusterState, clock: Clock, *, known_for_s: float = 0.0) -> None:
         """Begin now; what is found then, and nobody told of, counts as known for so long: but for drains."""
         self._state, self._clock, self._known_for_s = state, clock, known_for_s
-        self._since: dict[Key, float] = {}
+        self._since: dict[str, dict[str, float]] = defaultdict(dict)  # what, then by the id of an allocation or node
 
     def on_batch(self, batch: Batch) -> None:
         for change in batch.changes:
@@ -70,15 +68,15 @@ class Ages:
 
     def _age(self, what: str, of: str, *, is_so: bool) -> float:
         if not is_so:
-            self._since.pop((what, of), None)
+            self._since[what].pop(of, None)
             return 0.0
-        now_s, since_s = self._clock.now_s(), self._since.get((what, of))
+        now_s, since_s = self._clock.now_s(), self._since[what].get(of)
         if since_s is None:
-            since_s = self._since[what, of] = now_s - (self._known_for_s if what != "draining" else 0.0)
+            since_s = self._since[what][of] = now_s - (self._known_for_s if what != "draining" else 0.0)
         return now_s - since_s
 
     def _note(self, what: str, of: str, *, is_so: bool) -> None:
         if is_so:
-            self._since.setdefault((what, of), self._clock.now_s())
+            self._since[what].setdefault(of, self._clock.now_s())
         else:
-            self._since.pop((what, of), None)
+            self._since[what].pop(of, None)

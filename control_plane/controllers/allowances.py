@@ -4,6 +4,7 @@ Kept up to date with the watch cache: each change of an allocation costs the sam
 """
 
 from collections import Counter
+from sys import intern
 
 from control_plane import keys
 from control_plane.state import ClusterState
@@ -38,7 +39,7 @@ class Allowances:
             self.renew_workload(before)
         allocation, status = self._state.allocations.get(allocation_id), self._state.statuses.get(allocation_id)
         if allocation and allocation.desired is Desired.RUN and status and status.is_ready:
-            workload = self._serving[allocation_id] = keys.id_of_ref(allocation.workload)
+            workload = self._serving[allocation_id] = intern(keys.id_of_ref(allocation.workload))
             self._counts[workload] += 1
             self.renew_workload(workload)
 
