@@ -18,9 +18,11 @@ class Ages:
     def __init__(self, state: ClusterState, clock: Clock, *, known_for_s: float = 0.0) -> None:
         """Begin now; what is found then, and nobody told of, counts as known for so long: but for drains."""
         self._state, self._clock, self._known_for_s = state, clock, known_for_s
+        self._now_s = clock.now_s()  # when the last batch came
         self._since: dict[str, dict[str, float]] = defaultdict(dict)  # what, then by the id of an allocation or node
 
     def on_batch(self, batch: Batch) -> None:
+        self._now_s = self._clock.now_s()  # one object for all: a large cluster has many
         for change in batch.changes:
             match change.new:
                 case AllocationStatus() as status:
@@ -77,6 +79,6 @@ class Ages:
 
     def _note(self, what: str, of: str, *, is_so: bool) -> None:
         if is_so:
-            self._since[what].setdefault(of, self._clock.now_s())
+            self._since[what].setdefault(of, self._now_s)
         else:
             self._since[what].pop(of, None)
