@@ -18,6 +18,7 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
+from tests.podman import PodmanService, podman
 
 MIB = 1 << 20
 SUITE = {"suite": "conformance"}
@@ -71,7 +72,41 @@ async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield DockerLab(daemon)
 
 
-LABS = {"docker": docker_lab}
+@dataclass(frozen=True)
+class PodmanLab:
+    service: PodmanService
+
+    @property
+    def netns(self) -> str:
+        return self.service.daemon.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.service.daemon.cgroup_parent
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return DockerDriver(self.service.socket, timeout_s=timeout_s)
+
+    def kill_manager(self) -> None:
+        self.service.daemon.end()
+
+    def start_manager(self) -> None:
+        self.service.start()
+
+    def pause_manager(self) -> None:
+        self.service.daemon.pause()
+
+    def resume_manager(self) -> None:
+        self.service.daemon.resume()
+
+
+@asynccontextmanager
+async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with podman(folder) as service:
+        yield PodmanLab(service)
+
+
+LABS = {"docker": docker_lab, "podman": podman_lab}
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:
