@@ -24,8 +24,6 @@ _SUBNET = "172.31.0.0/24"
 # A lock in a file: the one in shared memory belongs to all Podmans of the machine. runc: crun refuses a machine with
 # cgroups of both versions. Registries on this machine need no TLS, as with Docker.
 _CONTAINERS = """
-[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
@@ -107,8 +105,8 @@ async def podman(logs: Path) -> AsyncIterator[PodmanService]:
 
 
 def _network(folder: Path) -> dict[str, object]:
-    addresses = {"type": "host-local", "dataDir": f"{folder}/addresses", "ranges": [[{"subnet": _SUBNET}]]}
-    addresses["routes"] = [{"dst": "0.0.0.0/0"}]
+    addresses: dict[str, object] = {"type": "host-local", "dataDir": f"{folder}/addresses"}
+    addresses |= {"ranges": [[{"subnet": _SUBNET}]], "routes": [{"dst": "0.0.0.0/0"}]}
     bridge = {"type": "bridge", "bridge": "podman0", "isGateway": True, "ipMasq": True, "hairpinMode": True}
     return {
         "cniVersion": "0.4.0",
