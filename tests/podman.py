@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -45,10 +46,11 @@ runroot = "{folder}/run"
 
 
 class PodmanService:
-    """`podman system service`; its containers live on without it. Methods block."""
+    """`podman system service`; its containers live on without it. Methods block. Can what a DockerdProcess can."""
 
     def __init__(self, logs: Path) -> None:
         self.daemon = Daemon("wp", logs)
+        self.netns, self.cgroup_parent = self.daemon.netns, self.daemon.cgroup_parent
         self.socket = self.daemon.folder / "podman.sock"
 
     def start(self) -> None:
@@ -67,6 +69,15 @@ class PodmanService:
         env["CONTAINERS_CONF"] = env.pop("CONTAINERS_CONTAINERS_CONF")
         command = ["podman", "--tmpdir", f"{folder}/tmp", "--network-config-dir", str(networks), "--log-level", "warn"]
         self.daemon.start([*command, "system", "service", "--time", "0", f"unix://{self.socket}"], self._answers, env)
+
+    def kill(self) -> None:
+        self.daemon.end()
+
+    def pause(self) -> None:
+        self.daemon.pause()
+
+    def resume(self) -> None:
+        self.daemon.resume()
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -102,6 +113,10 @@ async def podman(logs: Path) -> AsyncIterator[PodmanService]:
                 await service.remove_containers()
         finally:
             service.daemon.clean_up()
+
+
+def is_installed() -> bool:
+    return shutil.which("podman") is not None
 
 
 def _network(folder: Path) -> dict[str, object]:

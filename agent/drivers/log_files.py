@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.driver import LogChunk
-from agent.drivers.log_lines import FULL, LogLines, full_time
+from agent.drivers.log_lines import FULL, LogLines, earlier, full_time
 from foundation.clock import Clock
 from manifests.errors import DriverError
 
@@ -89,7 +89,7 @@ def _open_at(path: Path, tail: int | None, since: str, opened: ExitStack) -> Bin
             continue
         chosen = file
         if wanted is None:
-            file.seek(_since_offset(file, since) if since else 0)
+            file.seek(_offset_before(file, earlier(since)) if since else 0)
             continue
         offset, wanted = _tail_offset(file, wanted)
         file.seek(offset)
@@ -146,8 +146,8 @@ def _line_starts(data: bytes, *, is_whole: bool) -> Iterator[int]:
         offset += len(entry) + 1
 
 
-def _since_offset(file: BinaryIO, since: str) -> int:
-    """Return a place before the first line of that time or later, found by halves: times only go up."""
+def _offset_before(file: BinaryIO, time: bytes) -> int:
+    """Return where a line begins before the first of that time or later, found by halves: times only go up."""
     low, high = 0, file.seek(0, os.SEEK_END)
     while high - low > _BLOCK_BYTES:
         middle = (low + high) // 2
@@ -155,7 +155,7 @@ def _since_offset(file: BinaryIO, since: str) -> int:
         file.readline()
         at = file.tell()
         line = file.readline()
-        if at < high and line and full_time(line.partition(b" ")[0]) < since.encode():
+        if at < high and line and full_time(line.partition(b" ")[0]) < time:
             low = at
         else:
             high = middle

@@ -7,26 +7,30 @@ Source: Kubernetes' design proposal "CRI: Log management for container stdout/st
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from agent.driver import LogChunk
 
 FULL = b"F"
 _STREAMS = {b"stdout": "stdout", b"stderr": "stderr"}
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
+MARGIN_S = 0.001  # more nanoseconds than a manager reads lines at once
 _FULL_LENGTH = len("2026-11-24T22:15:00.123456789Z")
 
 
 class LogLines:
     """Turns the bytes of such a file, cut anywhere, into what the container wrote.
 
-    `is_timed` puts the time before each line, and not before its later pieces. Lines before `since` are left out.
+    `is_timed` puts the time before each line, and not before its later pieces. Lines before `since` are left out. Lines
+    that came together have one time in the file: here each next one is a nanosecond later, so that a reader may go on
+    from any of them. For that, begin MARGIN_S before `since`.
     """
 
     def __init__(self, *, is_timed: bool = False, since: str = "") -> None:
         self._is_timed = is_timed
         self._since = since.encode()
         self._rest = b""
+        self._time = self._told = b""  # of the last line: as it is in the file, and as it was told
         self._goes_on: dict[str, bool] = {}  # by stream whose last entry was a piece: whether that line is wanted
 
     def feed(self, data: bytes) -> list[LogChunk]:
@@ -52,7 +56,7 @@ class LogLines:
         pieces = [text]
         if is_wanted is None:  # a line begins
             if self._is_timed or self._since:
-                time = full_time(time)
+                time = self._told = self._later(full_time(time))
             is_wanted = not self._since or time >= self._since
             if self._is_timed:
                 pieces = [time, b" ", text]
@@ -62,6 +66,23 @@ class LogLines:
             self._goes_on[stream] = is_wanted
         return pieces if is_wanted else []
 
+    def _later(self, time: bytes) -> bytes:
+        if time != self._time:
+            self._time = time
+            return time
+        nanoseconds = int(self._told[20:29]) + 1
+        return b"%s%09dZ" % (self._told[:20], nanoseconds) if nanoseconds < 1_000_000_000 else self._told
+
+
+def earlier(time: str) -> bytes:
+    """Return the time less MARGIN_S.
+
+    >>> earlier("2026-11-24T22:15:00.000123456Z")
+    b'2026-11-24T22:14:59.999123456Z'
+    """
+    moment = datetime.fromisoformat(time[:26] + "+00:00") - timedelta(seconds=MARGIN_S)
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}{time[26:]}".encode()
+
 
 def full_time(time: bytes) -> bytes:
     """Return the time in UTC with nine digits, so that times compare as text; unchanged if it is no time.
@@ -70,7 +91,7 @@ def full_time(time: bytes) -> bytes:
     (b'2026-11-24T22:15:00.500000000Z', b'2026-11-24T22:15:00.123456789Z')
     """
     if len(time) == _FULL_LENGTH and time.endswith(b"Z"):
-        return time
+        return time  # the usual case
     match = _TIME.fullmatch(time)
     if match is None:
         return time

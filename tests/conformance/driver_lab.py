@@ -40,7 +40,9 @@ class DriverLab(Protocol):
 
 @dataclass(frozen=True)
 class DockerLab:
-    daemon: DockerdProcess
+    """Of what answers on a socket as Docker does."""
+
+    daemon: DockerdProcess | PodmanService
 
     @property
     def netns(self) -> str:
@@ -72,41 +74,14 @@ async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield DockerLab(daemon)
 
 
-@dataclass(frozen=True)
-class PodmanLab:
-    service: PodmanService
-
-    @property
-    def netns(self) -> str:
-        return self.service.daemon.netns
-
-    @property
-    def cgroup_parent(self) -> str:
-        return self.service.daemon.cgroup_parent
-
-    def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return DockerDriver(self.service.socket, timeout_s=timeout_s)
-
-    def kill_manager(self) -> None:
-        self.service.daemon.end()
-
-    def start_manager(self) -> None:
-        self.service.start()
-
-    def pause_manager(self) -> None:
-        self.service.daemon.pause()
-
-    def resume_manager(self) -> None:
-        self.service.daemon.resume()
-
-
 @asynccontextmanager
 async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
     async with podman(folder) as service:
-        yield PodmanLab(service)
+        yield DockerLab(service)
 
 
 LABS = {"docker": docker_lab, "podman": podman_lab}
+PROGRAMS = {"docker": "dockerd", "podman": "podman"}  # which the tests can do without, but for dockerd
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:

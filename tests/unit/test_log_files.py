@@ -66,6 +66,17 @@ def test_times_of_any_length_and_zone_are_compared_as_times() -> None:
     assert joined(chunks, "stdout") == b"2026-11-24T22:00:00.500000000Z a\n"
 
 
+async def test_a_reader_goes_on_from_any_of_lines_that_came_together(tmp_path: Path) -> None:
+    path = tmp_path / "c.log"
+    path.write_text(entry(0, "first") + "".join(f"{time(1)} stdout F {number}\n" for number in range(3)))
+    lines = b"".join(data for _, data in await read(path, timed=True)).decode().splitlines()
+    times = [line.split()[0] for line in lines]
+    assert times == sorted(set(times))
+    for number in range(3):
+        found = b"".join(data for _, data in await read(path, since=times[1 + number])).decode()
+        assert found == "".join(f"{later}\n" for later in range(number, 3))
+
+
 @given(
     pieces=st.lists(st.lists(st.booleans(), max_size=8), min_size=1, max_size=3),
     wanted=st.integers(0, 20),
