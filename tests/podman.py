@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.drivers.docker_api import DockerApi
-from tests.daemons import END_S, Daemon
+from manifests.errors import NotFoundError
+from tests.daemons import END_S, Daemon, left_processes
 from tests.images import load_busybox
 
 _SUBNET = "172.31.0.0/24"
@@ -93,9 +94,19 @@ class PodmanService:
         api = DockerApi(self.socket, timeout_s=END_S)
         try:
             for container in await api.list_ids({}):
-                await api.remove(container)
+                with contextlib.suppress(NotFoundError):  # went with one whose network it shared
+                    await api.remove_with_dependents(container)
         finally:
             await api.close()
+
+    def clean_up(self) -> None:
+        """End all that it started; its network namespaces have their names in a folder of the machine."""
+        left = left_processes(str(self.daemon.folder), self.cgroup_parent)
+        used = {_namespace(Path(f"/proc/{pid}/ns/net")) for pid in left}
+        self.daemon.clean_up()
+        for name in Path("/run/netns").glob("netns-*"):
+            if _namespace(name) in used:
+                subprocess.run(["ip", "netns", "del", name.name], check=False, capture_output=True)
 
 
 @asynccontextmanager
@@ -112,11 +123,17 @@ async def podman(logs: Path) -> AsyncIterator[PodmanService]:
             with contextlib.suppress(Exception):  # it may be dead or hung: `clean_up` needs no answer from it
                 await service.remove_containers()
         finally:
-            service.daemon.clean_up()
+            service.clean_up()
 
 
 def is_installed() -> bool:
     return shutil.which("podman") is not None
+
+
+def _namespace(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_ino
+    return 0
 
 
 def _network(folder: Path) -> dict[str, object]:
