@@ -115,7 +115,8 @@ class PodmanEngine:
         self._failures.pop(container, None)
         for again in (True,) * REMOVE_TRIES + (False,):
             try:
-                return await self._api.remove_with_dependents(container)
+                await self._api.remove_with_dependents(container)
+                return
             except (NotFoundError, ConflictError):
                 if not again or await self._is_gone(container):
                     raise
