@@ -1,4 +1,4 @@
-"""The docker driver: containers of one dockerd, through its API. See agent.driver for what each method promises."""
+"""The docker driver: containers of one dockerd, or Podman, through Docker's API. See agent.driver for the promises."""
 
 import asyncio
 import os
@@ -19,7 +19,9 @@ from agent.driver import (
 )
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_codec import Json, to_container, to_create_body
+from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_words import is_network_gone, start_failure
+from agent.drivers.podman import PodmanEngine, is_podman
 from agent.drivers.sandbox_image import sandbox_image_tar
 from foundation.clock import Clock, SystemClock
 from foundation.tasks import TaskGroup
@@ -29,14 +31,13 @@ from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOut
 MOST_INSPECTS = 16  # at once, of one list
 MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
-_HINTS = ["start", "die", "oom", "pause", "unpause", "destroy"]  # not exec_*: health checks make three of them each
 _EXEC_POLL_S = 0.02
 ADOPT_TRIES = 20
 ADOPT_PAUSE_S = 0.1
 
 
 class DockerDriver:
-    """Implements agent.driver.Driver. One for each dockerd; `close` it."""
+    """Implements agent.driver.Driver. One for each dockerd or Podman; `close` it."""
 
     def __init__(
         self,
@@ -49,21 +50,23 @@ class DockerDriver:
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
         self._pulls: dict[str, _Pull] = {}
+        self._found: Engine | None = None
 
     async def close(self) -> None:
+        if self._found is not None:
+            self._found.close()
         await self._api.close()
 
+    async def _engine(self) -> Engine:
+        """Return what is special about the engine behind the socket, which the first call finds out."""
+        if self._found is None:
+            version = await self._api.version()
+            if self._found is None:  # else another call was faster
+                self._found = PodmanEngine(self._api, self._clock) if is_podman(version) else DockerEngine(self._api)
+        return self._found
+
     async def info(self) -> DriverInfo:
-        version, info = await self._api.version(), await self._api.info()
-        attributes = {
-            "api.version": str(version["ApiVersion"]),
-            "cgroup.version": str(info.get("CgroupVersion", "1")),
-            "cgroup.driver": str(info["CgroupDriver"]),
-            "runtimes": ",".join(sorted(info["Runtimes"])),
-            "storage": str(info["Driver"]),
-            "live-restore": str(info["LiveRestoreEnabled"]).lower(),
-        }
-        return DriverInfo("docker", str(version["Version"]), attributes)
+        return await (await self._engine()).info(await self._api.version())
 
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed, and fails with
@@ -99,7 +102,7 @@ class DockerDriver:
             raise type(pull.failure)(pull.failure.what, why=pull.failure.why, fix=pull.failure.fix) from pull.failure
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
-        body = to_create_body(spec)
+        body = await (await self._engine()).check_create(spec, to_create_body(spec))
         try:
             return ContainerId(await self._api.create(spec.name, body))
         except ConflictError:
@@ -138,7 +141,7 @@ class DockerDriver:
 
     async def start(self, container: ContainerId) -> None:
         try:
-            await self._api.start(container)
+            await (await self._engine()).start(container)
         except UnavailableError:
             raise
         except (NotFoundError, ConflictError, DriverError) as refused:
@@ -164,11 +167,12 @@ class DockerDriver:
 
     async def remove(self, container: ContainerId) -> None:
         with suppress(NotFoundError, ConflictError):  # gone, or another call is removing it
-            await self._api.remove(container)
+            await (await self._engine()).remove(container)
 
     async def inspect(self, container: ContainerId) -> Container | None:
+        engine = await self._engine()
         try:
-            return to_container(await self._api.inspect(container))
+            return engine.completed(to_container(await self._api.inspect(container)))
         except NotFoundError:
             return None
 
@@ -192,14 +196,19 @@ class DockerDriver:
         return self._events(labels, since_s=self._clock.wall_s())
 
     async def _events(self, labels: Mapping[str, str], since_s: float) -> AsyncGenerator[ContainerId, None]:
-        async with aclosing(self._api.events(labels, _HINTS, since_s)) as events:
+        hints = (await self._engine()).hints
+        async with aclosing(self._api.events(labels, hints, since_s)) as events:
             async for event in events:
                 yield ContainerId(event["Actor"]["ID"])
 
-    def logs(
+    async def logs(
         self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
     ) -> AsyncGenerator[LogChunk, None]:
-        return self._api.logs(container, follow=follow, tail=tail, timed=timed, since=since)
+        engine = await self._engine()
+        log = engine.logs(container, follow=follow, tail=tail, timed=timed, since=since)
+        async with aclosing(log) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""
@@ -214,7 +223,7 @@ class DockerDriver:
                     await self._clock.sleep(_EXEC_POLL_S)  # the output closes a moment before
         except ConflictError as refused:
             raise DriverError(
-                refused.what, why=refused.why, fix="Only a running container takes commands."
+                refused.what, why=refused.why, fix="It is not running: only a running container takes commands."
             ) from refused
         except TimeoutError as late:
             if not execution:  # a dockerd that hangs must not count as a failed health check

@@ -16,7 +16,7 @@ Json: TypeAlias = dict[str, Any]
 LOG_FILE_SIZE = "10m"  # a container's logs take three such files at most
 LOG_FILES = "3"
 _CPU_PERIOD_US = 100_000
-_JOINED = "container:"  # before the id of the container in whose network another one lives
+JOINED = "container:"  # before the id of the container in whose network another one lives
 _LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores
 
 _STATES = {
@@ -86,7 +86,7 @@ def _host_config(spec: ContainerSpec) -> Json:
 
 def _network_mode(spec: ContainerSpec) -> str:
     if spec.network_of is not None:
-        return f"{_JOINED}{spec.network_of}"
+        return f"{JOINED}{spec.network_of}"
     return "host" if spec.host_network else "bridge"
 
 
@@ -133,7 +133,7 @@ def to_container(inspected: Json) -> Container:
         # containerd, sometimes a moment before dockerd stamps the start.
         finished_s=max(started_s, to_seconds(state["FinishedAt"])) if phase is ContainerState.EXITED else 0.0,
         address=_address(inspected["NetworkSettings"]),
-        network_of=network.removeprefix(_JOINED) if network.startswith(_JOINED) else "",
+        network_of=network.removeprefix(JOINED) if network.startswith(JOINED) else "",
     )
 
 

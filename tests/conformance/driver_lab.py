@@ -18,6 +18,7 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
+from tests.podman import PodmanService, podman
 
 MIB = 1 << 20
 SUITE = {"suite": "conformance"}
@@ -39,7 +40,9 @@ class DriverLab(Protocol):
 
 @dataclass(frozen=True)
 class DockerLab:
-    daemon: DockerdProcess
+    """Of what answers on a socket as Docker does."""
+
+    daemon: DockerdProcess | PodmanService
 
     @property
     def netns(self) -> str:
@@ -71,7 +74,14 @@ async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield DockerLab(daemon)
 
 
-LABS = {"docker": docker_lab}
+@asynccontextmanager
+async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with podman(folder) as service:
+        yield DockerLab(service)
+
+
+LABS = {"docker": docker_lab, "podman": podman_lab}
+PROGRAMS = {"docker": "dockerd", "podman": "podman"}  # which the tests can do without, but for dockerd
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:

@@ -236,7 +236,7 @@ async def test_logs_keep_stdout_and_stderr_apart(driver: Driver) -> None:
 
 
 async def test_a_log_tells_when_each_line_was_written_and_goes_on_from_a_time(driver: Driver) -> None:
-    container = await run(driver, shell("echo one; echo two; echo three"))
+    container = await run(driver, shell("echo one; sleep 0.1; echo two; sleep 0.1; echo three"))
     await ended(driver, container)
     lines = b"".join(c.data for c in await read(driver, container, timed=True)).decode().splitlines()
     times = [line.split(" ")[0] for line in lines]
