@@ -97,7 +97,7 @@ class Compactor:
     def _choice(self, why: Choice) -> Choice:
         _put(why, "runners_up", tuple(map(self._runner, why.runners_up)))
         _put(why, "score", self._shared["numbers"].one(why.score, why.score))
-        _put(why, "more", self._shared["numbers"].one(why.more, why.more))
+        _put(why, "more", self._shared["counts"].one(why.more, why.more))
         _put(why, "parts", self._shared["parts"].one(why.parts, why.parts))
         _put(why, "rejections", self._shared["rejections"].one(why.rejections, why.rejections))
         return why
