@@ -143,7 +143,7 @@ class OciDriver:
             raise DriverError(
                 f"cannot create container {spec.name}",
                 why=f"container {container[:12]} has that name and other labels ({', '.join(differing)})",
-                fix="It is not this allocation's. Stop the agent that has it, or give this one a data folder of its own.",
+                fix="It is not this allocation's. Is another agent of this data folder at work?",
             )
         return container
 
@@ -359,7 +359,7 @@ class OciDriver:
                 raise UnavailableError(
                     "cannot run containers by the oci driver",
                     why=f"this node has no runtime {self._wanted_runtime}: it has {', '.join(installed) or 'none'}",
-                    fix=f"Install it, or leave it to the agent which one it takes (Debian: `apt install {self._wanted_runtime}`).",
+                    fix="Install it, or leave it to the agent which one it takes.",
                 )
             return installed[self._wanted_runtime]
         found, refusals = default_of(installed, self._folder / "state")

@@ -117,10 +117,7 @@ def _process(spec: ContainerSpec, image: Image, around: Around) -> Json:
 
 def command_of(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
     """Return what is run, as Docker puts it together: a command of the spec replaces all that the image says."""
-    if spec.command:
-        words = (*spec.command, *spec.args)
-    else:
-        words = (*image.entrypoint, *(spec.args or image.command))
+    words = (*spec.command, *spec.args) if spec.command else (*image.entrypoint, *(spec.args or image.command))
     if not words:
         raise ImageError(
             f"cannot create container {spec.name}",

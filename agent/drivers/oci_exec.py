@@ -74,7 +74,7 @@ def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
 
 
 def _kill_tree(pid_file: Path, container: str) -> None:
-    """Kill the command and its children: to kill the runtime's process would leave them. Its cgroup proves whose it is."""
+    """Kill the command and its children: to kill the runtime alone would leave them. The cgroup proves whose it is."""
     with suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
         if container in Path(f"/proc/{pid}/cgroup").read_text():

@@ -19,11 +19,11 @@ import sys
 import tarfile
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from agent.driver import SANDBOX_IMAGE, ImageError
 from agent.drivers import oci_unpack
@@ -34,7 +34,7 @@ from agent.drivers.sandbox_image import sandbox_image_tar
 from manifests.containers import PullPolicy
 
 PULL_TIMEOUT_S = 900.0
-MADE_HERE = {SANDBOX_IMAGE: sandbox_image_tar, BUSYBOX_IMAGE: busybox_image_tar}
+MADE_HERE: Mapping[str, Callable[[str], bytes]] = {SANDBOX_IMAGE: sandbox_image_tar, BUSYBOX_IMAGE: busybox_image_tar}
 LOCAL_KINDS = ("dir", "oci", "oci-archive", "docker-archive")
 # What programs of the host need of /etc. Not all of it: that holds the host's secrets.
 _HOST_ETC = (
@@ -79,7 +79,8 @@ class Images:
             stored = json.loads(self._name_file(reference).read_text())
         except FileNotFoundError:
             return None
-        image = Image(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored["image"].items()})
+        fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored["image"].items()}
+        image = Image(**fields)
         return image if all((self.layers / layer).is_dir() for layer in image.layers) else None
 
     def ensure(self, reference: str, policy: PullPolicy) -> None:

@@ -137,7 +137,7 @@ def runtimes(state: Path) -> dict[str, Runtime]:
 
 def default_of(found: Mapping[str, Runtime], folder: Path) -> tuple[Runtime | None, str]:
     """Return the first that works on this machine, tried on a container that never runs, and why others don't."""
-    refusals = []
+    refusals: list[str] = []
     for runtime in found.values():
         if runtime.name in _NEVER_DEFAULT:
             continue
@@ -152,7 +152,8 @@ def _refusal(runtime: Runtime, folder: Path) -> str:
     """Return why the runtime can't create a container here, "" if it can."""
     name = f"probe-{os.getpid()}-{time.monotonic_ns()}"
     bundle = folder / name
-    (bundle / "root" / "proc").mkdir(parents=True)
+    for needed in ("proc", "dev"):
+        (bundle / "root" / needed).mkdir(parents=True)
     config = {
         "ociVersion": "1.0.2",
         "process": {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": ["/proc/self/exe"], "cwd": "/"},
