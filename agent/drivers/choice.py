@@ -73,7 +73,6 @@ OFFERS = (
         ),
     ),
 )
-NAMES = tuple(offer.name for offer in OFFERS)
 
 
 def choose(options: AgentOptions, folder: Folder) -> Choice:
@@ -82,7 +81,7 @@ def choose(options: AgentOptions, folder: Folder) -> Choice:
     Raises UsageError for a name that isn't known, and UnavailableError if nothing is installed and none was named.
     """
     missing = {offer.name: offer.missing(options) for offer in OFFERS}
-    available = tuple(name for name in NAMES if not missing[name])
+    available = tuple(name for name, why in missing.items() if not why)
     kept = _kept(folder)
     name = options.driver or kept or next(iter(available), "")
     if not name:
@@ -93,7 +92,7 @@ def choose(options: AgentOptions, folder: Folder) -> Choice:
         )
     offer = next((offer for offer in OFFERS if offer.name == name), None)
     if offer is None:
-        raise UsageError(f"there is no driver {name}", fix=f"Write one of {', '.join(NAMES)}.")
+        raise UsageError(f"there is no driver {name}", fix=f"Write one of {', '.join(missing)}.")
     if missing[name]:
         _log.warning("driver is not available now", driver=name, why=missing[name])
     if kept and name != kept:

@@ -204,6 +204,10 @@ class OciDriver:
             self._known.pop(container, None)
             shutil.rmtree(trash, ignore_errors=True)
 
+    async def remove_network(self) -> None:
+        """Remove the node's bridge and rules; containers that run on it are cut off."""
+        await self._workers.run((await self._open()).network.tear_down)
+
     async def inspect(self, container: ContainerId) -> Container | None:
         await self._open()
         return await self._workers.run(self._inspect, container)

@@ -1,7 +1,7 @@
 """The oci driver's images: where each reference comes from, and the folders that overlayfs lays over one another.
 
     dir:/srv/web               a folder is the root file system
-    host:                      this host's own programs and libraries, read only
+    host:/                     this host's own programs and libraries, read only
     oci:/srv/web:1.0           an OCI image layout;  oci-archive:/srv/web.tar:1.0  a tar of one
     docker-archive:/srv/a.tar  what `docker save` writes
     nginx:1.27                 anything else is pulled from its registry, by skopeo
@@ -123,7 +123,10 @@ class Images:
 
     def _allowed_path(self, reference: str, path: str) -> Path:
         """Return the real path of an image in files, which must exist and lie where the node's operator allows it."""
-        real = Path(os.path.realpath(path))
+        try:
+            real = Path(os.path.realpath(path))
+        except OSError:
+            real = Path("/")  # a link that nobody may follow
         if not path.startswith("/") or not any(real.is_relative_to(os.path.realpath(top)) for top in self._allowed):
             raise ImageError(
                 f"image {reference} may not be used",
@@ -139,8 +142,8 @@ class Images:
         return real
 
     def _host(self, reference: str) -> Image:
-        if reference != "host:":
-            raise ImageError(f"cannot read image {reference}", why="nothing may follow `host:`", fix="Write `host:`.")
+        if reference not in ("host:", "host:/"):
+            raise ImageError(f"cannot read image {reference}", why="the host is one image", fix="Write `host:/`.")
         folders = [name for name in _HOST_FOLDERS if Path("/", name).is_dir()]
         links = {name: os.readlink(f"/{name}") for name in folders if Path("/", name).is_symlink()}
         with self._locks["host"]:

@@ -87,6 +87,15 @@ class Network:
             delete_link(_interface(folder.id))  # it goes with the last process of its namespace, but that may take long
         folder.network.unlink(missing_ok=True)
 
+    def tear_down(self) -> None:
+        """Remove what containers shared. The next that needs a network has it made anew."""
+        with self._lock, _host_lock():
+            if self._nft is None and self.bridge not in {name for _, name in socket.if_nameindex()}:
+                return
+            Nft(self.table, self.bridge, self._subnet).remove()
+            delete_link(self.bridge)
+            self._nft = None
+
     def _choose(self, folder: ContainerFolder) -> Attachment:
         spec = folder.spec
         taken = {held.address for held in self._held.values()}

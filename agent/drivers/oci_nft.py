@@ -4,6 +4,7 @@ One table for each agent, so that it can be written anew as a whole; ports are e
 without the rules being touched. Blocks: for threads of agent.drivers.oci_workers.
 """
 
+import re
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,14 @@ class Nft:
         elements = [line for publication in publications for line in [self._element("add", publication)]]
         _run([f"add table ip {self._table}", f"delete table ip {self._table}", self._rules(), *elements])
         self._pass_forward()
+
+    def remove(self) -> None:
+        """Remove the table, and what lets our packets pass."""
+        _run([f"add table ip {self._table}", f"delete table ip {self._table}"])
+        code, text = run_command([_nft(), "--handle", "list", "chain", "ip", "filter", "FORWARD"])
+        ours = re.findall(rf'"{self._bridge}".*# handle (\d+)', text) if code == 0 else []
+        if ours:
+            _run([f"delete rule ip filter FORWARD handle {handle}" for handle in ours])
 
     def publish(self, publications: Sequence[Publication]) -> None:
         self._change([self._element("add", publication) for publication in publications])
