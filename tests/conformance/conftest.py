@@ -7,13 +7,14 @@ import pytest
 import pytest_asyncio
 
 from agent.driver import Driver
-from tests.conformance.driver_lab import LABS, PROGRAMS, DriverLab, tidied
+from tests.conformance.driver_lab import LABS, OPTIONAL, DriverLab, tidied
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
 async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
-    if request.param != "docker" and shutil.which(PROGRAMS[request.param]) is None:
-        pytest.skip(f"there is no {PROGRAMS[request.param]} on this machine")
+    program = OPTIONAL.get(request.param)
+    if program and shutil.which(program) is None:
+        pytest.skip(f"there is no {program} on this machine")
     async with LABS[request.param](tmp_path_factory.mktemp("lab")) as made:
         yield made
 

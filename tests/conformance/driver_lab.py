@@ -18,6 +18,7 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
+from tests.oci import OciRig, oci_rig
 from tests.podman import PodmanService, podman
 
 MIB = 1 << 20
@@ -31,6 +32,11 @@ class DriverLab(Protocol):
     def netns(self) -> str: ...
     @property
     def cgroup_parent(self) -> str: ...
+    @property
+    def has_manager(self) -> bool:
+        """Say whether there is a process that can die or hang while containers run."""
+        ...
+
     def driver(self, *, timeout_s: float = 10.0) -> Driver: ...
     def kill_manager(self) -> None: ...
     def start_manager(self) -> None: ...
@@ -51,6 +57,10 @@ class DockerLab:
     @property
     def cgroup_parent(self) -> str:
         return self.daemon.cgroup_parent
+
+    @property
+    def has_manager(self) -> bool:
+        return True
 
     def driver(self, *, timeout_s: float = 10.0) -> Driver:
         return DockerDriver(self.daemon.socket, timeout_s=timeout_s)
@@ -80,8 +90,45 @@ async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield DockerLab(service)
 
 
-LABS = {"docker": docker_lab, "podman": podman_lab}
-PROGRAMS = {"docker": "dockerd", "podman": "podman"}  # which the tests can do without, but for dockerd
+@dataclass(frozen=True)
+class OciLab:
+    rig: OciRig
+
+    @property
+    def netns(self) -> str:
+        return self.rig.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.rig.cgroup_parent
+
+    @property
+    def has_manager(self) -> bool:
+        return False
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return self.rig.driver()
+
+    def kill_manager(self) -> None:
+        raise NotImplementedError("there is no manager")
+
+    start_manager = pause_manager = resume_manager = kill_manager
+
+
+@asynccontextmanager
+async def crun_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with oci_rig("crun") as rig:
+        yield OciLab(rig)
+
+
+@asynccontextmanager
+async def runc_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with oci_rig("runc") as rig:
+        yield OciLab(rig)
+
+
+LABS = {"docker": docker_lab, "podman": podman_lab, "oci-crun": crun_lab, "oci-runc": runc_lab}
+OPTIONAL = {"podman": "podman"}  # the programs that the tests can do without, where apt has none
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:
