@@ -22,6 +22,7 @@ from agent.drivers.docker_codec import Json, to_container, to_create_body
 from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.podman import PodmanEngine, is_podman
+from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
 from foundation.clock import Clock, SystemClock
 from foundation.tasks import TaskGroup
@@ -49,7 +50,7 @@ class DockerDriver:
     ) -> None:
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
-        self._pulls: dict[str, _Pull] = {}
+        self._pulls = Pulls()
         self._found: Engine | None = None
 
     async def close(self) -> None:
@@ -85,21 +86,7 @@ class DockerDriver:
                 why="the policy `never` forbids to pull it",
                 fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
             )
-        await self._pull_once(image)
-
-    async def _pull_once(self, image: str) -> None:
-        """Pull, or share the pull that goes on. If who pulls is cancelled, the next in line takes over."""
-        pull = self._pulls.setdefault(image, _Pull())
-        async with pull.lock:
-            if not pull.done:
-                try:
-                    await self._api.pull(image)
-                except (DriverError, UnavailableError) as failure:
-                    pull.failure = failure
-                pull.done = True
-                del self._pulls[image]  # who asks from now on begins afresh
-        if pull.failure is not None:  # one instance each: a raise adds to an error's traceback
-            raise type(pull.failure)(pull.failure.what, why=pull.failure.why, fix=pull.failure.fix) from pull.failure
+        await self._pulls.once(image, self._api.pull)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         body = await (await self._engine()).check_create(spec, to_create_body(spec))
@@ -239,15 +226,6 @@ class DockerDriver:
                 fix="Raise the check's `timeout`, or make the command faster.",
             ) from late
         return ExecResult(int(ended["ExitCode"]), bytes(output))
-
-
-class _Pull:
-    """One pull of one image, which concurrent callers share."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.done = False
-        self.failure: DriverError | UnavailableError | None = None
 
 
 def _kill_session(execution: Json) -> None:
