@@ -72,9 +72,9 @@ def kill_commands(container: str, command: Sequence[str], *, main: int, older_th
     for pid in _members(main):
         with contextlib.suppress(OSError):
             is_leader = pid != main and os.getsid(pid) == pid and container in cgroups_of(pid)
-            if is_leader and Path(f"/proc/{pid}/cmdline").read_bytes() == wanted:
-                if clock.boot_s() - _started_s(pid) >= older_than_s:
-                    os.killpg(pid, signal.SIGKILL)
+            is_meant = is_leader and Path(f"/proc/{pid}/cmdline").read_bytes() == wanted
+            if is_meant and clock.boot_s() - _started_s(pid) >= older_than_s:
+                os.killpg(pid, signal.SIGKILL)
 
 
 def limit_pids(pid: int, container: str, most: int) -> bool:

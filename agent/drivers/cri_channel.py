@@ -5,8 +5,8 @@ away or hangs, UnimplementedError for what it doesn't know, DriverError for the 
 Knows no calls: those are in agent.drivers.cri_methods.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Generic
 
 import grpc
 from grpc.aio import AioRpcError
@@ -55,22 +55,13 @@ class CriChannel:
         try:
             answer: Response = await made(request, timeout=limit_s)
         except AioRpcError as error:
-            raise self._translated(error, what, limit_s) from error
+            raise self.translated(error, what, limit_s) from error
         return answer
 
-    async def stream(
-        self, method: Method[Request, Response], request: Request, what: str
-    ) -> AsyncGenerator[Response, None]:
-        """Yield what comes, however long it is silent, until the runtime ends it or goes away."""
+    async def stream(self, method: Method[Request, Response], request: Request, what: str) -> "Stream[Response]":
+        """Return what comes from now on, however long it is silent, until the runtime ends it or goes away."""
         made = await self._made("unary_stream", method)
-        stream = made(request)
-        try:
-            async for answer in stream:
-                yield answer
-        except AioRpcError as error:
-            raise self._translated(error, what, self.timeout_s) from error
-        finally:
-            stream.cancel()
+        return Stream(made(request), lambda error: self.translated(error, what, self.timeout_s))
 
     async def _made(self, kind: str, method: Method[Request, Response]) -> Any:
         """Return the call, on a channel that doesn't wait before it tries to connect again."""
@@ -88,7 +79,7 @@ class CriChannel:
             )
         return self._calls[method.path]
 
-    def _translated(self, error: AioRpcError, what: str, limit_s: float) -> WherryError:
+    def translated(self, error: AioRpcError, what: str, limit_s: float) -> WherryError:
         text, code = error.details() or "", error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             why = f"the container runtime did not answer within {limit_s:g} s"
@@ -112,6 +103,23 @@ class CriChannel:
         if code is grpc.StatusCode.ALREADY_EXISTS or _RESERVED in text:
             return ConflictError(f"cannot {what}", why=text)
         return DriverError(f"cannot {what}", why=text, fix="See the runtime's own words, and its log on the node.")
+
+
+class Stream(Generic[Response]):
+    """Answers that come one by one. `aclose` it."""
+
+    def __init__(self, call: Any, translate: Callable[[AioRpcError], WherryError]) -> None:
+        self._call, self._translate = call, translate
+
+    async def __aiter__(self) -> AsyncGenerator[Response, None]:
+        try:
+            async for answer in self._call:
+                yield answer
+        except AioRpcError as error:
+            raise self._translate(error) from error
+
+    async def aclose(self) -> None:
+        self._call.cancel()
 
 
 _LOOK = "Look at the runtime on this node (`systemctl status containerd`): it may hang or restart."

@@ -47,7 +47,9 @@ def is_holder(spec: ContainerSpec) -> bool:
     return spec.image == SANDBOX_IMAGE
 
 
-def to_pod(spec: ContainerSpec, *, attempt: int, log_root: str, cgroup_parent: str, refused: str) -> pb.PodSandboxConfig:
+def to_pod(
+    spec: ContainerSpec, *, attempt: int, log_root: str, cgroup_parent: str, refused: str
+) -> pb.PodSandboxConfig:
     """Return the pod of a container, or the holder that the spec asks for. `refused`: why it publishes no port."""
     kind = HOLDER if is_holder(spec) else SINGLE
     labels = {POD_NAME: spec.name, POD_KIND: kind}

@@ -5,18 +5,20 @@ else a list every second. All are filtered by label here, and none is replayed: 
 the subscription is found in a list.
 """
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 
 from agent.driver import ContainerId
-from agent.drivers.cri_channel import CriChannel, UnimplementedError
+from agent.drivers.cri_channel import CriChannel, Stream, UnimplementedError
 from agent.drivers.cri_codec import HOLDER, POD_KIND
-from agent.drivers.cri_methods import CONTAINER_STATUS, CONTAINERD_EVENTS, EVENTS, LIST_CONTAINERS, LIST_PODS
+from agent.drivers.cri_methods import CONTAINER_STATUS, CONTAINERD_EVENTS, EVENTS, LIST_CONTAINERS, LIST_PODS, VERSION
 from agent.drivers.cri_stubs import cri_pb2 as pb
 from foundation.clock import Clock
 from manifests.errors import NotFoundError
 
 LIST_EVERY_S = 1.0
+OWN_EVENTS_SINCE = (1, 7)  # containerd
 MOST_KNOWN = 4096  # ids whose labels are remembered
 _SETTLE_S = 2.0
 _SETTLE_EVERY_S = 0.01
@@ -32,45 +34,35 @@ class CriEvents:
     async def follow(self, labels: Mapping[str, str], since_s: float) -> AsyncGenerator[ContainerId, None]:
         """Yield hints from that time on, on the wall clock, until the runtime goes away."""
         wanted = _Wanted(self._channel, labels)
-        for container in await wanted.changed_since(since_s):
-            yield container
-        async with aclosing(self._ids()) as ids:
-            async for container, has_ended in ids:
-                if await wanted.has(container):
+        async with self._source() as happened:
+            for container in await wanted.changed_since(since_s):
+                yield container
+            async for found, has_ended in happened:
+                if await wanted.has(found):
                     if has_ended:
-                        await self._settle(container)
-                    yield ContainerId(container)
+                        await self._settle(found)
+                    yield ContainerId(found)
 
-    async def _ids(self) -> AsyncGenerator[tuple[str, bool], None]:
-        """Yield the ids of containers and pods to which something happened, and whether it was their end."""
-        for source in (self._own, self._containerds):
-            try:
-                async with aclosing(source()) as ids:
-                    async for found in ids:
-                        yield found
-                return
-            except UnimplementedError:
-                continue
-        async with aclosing(self._listed()) as ids:
-            async for found in ids:
-                yield found
+    @asynccontextmanager
+    async def _source(self) -> AsyncIterator[AsyncIterator[tuple[str, bool]]]:
+        """Subscribe; the ids of containers and pods to which something happened come with whether it was their end."""
+        version = await self._channel.call(VERSION, pb.VersionRequest(), _WHAT)
+        if version.runtime_name == "containerd" and _numbers(version.runtime_version) < OWN_EVENTS_SINCE:
+            topics = [f"namespace=={_NAMESPACE},topic=={topic}" for topic in (_START, _EXIT, _OOM)]
+            request = pb.SubscribeRequest(filters=topics)
+            async with aclosing(await self._channel.stream(CONTAINERD_EVENTS, request, _WHAT)) as events:
+                yield _of_containerd(events)
+        else:
+            async with aclosing(await self._channel.stream(EVENTS, pb.Empty(), _WHAT)) as own:
+                yield self._own_or_listed(own)
 
-    async def _own(self) -> AsyncGenerator[tuple[str, bool], None]:
-        async with aclosing(self._channel.stream(EVENTS, pb.Empty(), _WHAT)) as events:
+    async def _own_or_listed(self, events: Stream[pb.ContainerEvent]) -> AsyncGenerator[tuple[str, bool], None]:
+        try:
             async for event in events:
                 yield event.container_id, False  # comes after the status has changed
-
-    async def _containerds(self) -> AsyncGenerator[tuple[str, bool], None]:
-        topics = [f"namespace=={_NAMESPACE},topic=={topic}" for topic in (_START, _EXIT, _OOM)]
-        request = pb.SubscribeRequest(filters=topics)
-        async with aclosing(self._channel.stream(CONTAINERD_EVENTS, request, _WHAT)) as events:
-            async for event in events:
-                if event.topic != _EXIT:
-                    yield pb.TaskEvent.FromString(event.event.value).container_id, False
-                    continue
-                ended = pb.TaskExit.FromString(event.event.value)
-                if ended.id == ended.container_id:  # else a command that was run inside
-                    yield ended.container_id, True
+        except UnimplementedError:
+            async for listed in self._listed():
+                yield listed
 
     async def _listed(self) -> AsyncGenerator[tuple[str, bool], None]:
         last: dict[str, int] | None = None
@@ -95,6 +87,26 @@ class CriEvents:
             if answer.status.state != pb.CONTAINER_RUNNING:
                 return
             await self._clock.sleep(_SETTLE_EVERY_S)
+
+
+async def _of_containerd(events: Stream[pb.Envelope]) -> AsyncGenerator[tuple[str, bool], None]:
+    async for event in events:
+        if event.topic != _EXIT:
+            yield pb.TaskEvent.FromString(event.event.value).container_id, False
+            continue
+        ended = pb.TaskExit.FromString(event.event.value)
+        if ended.id == ended.container_id:  # else a command that was run inside
+            yield ended.container_id, True
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version.
+
+    >>> _numbers("1.6.20~ds1"), _numbers("v2.0.0-rc.1")
+    ((1, 6), (2, 0))
+    """
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
 
 
 class _Wanted:
