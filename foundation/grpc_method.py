@@ -1,4 +1,4 @@
-"""One call of a gRPC service: its path, and the messages that it takes and gives. For clients without generated stubs."""
+"""One call of a gRPC service: its path, and its messages. For clients without generated stubs."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar

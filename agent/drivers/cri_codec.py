@@ -152,7 +152,7 @@ def _namespaces(*, is_on_host: bool) -> pb.NamespaceOption:
 
 def _mapping(port: PublishedPort) -> pb.PortMapping:
     return pb.PortMapping(
-        protocol=pb.Protocol.Value(port.protocol.upper()),
+        protocol=port.protocol.upper(),
         container_port=port.container_port,
         host_port=port.host_port,
         host_ip=port.host_address,

@@ -65,14 +65,15 @@ class CriEvents:
                 yield listed
 
     async def _listed(self) -> AsyncGenerator[tuple[str, bool], None]:
-        last: dict[str, int] | None = None
+        last: dict[str, int] = {}
+        is_first = True
         while True:
             answer = await self._channel.call(LIST_CONTAINERS, pb.ListContainersRequest(), _WHAT)
             now = {found.id: int(found.state) for found in answer.containers}
-            for container in {**(last or {}), **now} if last is not None else ():
-                if last.get(container) != now.get(container):
+            for container in {**last, **now}:
+                if last.get(container) != now.get(container) and not is_first:
                     yield container, False
-            last = now
+            last, is_first = now, False
             await self._clock.sleep(LIST_EVERY_S)
 
     async def _settle(self, container: str) -> None:

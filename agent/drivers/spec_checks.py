@@ -18,7 +18,7 @@ def check_limits(spec: ContainerSpec) -> None:
 
 
 def check_mounts(spec: ContainerSpec) -> None:
-    """Raise DriverError for a source that is missing: some managers make an empty folder of its name. Reads the disk."""
+    """Raise DriverError for a source that is missing, of which some managers make an empty folder. Reads the disk."""
     for mount in spec.mounts:
         if not os.path.exists(mount.source):
             raise DriverError(

@@ -12,8 +12,8 @@ from tests.conformance.driver_lab import LABS, PROGRAMS, DriverLab, tidied
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
 async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
-    if request.param != "docker" and shutil.which(PROGRAMS[request.param]) is None:
-        pytest.skip(f"there is no {PROGRAMS[request.param]} on this machine")
+    if missing := [program for program in PROGRAMS[request.param] if shutil.which(program) is None]:
+        pytest.skip(f"there is no {missing[0]} on this machine")
     async with LABS[request.param](tmp_path_factory.mktemp("lab")) as made:
         yield made
 

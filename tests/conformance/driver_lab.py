@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Driver, Limits
+from agent.drivers.cri import CriDriver
 from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
+from tests.containerd import ContainerdProcess, containerd
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
 from tests.podman import PodmanService, podman
@@ -80,8 +82,48 @@ async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield DockerLab(service)
 
 
-LABS = {"docker": docker_lab, "podman": podman_lab}
-PROGRAMS = {"docker": "dockerd", "podman": "podman"}  # which the tests can do without, but for dockerd
+@dataclass(frozen=True)
+class CriLab:
+    daemon: ContainerdProcess
+
+    @property
+    def netns(self) -> str:
+        return self.daemon.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.daemon.cgroup_parent
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return CriDriver(
+            self.daemon.socket,
+            log_root=self.daemon.folder / "logs",
+            cgroup_parent=self.cgroup_parent,
+            timeout_s=timeout_s,
+        )
+
+    def kill_manager(self) -> None:
+        self.daemon.kill()
+
+    def start_manager(self) -> None:
+        self.daemon.start()
+
+    def pause_manager(self) -> None:
+        self.daemon.pause()
+
+    def resume_manager(self) -> None:
+        self.daemon.resume()
+
+
+@asynccontextmanager
+async def cri_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with containerd(folder) as daemon:
+        yield CriLab(daemon)
+
+
+LABS = {"cri": cri_lab, "docker": docker_lab, "podman": podman_lab}
+# Which the tests can do without, but for dockerd.
+PROGRAMS = {"cri": ("containerd", "/usr/lib/cni/bridge"), "docker": (), "podman": ("podman",)}
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:

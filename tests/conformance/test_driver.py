@@ -216,7 +216,13 @@ async def test_host_network_shares_the_hosts_ports(driver: Driver, lab: DriverLa
 async def test_env_user_folder_and_hostname_reach_the_process(driver: Driver) -> None:
     script = "echo $MODE $(id -u) $(pwd) $(hostname); touch /x || echo read-only >&2"
     spec = shell(
-        script, env={"MODE": "a b"}, user="65534:65534", working_dir="/tmp", hostname="web-0", read_only_root=True
+        script,
+        env={"MODE": "a b"},
+        user="65534:65534",
+        working_dir="/tmp",
+        hostname="web-0",
+        read_only_root=True,
+        host_network=False,  # on the host's network, the CRI knows the host's name only
     )
     container = await run(driver, spec)
     await ended(driver, container)
