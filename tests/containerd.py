@@ -17,7 +17,11 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
+import grpc
+
 from agent.driver import SANDBOX_IMAGE
+from agent.drivers.cri_methods import STATUS
+from agent.drivers.cri_stubs import cri_pb2 as pb
 from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from agent.drivers.sandbox_image import sandbox_image_tar
 from tests.daemons import Daemon
@@ -85,12 +89,14 @@ class ContainerdProcess:
         return done.stdout.decode()
 
     def _answers(self) -> bool:
-        command = ["ctr", "--address", str(self.socket), "--connect-timeout", "2s", "plugins", "ls", "id==cri"]
-        try:
-            done = subprocess.run(command, capture_output=True, check=False, timeout=5, text=True)
-        except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0 and " ok" in done.stdout
+        """Ask its CRI, which is ready a moment later than the rest."""
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            ask = channel.unary_unary(STATUS.path, STATUS.request.SerializeToString, STATUS.response.FromString)
+            try:
+                ask(pb.StatusRequest(), timeout=2)
+            except grpc.RpcError:
+                return False
+        return True
 
     def end_containers(self) -> None:
         """Have the daemon itself take down what it can: networks, mounts."""

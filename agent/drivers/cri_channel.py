@@ -24,6 +24,7 @@ _OPTIONS = (
 )
 # Texts of errors that come without a status of their own.
 _RESERVED = "is reserved for"
+_STARTS = "server is not initialized yet"
 _NO_CONNECTION = ("failed to connect", "connection refused", "no such file or directory")
 
 
@@ -84,7 +85,7 @@ class CriChannel:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             why = f"the container runtime did not answer within {limit_s:g} s"
             return UnavailableError(f"cannot {what}", why=why, fix=_LOOK)
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or _STARTS in text:
             if any(part in text.lower() for part in _NO_CONNECTION):
                 return UnavailableError(
                     f"cannot {what}",

@@ -27,7 +27,6 @@ OWN, HOST, JOINED = "own", "host", "joined:"
 LOG_FILE = "{name}.log"
 CPU_PERIOD_US = 100_000
 LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores
-_NEVER_RAN = "StartError"
 _OOM = "OOMKilled"
 _STATES = {
     pb.CONTAINER_CREATED: ContainerState.CREATED,
@@ -191,7 +190,7 @@ def to_container(answer: pb.ContainerStatusResponse, *, address: str = "") -> Co
         pid=pid_of(answer.info) if state is ContainerState.RUNNING else 0,
         exit_code=status.exit_code if has_ended else None,
         oom_killed=status.reason == _OOM,
-        error=status.message if status.reason == _NEVER_RAN or state is ContainerState.CREATED else "",
+        error=(status.message or status.annotations.get(REFUSED, "")) if state is ContainerState.CREATED else "",
         started_s=status.started_at / 1e9,
         finished_s=max(status.started_at, status.finished_at) / 1e9 if has_ended else 0.0,
         address=address,

@@ -48,7 +48,7 @@ class CriEvents:
         """Subscribe; the ids of containers and pods to which something happened come with whether it was their end."""
         version = await self._channel.call(VERSION, pb.VersionRequest(), _WHAT)
         if version.runtime_name == "containerd" and _numbers(version.runtime_version) < OWN_EVENTS_SINCE:
-            topics = [f"namespace=={_NAMESPACE},topic=={topic}" for topic in (_START, _EXIT, _OOM)]
+            topics = [f'namespace=={_NAMESPACE},topic=="{topic}"' for topic in (_START, _EXIT, _OOM)]
             request = pb.SubscribeRequest(filters=topics)
             async with aclosing(await self._channel.stream(CONTAINERD_EVENTS, request, _WHAT)) as events:
                 yield _of_containerd(events)
