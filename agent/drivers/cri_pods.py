@@ -41,9 +41,12 @@ class CriPods:
                 what = f"run a pod for container {spec.name}"
                 return (await self._call_slow(RUN_POD, request, what)).pod_sandbox_id, config, True
             except ConflictError:
-                if (found := await self._awaited(spec.name)) is not None:
+                if (found := await self._awaited(spec.name)) is not None and not await self._removed_failed(found):
                     return found.id, config, False
             except DriverError as failed:
+                with suppress(DriverError, UnavailableError):  # the next create does it
+                    for left in await self.listed({codec.POD_NAME: spec.name}):
+                        await self._removed_failed(left)
                 raise _network_failure(spec, failed) from failed
         raise UnavailableError(
             f"cannot create container {spec.name} now",
@@ -102,6 +105,13 @@ class CriPods:
             answer = await self._channel.call(STATUS, pb.StatusRequest(verbose=True), "ask for the runtime's settings")
             self._parent = DEFAULT_PARENTS[codec.runtimes_of(answer.info)[1]]
         return spec.cgroup_parent or self._parent
+
+    async def _removed_failed(self, pod: pb.PodSandbox) -> bool:
+        """Remove a pod that failed to start, which runtimes keep, and say so; one that holds anything stays."""
+        if pod.state == pb.SANDBOX_READY or await self.containers(pod.id):
+            return False
+        await self.remove(pod.id)
+        return True
 
     async def _awaited(self, name: str) -> pb.PodSandbox | None:
         """Return the pod of that name; the runtime holds a name before the pod can be seen."""
