@@ -26,10 +26,11 @@ from agent.drivers.log_files import read_log
 from agent.drivers.oom_watch import OomWatch
 from agent.drivers.spec_checks import check_mounts
 from foundation.clock import Clock
-from manifests.errors import DriverError, NotFoundError, UnavailableError
+from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
 
 MOST_FILES = 1_048_576  # as Docker's packages set it
 MOST_PROCESSES = 32_768  # to which Podman lowers its own limit; `pids` is what limits a container
+REMOVE_TRIES, REMOVE_PAUSE_S = 20, 0.1
 _LOCAL = "localhost/"  # before the names of images without a registry
 _NAME = "Podman Engine"
 
@@ -101,10 +102,27 @@ class PodmanEngine:
             )
 
     async def remove(self, container: str) -> None:
-        """Remove it, and those in its network with it."""
-        await self._api.remove_with_dependents(container)
+        """Remove it, and those in its network with it.
+
+        While one of these goes by another call, Podman refuses as if this one were not there, or were going itself.
+        """
         self._kills.forget(container)
         self._failures.pop(container, None)
+        for again in (True,) * REMOVE_TRIES + (False,):
+            try:
+                await self._api.remove_with_dependents(container)
+                return
+            except (NotFoundError, ConflictError):
+                if not again or await self._is_gone(container):
+                    raise
+                await self._clock.sleep(REMOVE_PAUSE_S)
+
+    async def _is_gone(self, container: str) -> bool:
+        try:
+            await self._api.inspect(container)
+        except NotFoundError:
+            return True
+        return False
 
     def completed(self, container: Container) -> Container:
         if container.state is ContainerState.RUNNING:
