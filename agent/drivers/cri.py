@@ -51,7 +51,6 @@ DEFAULT_SOCKET = "/run/containerd/containerd.sock"
 DEFAULT_LOGS = "/var/log/wherry/containers"
 CALL_TIMEOUT_S = 10.0
 MOST_LOG_BYTES = 10 << 20  # of one file; there are agent.drivers.log_files.OLDER_FILES more
-_NETWORK_READY = "NetworkReady"
 
 
 class CriDriver:
@@ -83,7 +82,7 @@ class CriDriver:
         version = await self._channel.call(VERSION, pb.VersionRequest(), "ask for the runtime's version")
         status = await self._channel.call(STATUS, pb.StatusRequest(verbose=True), "ask for the runtime's settings")
         runtimes, is_systemd = codec.runtimes_of(status.info)
-        has_network = any(c.type == _NETWORK_READY and c.status for c in status.status.conditions)
+        has_network = any(c.type == codec.NETWORK_READY and c.status for c in status.status.conditions)
         attributes = {
             "cgroup.version": "2" if self._is_v2 else "1",
             "cgroup.driver": "systemd" if is_systemd else "cgroupfs",

@@ -24,6 +24,7 @@ POD_NAME, POD_KIND = "wherry.cri/name", "wherry.cri/kind"  # labels of pods
 HOLDER, SINGLE = "holder", "single"
 IMAGE, NETWORK, PIDS, PORTS, REFUSED = (f"wherry.cri/{key}" for key in ("image", "network", "pids", "ports", "refused"))
 OWN, HOST, JOINED = "own", "host", "joined:"
+NETWORK_READY = "NetworkReady"  # a condition of the runtime
 LOG_FILE = "{name}.log"
 CPU_PERIOD_US = 100_000
 LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores

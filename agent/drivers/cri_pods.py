@@ -32,6 +32,8 @@ class CriPods:
 
     async def run(self, spec: ContainerSpec) -> tuple[str, pb.PodSandboxConfig, bool]:
         """Run the spec's pod, or find the one of its name; return its id, what it is, and whether it is new."""
+        if not spec.host_network:
+            await self._check_network(spec)
         parent = await self.cgroup_parent(spec)
         refused = await self._refused_port(spec)
         for attempt in range(MOST_ATTEMPTS):
@@ -43,11 +45,11 @@ class CriPods:
             except ConflictError:
                 if (found := await self._awaited(spec.name)) is not None and not await self._removed_failed(found):
                     return found.id, config, False
-            except DriverError as failed:
+            except DriverError:
                 with suppress(DriverError, UnavailableError):  # the next create does it
                     for left in await self.listed({codec.POD_NAME: spec.name}):
                         await self._removed_failed(left)
-                raise _network_failure(spec, failed) from failed
+                raise
         raise UnavailableError(
             f"cannot create container {spec.name} now",
             why="the runtime holds its name for pods that failed to start",
@@ -106,6 +108,18 @@ class CriPods:
             self._parent = DEFAULT_PARENTS[codec.runtimes_of(answer.info)[1]]
         return spec.cgroup_parent or self._parent
 
+    async def _check_network(self, spec: ContainerSpec) -> None:
+        """Raise DriverError without one: a pod that failed for want of it can't be removed either."""
+        answer = await self._channel.call(STATUS, pb.StatusRequest(), "ask for the runtime's network")
+        network = next((c for c in answer.status.conditions if c.type == codec.NETWORK_READY), None)
+        if network is not None and not network.status:
+            raise DriverError(
+                f"cannot create container {spec.name}: this node has no container network",
+                why=network.message,
+                fix="Give the runtime a CNI configuration (in /etc/cni/net.d) and the plugins that it names, or let "
+                "the workload use the host's network.",
+            )
+
     async def _removed_failed(self, pod: pb.PodSandbox) -> bool:
         """Remove a pod that failed to start, which runtimes keep, and say so; one that holds anything stays."""
         if pod.state == pb.SANDBOX_READY or await self.containers(pod.id):
@@ -147,14 +161,3 @@ def _is_free(port: PublishedPort) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE  # any other error says nothing of others
     return True
-
-
-def _network_failure(spec: ContainerSpec, failed: DriverError) -> DriverError:
-    if "cni" not in failed.why.lower() or spec.host_network:
-        return failed
-    return DriverError(
-        f"cannot create container {spec.name}",
-        why=failed.why,
-        fix="This node has no container network: give its runtime a CNI configuration (/etc/cni/net.d) and the plugins "
-        "that it names, or let the workload use the host's network.",
-    )
