@@ -45,6 +45,7 @@ class DockerLab:
     """Of what answers on a socket as Docker does."""
 
     daemon: DockerdProcess | PodmanService
+    slowness: float = 1.0  # how many times as long as a dockerd it may take
 
     @property
     def netns(self) -> str:
@@ -55,7 +56,7 @@ class DockerLab:
         return self.daemon.cgroup_parent
 
     def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return DockerDriver(self.daemon.socket, timeout_s=timeout_s)
+        return DockerDriver(self.daemon.socket, timeout_s=self.slowness * timeout_s)
 
     def kill_manager(self) -> None:
         self.daemon.kill()
@@ -79,7 +80,7 @@ async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
 @asynccontextmanager
 async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
     async with podman(folder) as service:
-        yield DockerLab(service)
+        yield DockerLab(service, slowness=3.0)
 
 
 @dataclass(frozen=True)
