@@ -244,11 +244,10 @@ class CriDriver:
 
     async def _keep_order(self) -> None:
         """Do what Kubernetes' agent does for a runtime: rotate logs that have grown, and remove forsaken pods."""
-        for container, path in list(self._log_files.items()):
-            if await asyncio.to_thread(_rotated, path):
-                with suppress(NotFoundError):
-                    request = pb.ContainerId(container_id=container)
-                    await self._channel.call(REOPEN_LOG, request, f"reopen the log of container {container[:12]}")
+        for container in await asyncio.to_thread(_rotated, dict(self._log_files)):
+            with suppress(NotFoundError):
+                request = pb.ContainerId(container_id=container)
+                await self._channel.call(REOPEN_LOG, request, f"reopen the log of container {container[:12]}")
         await self._pods.sweep()
 
     def events(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerId, None]:
@@ -291,13 +290,15 @@ class CriDriver:
         return await self._processes.execute(container, codec.pid_of(answer.info), command, timeout_s=timeout_s)
 
 
-def _rotated(path: Path) -> bool:
-    """Rotate the log if it has grown too long."""
-    with suppress(OSError):
-        if path.stat().st_size > MOST_LOG_BYTES:
-            rotate(path)
-            return True
-    return False
+def _rotated(files: Mapping[str, Path]) -> list[str]:
+    """Rotate the logs that have grown too long, and return whose they are."""
+    rotated = []
+    for container, path in files.items():
+        with suppress(OSError):
+            if path.stat().st_size > MOST_LOG_BYTES:
+                rotate(path)
+                rotated.append(container)
+    return rotated
 
 
 def _remove_log_files(path: Path) -> None:

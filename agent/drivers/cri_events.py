@@ -7,12 +7,20 @@ the subscription is found in a list.
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from agent.driver import ContainerId
 from agent.drivers.cri_channel import CriChannel, Stream, UnimplementedError
 from agent.drivers.cri_codec import HOLDER, POD_KIND
-from agent.drivers.cri_methods import CONTAINER_STATUS, CONTAINERD_EVENTS, EVENTS, LIST_CONTAINERS, LIST_PODS, VERSION
+from agent.drivers.cri_methods import (
+    CONTAINER_STATUS,
+    CONTAINERD_EVENTS,
+    EVENTS,
+    LIST_CONTAINERS,
+    LIST_PODS,
+    POD_STATUS,
+    VERSION,
+)
 from agent.drivers.cri_stubs import cri_pb2 as pb
 from foundation.clock import Clock
 from manifests.errors import NotFoundError
@@ -80,14 +88,19 @@ class CriEvents:
         """Return when the CRI knows of the end as well, which it hears at the same time as we do."""
         end_s = self._clock.now_s() + _SETTLE_S
         while self._clock.now_s() < end_s:
-            try:
-                request = pb.ContainerStatusRequest(container_id=container)
-                answer = await self._channel.call(CONTAINER_STATUS, request, _WHAT)
-            except NotFoundError:
-                return  # gone, or a pod, whose state is settled by the time that anybody asks
-            if answer.status.state != pb.CONTAINER_RUNNING:
+            if not await self._is_running(container):
                 return
             await self._clock.sleep(_SETTLE_EVERY_S)
+
+    async def _is_running(self, container: str) -> bool:
+        """Say whether the CRI takes the container, or the pod, to be running."""
+        with suppress(NotFoundError):
+            request = pb.ContainerStatusRequest(container_id=container)
+            return (await self._channel.call(CONTAINER_STATUS, request, _WHAT)).status.state == pb.CONTAINER_RUNNING
+        with suppress(NotFoundError):
+            pod = pb.PodSandboxStatusRequest(pod_sandbox_id=container)
+            return (await self._channel.call(POD_STATUS, pod, _WHAT)).status.state == pb.SANDBOX_READY
+        return False
 
 
 async def _of_containerd(events: Stream[pb.Envelope]) -> AsyncGenerator[tuple[str, bool], None]:

@@ -96,10 +96,13 @@ class CriPods:
 
     async def sweep(self) -> None:
         """Remove pods that an agent made and then died, before it made their containers."""
-        for pod in await self.listed({codec.POD_KIND: codec.SINGLE}):
-            is_old = self._clock.wall_s() - pod.created_at / 1e9 > FORSAKEN_S
-            if is_old and not await self.containers(pod.id):
-                await self.remove(pod.id)
+        pods = await self.listed({codec.POD_KIND: codec.SINGLE})
+        before_s = self._clock.wall_s() - FORSAKEN_S
+        if old := [pod.id for pod in pods if pod.created_at / 1e9 < before_s]:
+            what = "list containers"
+            listed = (await self._channel.call(LIST_CONTAINERS, pb.ListContainersRequest(), what)).containers
+            for pod in set(old) - {container.pod_sandbox_id for container in listed}:
+                await self.remove(pod)
 
     async def cgroup_parent(self, spec: ContainerSpec) -> str:
         """Return the spec's own; else the driver's, which without any depends on who keeps the cgroups."""

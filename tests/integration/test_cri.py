@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.driver import ContainerState
+from agent.driver import SANDBOX_IMAGE, ContainerState
 from agent.drivers.cri import CriDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from agent.options import AgentOptions
@@ -124,6 +124,24 @@ async def test_the_end_of_a_container_is_told_at_once_and_then_known(driver: Cri
             assert await anext(events) == container
     print(f"known {(time.monotonic() - began_s) * 1000:.0f} ms after its end")
     await events.aclose()
+
+
+async def test_the_end_of_a_sandbox_is_told_at_once_and_takes_no_other_with_it(driver: CriDriver) -> None:
+    events = driver.events(SUITE)
+    first = asyncio.ensure_future(anext(events))
+    holder = await run(driver, shell("", command=(), image=SANDBOX_IMAGE, host_network=False))
+    member = await run(driver, shell("exec sleep 1000", host_network=False, network_of=holder))
+    async with asyncio.timeout(10):
+        assert await first in (holder, member)
+        os.kill((await look(driver, holder)).pid, signal.SIGKILL)
+        while await anext(events) != holder or (await look(driver, holder)).state is not ContainerState.EXITED:
+            pass
+    ended = await look(driver, holder)
+    assert (ended.exit_code, ended.image) == (137, SANDBOX_IMAGE)
+    assert (await look(driver, member)).state is ContainerState.RUNNING
+    await events.aclose()
+    await driver.remove(holder)
+    assert await driver.inspect(member) is None
 
 
 async def test_logs_rotate_and_are_read_whole_and_go_with_the_container(
