@@ -46,6 +46,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self.folder,  # conmon leaves a file where it stands
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )

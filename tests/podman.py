@@ -19,7 +19,7 @@ from pathlib import Path
 
 from agent.drivers.docker_api import DockerApi
 from manifests.errors import NotFoundError
-from tests.daemons import END_S, Daemon, left_processes
+from tests.daemons import END_S, Daemon, left_processes, until
 from tests.images import load_busybox
 
 _SUBNET = "172.31.0.0/24"
@@ -78,7 +78,10 @@ class PodmanService:
         self.daemon.pause()
 
     def resume(self) -> None:
+        """Let it go on, and return when it answers, which takes as long as what was asked of it meanwhile."""
         self.daemon.resume()
+        if self.daemon.process is not None and self.daemon.process.poll() is None:
+            until(self._answers, END_S, f"Podman did not answer again; see {self.daemon.log}")
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:

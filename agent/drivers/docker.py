@@ -21,14 +21,14 @@ from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S
 from agent.drivers.docker_codec import Json, to_container, to_create_body
 from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_words import is_network_gone, start_failure
+from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
+from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
 from foundation.clock import Clock, SystemClock
-from foundation.tasks import TaskGroup
 from manifests.containers import PullPolicy
-from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError, WherryError
+from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError
 
-MOST_INSPECTS = 16  # at once, of one list
 MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
 _EXEC_POLL_S = 0.02
@@ -49,7 +49,7 @@ class DockerDriver:
     ) -> None:
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
-        self._pulls: dict[str, _Pull] = {}
+        self._pulls = Pulls()
         self._found: Engine | None = None
 
     async def close(self) -> None:
@@ -85,21 +85,7 @@ class DockerDriver:
                 why="the policy `never` forbids to pull it",
                 fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
             )
-        await self._pull_once(image)
-
-    async def _pull_once(self, image: str) -> None:
-        """Pull, or share the pull that goes on. If who pulls is cancelled, the next in line takes over."""
-        pull = self._pulls.setdefault(image, _Pull())
-        async with pull.lock:
-            if not pull.done:
-                try:
-                    await self._api.pull(image)
-                except (DriverError, UnavailableError) as failure:
-                    pull.failure = failure
-                pull.done = True
-                del self._pulls[image]  # who asks from now on begins afresh
-        if pull.failure is not None:  # one instance each: a raise adds to an error's traceback
-            raise type(pull.failure)(pull.failure.what, why=pull.failure.why, fix=pull.failure.fix) from pull.failure
+        await self._pulls.once(image, self._api.pull)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         body = await (await self._engine()).check_create(spec, to_create_body(spec))
@@ -177,19 +163,7 @@ class DockerDriver:
             return None
 
     async def list_containers(self, labels: Mapping[str, str]) -> Sequence[Container]:
-        ids = [ContainerId(found) for found in await self._api.list_ids(labels)]
-        places = asyncio.Semaphore(MOST_INSPECTS)
-
-        async def look(container: ContainerId) -> Container | None:
-            async with places:
-                return await self.inspect(container)
-
-        try:
-            async with TaskGroup() as tasks:
-                looks = [tasks.create_task(look(found), name=f"inspect-{found[:12]}") for found in ids]
-        except ExceptionGroup as group:
-            raise _first(group) from group
-        return [container for done in looks if (container := done.result()) is not None]
+        return await inspect_all(await self._api.list_ids(labels), self.inspect)
 
     def events(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerId, None]:
         """Yield hints from the moment of this call on, even if the first is only asked for later."""
@@ -241,15 +215,6 @@ class DockerDriver:
         return ExecResult(int(ended["ExitCode"]), bytes(output))
 
 
-class _Pull:
-    """One pull of one image, which concurrent callers share."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.done = False
-        self.failure: DriverError | UnavailableError | None = None
-
-
 def _kill_session(execution: Json) -> None:
     """Kill a command that was left running in a container: the API has no call for it.
 
@@ -262,13 +227,3 @@ def _kill_session(execution: Json) -> None:
     with suppress(OSError):
         if execution["ContainerID"] in Path(f"/proc/{pid}/cgroup").read_text() and os.getsid(pid) == pid:
             os.killpg(pid, signals.SIGKILL)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, one of ours if there is one."""
-    leaves = [
-        leaf
-        for part in group.exceptions
-        for leaf in ([_first(part)] if isinstance(part, BaseExceptionGroup) else [part])
-    ]
-    return next((leaf for leaf in leaves if isinstance(leaf, WherryError)), leaves[0])

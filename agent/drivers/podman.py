@@ -24,6 +24,7 @@ from agent.drivers.docker_codec import JOINED, Json, to_container
 from agent.drivers.docker_engine import common_attributes
 from agent.drivers.log_files import read_log
 from agent.drivers.oom_watch import OomWatch
+from agent.drivers.spec_checks import check_mounts
 from foundation.clock import Clock
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
 
@@ -64,13 +65,7 @@ class PodmanEngine:
         return DriverInfo("podman", str(version["Version"]), attributes)
 
     async def check_create(self, spec: ContainerSpec, body: Json) -> Json:
-        for mount in spec.mounts:
-            if not await asyncio.to_thread(os.path.exists, mount.source):
-                raise DriverError(
-                    f"cannot create container {spec.name}",
-                    why=f"{mount.source}, which it is to see at {mount.target}, is not there",
-                    fix="Podman would make an empty folder of that name.",
-                )
+        await asyncio.to_thread(check_mounts, spec)  # Podman would make an empty folder
         config = {**body["HostConfig"], "Ulimits": [_ulimit("nofile", MOST_FILES), _ulimit("nproc", MOST_PROCESSES)]}
         if spec.network_of is not None:
             config["UTSMode"] = f"{JOINED}{spec.network_of}"

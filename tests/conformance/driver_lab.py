@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Driver, Limits
+from agent.drivers.cri import CriDriver
 from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
+from tests.containerd import ContainerdProcess, containerd
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
 from tests.oci import OciRig, oci_rig
@@ -49,6 +51,7 @@ class DockerLab:
     """Of what answers on a socket as Docker does."""
 
     daemon: DockerdProcess | PodmanService
+    slowness: float = 1.0  # how many times as long as a dockerd it may take
 
     @property
     def netns(self) -> str:
@@ -63,7 +66,7 @@ class DockerLab:
         return True
 
     def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return DockerDriver(self.daemon.socket, timeout_s=timeout_s)
+        return DockerDriver(self.daemon.socket, timeout_s=self.slowness * timeout_s)
 
     def kill_manager(self) -> None:
         self.daemon.kill()
@@ -87,7 +90,7 @@ async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
 @asynccontextmanager
 async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
     async with podman(folder) as service:
-        yield DockerLab(service)
+        yield DockerLab(service, slowness=3.0)
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,52 @@ async def runc_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield OciLab(rig)
 
 
-LABS = {"docker": docker_lab, "podman": podman_lab, "oci-crun": crun_lab, "oci-runc": runc_lab}
-OPTIONAL = {"podman": "podman"}  # the programs that the tests can do without, where apt has none
+@dataclass(frozen=True)
+class CriLab:
+    daemon: ContainerdProcess
+
+    @property
+    def netns(self) -> str:
+        return self.daemon.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.daemon.cgroup_parent
+
+    @property
+    def has_manager(self) -> bool:
+        return True
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return CriDriver(
+            self.daemon.socket,
+            log_root=self.daemon.folder / "logs",
+            cgroup_parent=self.cgroup_parent,
+            timeout_s=timeout_s,
+        )
+
+    def kill_manager(self) -> None:
+        self.daemon.kill()
+
+    def start_manager(self) -> None:
+        self.daemon.start()
+
+    def pause_manager(self) -> None:
+        self.daemon.pause()
+
+    def resume_manager(self) -> None:
+        self.daemon.resume()
+
+
+@asynccontextmanager
+async def cri_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with containerd(folder) as daemon:
+        yield CriLab(daemon)
+
+
+LABS = {"cri": cri_lab, "docker": docker_lab, "podman": podman_lab, "oci-crun": crun_lab, "oci-runc": runc_lab}
+# Which the tests can do without, where apt has none.
+PROGRAMS = {"cri": ("containerd", "/usr/lib/cni/bridge"), "podman": ("podman",)}
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:
