@@ -1,11 +1,14 @@
 """The images of the cri driver: what is there, and pulls, one of an image at a time."""
 
+import asyncio
+
 from agent.driver import ImageError
 from agent.drivers.cri_channel import CriChannel
 from agent.drivers.cri_methods import IMAGE_STATUS, PULL
 from agent.drivers.cri_stubs import cri_pb2 as pb
-from agent.drivers.docker_words import pull_failure
+from agent.drivers.pull_words import pull_failure
 from agent.drivers.pulls import Pulls
+from agent.registries import Registries
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError
 
@@ -13,8 +16,9 @@ PULL_S = 1800.0  # the CRI tells nothing of progress; runtimes give up on a down
 
 
 class CriImages:
-    def __init__(self, channel: CriChannel) -> None:
+    def __init__(self, channel: CriChannel, registries: Registries) -> None:
         self._channel = channel
+        self._registries = registries
         self._pulls = Pulls()
 
     async def ensure(self, image: str, policy: PullPolicy) -> None:
@@ -36,8 +40,13 @@ class CriImages:
         return answer.HasField("image")
 
     async def _pull(self, image: str) -> None:
+        access = await asyncio.to_thread(self._registries.access, image)
         request = pb.PullImageRequest(image=pb.ImageSpec(image=image))
+        if access.username:
+            # The runtime compares `server_address` with the host before it uses them.
+            auth = pb.AuthConfig(username=access.username, password=access.password, server_address=access.address)
+            request.auth.CopyFrom(auth)
         try:
             await self._channel.call(PULL, request, f"pull image {image}", timeout_s=PULL_S)
         except (NotFoundError, ConflictError, DriverError) as failed:
-            raise pull_failure(image, failed.why) from failed
+            raise pull_failure("cri", image, access, failed.why) from failed

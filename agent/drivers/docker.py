@@ -25,6 +25,7 @@ from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
 from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError
@@ -45,11 +46,13 @@ class DockerDriver:
         *,
         timeout_s: float = CALL_TIMEOUT_S,
         pull_idle_s: float = PULL_IDLE_S,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
         self._pulls = Pulls()
+        self._registries = registries or Registries()
         self._found: Engine | None = None
 
     async def close(self) -> None:
@@ -85,7 +88,11 @@ class DockerDriver:
                 why="the policy `never` forbids to pull it",
                 fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
             )
-        await self._pulls.once(image, self._api.pull)
+        await self._pulls.once(image, self._pull)
+
+    async def _pull(self, image: str) -> None:
+        access = await asyncio.to_thread(self._registries.access, image)
+        await self._api.pull(image, access)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         body = await (await self._engine()).check_create(spec, to_create_body(spec))

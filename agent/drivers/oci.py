@@ -36,6 +36,7 @@ from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
@@ -63,6 +64,7 @@ class OciDriver:
         runtime: str = "",
         cgroup_parent: str = "/wherry",
         netns: str | None = None,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
@@ -72,7 +74,7 @@ class OciDriver:
         self._cgroup_parent = cgroup_parent  # of containers whose spec names none
         self._clock = clock or SystemClock()
         self._workers = Workers(netns=netns)
-        self._images = Images(folder / "images", image_dirs)
+        self._images = Images(folder / "images", image_dirs, registries)
         self._starter: Starter | None = None
         self._opening = asyncio.Lock()
         self._known: dict[ContainerId, ContainerFolder] = {}

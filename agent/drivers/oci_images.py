@@ -29,11 +29,11 @@ from agent.driver import SANDBOX_IMAGE, ImageError
 from agent.drivers import oci_unpack
 from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from agent.drivers.oci_layout import Described, Files, FolderFiles, Layer, describe_docker, describe_oci, tar_files
-from agent.drivers.oci_words import pull_failure
+from agent.drivers.oci_pull import PULL_TIMEOUT_S, TAG, pull
 from agent.drivers.sandbox_image import sandbox_image_tar
+from agent.registries import Registries
 from manifests.containers import PullPolicy
 
-PULL_TIMEOUT_S = 900.0
 MADE_HERE: Mapping[str, Callable[[str], bytes]] = {SANDBOX_IMAGE: sandbox_image_tar, BUSYBOX_IMAGE: busybox_image_tar}
 LOCAL_KINDS = ("dir", "oci", "oci-archive", "docker-archive")
 # What programs of the host need of /etc. Not all of it: that holds the host's secrets.
@@ -61,11 +61,12 @@ class Image:
 class Images:
     """`folder` is the store's own; images in files are read only below one of `allowed`."""
 
-    def __init__(self, folder: Path, allowed: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, allowed: Sequence[Path], registries: Registries | None = None) -> None:
         self.layers = folder / "layers"
         self._names = folder / "names"
         self._skeleton = folder / "skeleton"
         self._allowed = tuple(allowed)
+        self._registries = registries or Registries()
         self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
 
     def find(self, reference: str) -> Image | None:
@@ -157,28 +158,13 @@ class Images:
         return Image((str(self._skeleton),), binds=(*(f"/{f}" for f in folders if f not in links), *etc))
 
     def _pull(self, reference: str) -> None:
-        skopeo = shutil.which("skopeo")
-        if skopeo is None:
-            raise ImageError(
-                f"cannot pull image {reference}",
-                why="this node has no skopeo, by which the oci driver pulls",
-                fix="Install it (Debian: `apt install skopeo`), or use an image in files (`oci:`, `dir:`, `host:`).",
-            )
-        host = reference.partition("/")[0].partition(":")[0]
-        insecure = ("--src-tls-verify=false",) if host in ("localhost", "127.0.0.1") else ()
+        access = self._registries.access(reference)
         draft = self._names / f".pull-{secrets.token_hex(4)}"
         draft.mkdir(parents=True)
         try:
-            command = [skopeo, "copy", "--quiet", *insecure, f"docker://{reference}", f"oci:{draft}:image"]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PULL_TIMEOUT_S, check=False
-            )
-            if done.returncode != 0:
-                raise pull_failure(reference, done.stderr.decode(errors="replace").strip())
+            pull(reference, access, draft)
             layout = FolderFiles(draft)
-            self._store(reference, layout, describe_oci(layout, "image"))
-        except subprocess.TimeoutExpired as late:
-            raise pull_failure(reference, f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s") from late
+            self._store(reference, layout, describe_oci(layout, TAG))
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

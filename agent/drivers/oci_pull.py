@@ -1,0 +1,73 @@
+"""Pulls for the oci driver, by skopeo, into a folder in the layout of OCI images. Blocks.
+
+Credentials go to skopeo in a file of their own, which names their one host, and which is gone when skopeo has ended.
+"""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from agent.driver import ImageError
+from agent.drivers.docker_codec import with_tag
+from agent.drivers.pull_words import pull_failure
+from agent.registries import Access
+
+PULL_TIMEOUT_S = 900.0
+TAG = "image"  # in the layout that `pull` writes
+
+
+def pull(reference: str, access: Access, folder: Path) -> None:
+    """Copy the image into the folder. Raises ImageError."""
+    target = f"oci:{folder}:{TAG}"
+    with tempfile.TemporaryDirectory(prefix="wherry-pull-") as private:  # of mode 0700
+        options = _options(access, Path(private))
+        run_skopeo(reference, access, ["copy", "--quiet", *options, f"docker://{with_tag(reference)}", target])
+
+
+def run_skopeo(reference: str, access: Access, arguments: list[str]) -> bytes:
+    """Return what skopeo writes to its standard output."""
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
+        raise ImageError(
+            f"cannot pull image {reference}",
+            why="this node has no skopeo, by which the oci driver pulls",
+            fix="Install it (Debian: `apt install skopeo`), or use an image in files (`oci:`, `dir:`, `host:`).",
+        )
+    try:
+        done = subprocess.run(
+            [skopeo, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PULL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        text = f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s"
+        raise pull_failure("oci", reference, access, text) from None
+    if done.returncode != 0:
+        raise pull_failure("oci", reference, access, done.stderr.decode(errors="replace").strip())
+    return done.stdout
+
+
+def _options(access: Access, private: Path) -> list[str]:
+    """Return what skopeo is told of the registry; its files are written to the folder."""
+    options = []
+    if access.is_plain:
+        options.append("--src-tls-verify=false")
+    if access.ca_file:
+        certificates = private / "certificates"
+        certificates.mkdir()
+        (certificates / "ca.crt").symlink_to(access.ca_file)
+        options += ["--src-cert-dir", str(certificates)]
+    if access.username:
+        authfile = private / "auth.json"
+        word = base64.b64encode(f"{access.username}:{access.password}".encode()).decode()
+        descriptor = os.open(authfile, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            json.dump({"auths": {access.host: {"auth": word}}}, file)
+        options += ["--src-authfile", str(authfile)]
+    return options
