@@ -8,11 +8,13 @@ from agent.drivers.cri_methods import IMAGE_STATUS, PULL
 from agent.drivers.cri_stubs import cri_pb2 as pb
 from agent.drivers.pull_words import pull_failure
 from agent.drivers.pulls import Pulls
-from agent.registries import Registries
+from agent.registries import DOCKER_HUB, Registries
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError
 
 PULL_S = 1800.0  # the CRI tells nothing of progress; runtimes give up on a download that stands still by themselves
+
+_HUB = "https://registry-1.docker.io"  # where containerd finds images of docker.io
 
 
 class CriImages:
@@ -43,8 +45,9 @@ class CriImages:
         access = await asyncio.to_thread(self._registries.access, image)
         request = pb.PullImageRequest(image=pb.ImageSpec(image=image))
         if access.username:
-            # The runtime compares `server_address` with the host before it uses them.
-            auth = pb.AuthConfig(username=access.username, password=access.password, server_address=access.address)
+            # containerd gives them only to the host of this address: should the pull be led to another, not to that.
+            address = _HUB if access.host == DOCKER_HUB else f"https://{access.host}"
+            auth = pb.AuthConfig(username=access.username, password=access.password, server_address=address)
             request.auth.CopyFrom(auth)
         try:
             await self._channel.call(PULL, request, f"pull image {image}", timeout_s=PULL_S)

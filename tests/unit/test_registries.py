@@ -83,8 +83,8 @@ def test_a_secret_that_is_open_to_others_is_not_used(tmp_path: Path, mode: int) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("registries:\n  r.example.com:\n    usrname: ci\n", "r.yaml:3: registries['r.example.com'].usrname: unknown"),
-        ("registries:\n  r.example.com:\n    username: ci\n", "r.yaml:3: registries['r.example.com'].username: needs a"),
+        ("registries:\n  r.example.com:\n    usrname: ci\n", "r.yaml:3: registries['r.example.com'].usrname: un"),
+        ("registries:\n  r.example.com:\n    username: ci\n", "username: needs a passwordFile"),
         ("registries:\n  https://r.example.com:\n    plainHttp: true\n", "is not a registry's host"),
         ("registries:\n  r.example.com:\n    plainHttp: yes\n", "r.yaml:3: "),
         ("registries:\n  r.example.com:\n    caFile: ca.pem\n", "must be an absolute path; found 'ca.pem'"),
