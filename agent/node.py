@@ -35,6 +35,7 @@ from agent.tracked import (
     Work,
     condemned,
     with_delay,
+    with_digest,
     with_failure,
     with_health,
     with_log_tail,
@@ -279,6 +280,10 @@ class Node:
         tracked = self.known(container)
         if tracked.work is Work.START and phase in NEXT[tracked.status.phase]:
             self._keep(replace(tracked, status=advance(tracked.status, phase, message=message)))
+
+    def resolve(self, container: str, digest: str) -> None:
+        """Its image was found to have this digest."""
+        self._keep(with_digest(self.known(container), digest))
 
     def finish(self, container: str, work: Work, seen: Container | None) -> None:
         """Work is done, and this is how the container is now."""

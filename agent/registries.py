@@ -26,6 +26,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from agent.driver import ImageError
+from agent.references import DOCKER_HUB, host_of
 from manifests.base import FieldError, Flag, Model, Text
 from manifests.errors import InvalidError, WherryError
 from manifests.problems import Fault, Problem, counted, faults_of, found, listing
@@ -34,7 +35,6 @@ from manifests.yaml_text import decode, documents
 from manifests.yaml_values import line_of, value_of
 
 DEFAULT_FILE = Path("/etc/wherry/registries.yaml")
-DOCKER_HUB = "docker.io"
 HELPER_TIMEOUT_S = 20.0
 _HUB_ADDRESS = "https://index.docker.io/v1/"  # what Docker calls its registry, where it keeps credentials
 _MOST_SECRET_BYTES = 64 * 1024
@@ -56,20 +56,6 @@ class Access:
     def address(self) -> str:
         """Return what Docker's and the CRI's records of credentials call the registry."""
         return _HUB_ADDRESS if self.host == DOCKER_HUB else self.host
-
-
-def host_of(image: str) -> str:
-    """Return the registry that a reference means.
-
-    Source: the grammar of github.com/distribution/reference: the first part is a host if it looks like one.
-
-    >>> host_of("nginx:1"), host_of("team/web"), host_of("localhost/web"), host_of("r.example:5000/a/b@sha256:0")
-    ('docker.io', 'docker.io', 'localhost', 'r.example:5000')
-    """
-    first, slash, _ = image.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
-        return DOCKER_HUB
-    return DOCKER_HUB if first == "index.docker.io" else first
 
 
 def is_loopback(host: str) -> bool:

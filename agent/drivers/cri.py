@@ -94,10 +94,9 @@ class CriDriver:
         }
         return DriverInfo("cri", f"{version.runtime_name} {version.runtime_version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. A holder has the runtime's own image, for which its settings answer."""
-        if image != SANDBOX_IMAGE:
-            await self._images.ensure(image, policy)
+        return "" if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         check_limits(spec)

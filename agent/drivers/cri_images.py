@@ -8,7 +8,8 @@ from agent.drivers.cri_methods import IMAGE_STATUS, PULL
 from agent.drivers.cri_stubs import cri_pb2 as pb
 from agent.drivers.pull_words import pull_failure
 from agent.drivers.pulls import Pulls
-from agent.registries import DOCKER_HUB, Registries
+from agent.references import DOCKER_HUB, digest_of
+from agent.registries import Registries
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError
 
@@ -23,11 +24,11 @@ class CriImages:
         self._registries = registries
         self._pulls = Pulls()
 
-    async def ensure(self, image: str, policy: PullPolicy) -> None:
+    async def ensure(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed."""
-        present = await self._has(image)
-        if present and (policy is not PullPolicy.ALWAYS or "@" in image):
-            return
+        found = await self._find(image)
+        if found is not None and (policy is not PullPolicy.ALWAYS or "@" in image):
+            return digest_of(image, found.repo_digests)
         if policy is PullPolicy.NEVER:
             raise ImageError(
                 f"image {image} is not on this node",
@@ -35,11 +36,13 @@ class CriImages:
                 fix="Load it on the node (`ctr -n k8s.io images import`), or use the policy `ifMissing`.",
             )
         await self._pulls.once(image, self._pull)
+        pulled = await self._find(image)
+        return digest_of(image, pulled.repo_digests if pulled is not None else ())
 
-    async def _has(self, image: str) -> bool:
+    async def _find(self, image: str) -> pb.Image | None:
         request = pb.ImageStatusRequest(image=pb.ImageSpec(image=image))
         answer = await self._channel.call(IMAGE_STATUS, request, f"look for image {image}")
-        return answer.HasField("image")
+        return answer.image if answer.HasField("image") else None
 
     async def _pull(self, image: str) -> None:
         access = await asyncio.to_thread(self._registries.access, image)

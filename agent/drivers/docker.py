@@ -25,6 +25,7 @@ from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
 from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
+from agent.references import digest_of
 from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
@@ -71,17 +72,17 @@ class DockerDriver:
     async def info(self) -> DriverInfo:
         return await (await self._engine()).info(await self._api.version())
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed, and fails with
         it: to run a copy that may be stale, unasked, would be the worse surprise.
         """
-        present = await self._api.has_image(image)
+        found = await self._api.image(image)
         if image == SANDBOX_IMAGE:
-            if not present:
+            if found is None:
                 await self._api.load(await asyncio.to_thread(sandbox_image_tar, image))
-            return
-        if present and (policy is not PullPolicy.ALWAYS or "@" in image):
-            return
+            return ""
+        if found is not None and (policy is not PullPolicy.ALWAYS or "@" in image):
+            return digest_of(image, found.get("RepoDigests") or ())
         if policy is PullPolicy.NEVER:
             raise ImageError(
                 f"image {image} is not on this node",
@@ -89,6 +90,8 @@ class DockerDriver:
                 fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
             )
         await self._pulls.once(image, self._pull)
+        pulled = await self._api.image(image) or {}
+        return digest_of(image, pulled.get("RepoDigests") or ())
 
     async def _pull(self, image: str) -> None:
         access = await asyncio.to_thread(self._registries.access, image)

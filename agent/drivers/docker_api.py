@@ -46,12 +46,11 @@ class DockerApi:
     async def info(self) -> Json:
         return await self._http.object(Call("ask for docker's settings", "GET", "/info"))
 
-    async def has_image(self, image: str) -> bool:
+    async def image(self, image: str) -> Json | None:
         try:
-            await self._http.read(Call(f"look for image {image}", "GET", f"/images/{with_tag(image)}/json"))
+            return await self._http.object(Call(f"look for image {image}", "GET", f"/images/{with_tag(image)}/json"))
         except NotFoundError:
-            return False
-        return True
+            return None
 
     async def pull(self, image: str, access: Access) -> None:
         """Pull the image; raises ImageError with the registry's reason, or when progress stops for too long.

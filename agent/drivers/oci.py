@@ -79,7 +79,7 @@ class OciDriver:
         self._opening = asyncio.Lock()
         self._known: dict[ContainerId, ContainerFolder] = {}
         self._locks: Mapping[ContainerId, threading.Lock] = defaultdict(threading.Lock)
-        self._ensuring: dict[tuple[str, PullPolicy], asyncio.Future[None]] = {}
+        self._ensuring: dict[tuple[str, PullPolicy], asyncio.Future[str]] = {}
         self._watched: dict[ContainerId, _Watched] = {}
         self._subscribers: list[_Subscriber] = []
         self._inotify = Inotify()
@@ -107,7 +107,7 @@ class OciDriver:
         }
         return DriverInfo("oci", f"{starter.default.name} {starter.default.version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. Who asks for the same while that goes on shares its result."""
         key = (image, policy)
         ongoing = self._ensuring.get(key)
@@ -116,11 +116,11 @@ class OciDriver:
             self._ensuring[key] = ongoing
             ongoing.add_done_callback(lambda done: self._ensured(key, done))
         try:
-            await asyncio.shield(ongoing)
+            return await asyncio.shield(ongoing)
         except ImageError as error:  # one instance each: a raise adds to an error's traceback
             raise ImageError(error.what, why=error.why, fix=error.fix) from error
 
-    def _ensured(self, key: tuple[str, PullPolicy], done: asyncio.Future[None]) -> None:
+    def _ensured(self, key: tuple[str, PullPolicy], done: asyncio.Future[str]) -> None:
         self._ensuring.pop(key, None)
         if not done.cancelled():
             done.exception()  # who asked may be gone: then nobody else looks at it

@@ -31,6 +31,7 @@ from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from agent.drivers.oci_layout import Described, Files, FolderFiles, Layer, describe_docker, describe_oci, tar_files
 from agent.drivers.oci_pull import PULL_TIMEOUT_S, TAG, pull
 from agent.drivers.sandbox_image import sandbox_image_tar
+from agent.references import at_digest
 from agent.registries import Registries
 from manifests.containers import PullPolicy
 
@@ -84,8 +85,11 @@ class Images:
         image = Image(**fields)
         return image if all((self.layers / layer).is_dir() for layer in image.layers) else None
 
-    def ensure(self, reference: str, policy: PullPolicy) -> None:
-        """Make the image ready. Files are read again each time, as nothing else tells that they changed."""
+    def ensure(self, reference: str, policy: PullPolicy) -> str:
+        """Make the image ready, and return its digest, if a registry has it.
+
+        Files are read again each time, as nothing else tells that they changed.
+        """
         kind, _, path = reference.partition(":")
         if kind in ("dir", "host"):
             self.find(reference)
@@ -102,7 +106,8 @@ class Images:
                     why="the policy `never` forbids to pull it",
                     fix="Use the policy `ifMissing`, or an image in a file (`oci-archive:/PATH`).",
                 )
-            self._pull(reference)
+            return self._pull(reference)
+        return self._digest(reference)
 
     def _load_file(self, reference: str, kind: str, path: str) -> None:
         file, _, tag = path.partition(":")
@@ -157,18 +162,26 @@ class Images:
         etc = [f"/etc/{name}" for name in _HOST_ETC if Path("/etc", name).exists()]
         return Image((str(self._skeleton),), binds=(*(f"/{f}" for f in folders if f not in links), *etc))
 
-    def _pull(self, reference: str) -> None:
+    def _digest(self, reference: str) -> str:
+        try:
+            return str(json.loads(self._name_file(reference).read_text()).get("digest", ""))
+        except FileNotFoundError:
+            return ""
+
+    def _pull(self, reference: str) -> str:
         access = self._registries.access(reference)
         draft = self._names / f".pull-{secrets.token_hex(4)}"
         draft.mkdir(parents=True)
         try:
-            pull(reference, access, draft)
-            layout = FolderFiles(draft)
-            self._store(reference, layout, describe_oci(layout, TAG))
+            digest = pull(reference, access, draft)
+            layout, pinned = FolderFiles(draft), at_digest(reference, digest)
+            for name in dict.fromkeys((reference, pinned)):
+                self._store(name, layout, describe_oci(layout, TAG), digest)
+            return digest
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _store(self, reference: str, files: Files, described: Described) -> None:
+    def _store(self, reference: str, files: Files, described: Described, digest: str = "") -> None:
         for layer in described.layers:
             self._unpack(reference, files, layer)
         config = described.config
@@ -182,7 +195,7 @@ class Images:
         )
         self._names.mkdir(parents=True, exist_ok=True)
         draft = self._names / f".{secrets.token_hex(4)}"
-        draft.write_text(json.dumps({"name": reference, "image": asdict(image)}))
+        draft.write_text(json.dumps({"name": reference, "digest": digest, "image": asdict(image)}))
         draft.replace(self._name_file(reference))
 
     def _unpack(self, reference: str, files: Files, layer: Layer) -> None:

@@ -4,6 +4,7 @@ Credentials go to skopeo in a file of their own, which names their one host, and
 """
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -14,18 +15,30 @@ from pathlib import Path
 from agent.driver import ImageError
 from agent.drivers.docker_codec import with_tag
 from agent.drivers.pull_words import pull_failure
+from agent.references import at_digest
 from agent.registries import Access
 
 PULL_TIMEOUT_S = 900.0
 TAG = "image"  # in the layout that `pull` writes
 
 
-def pull(reference: str, access: Access, folder: Path) -> None:
-    """Copy the image into the folder. Raises ImageError."""
-    target = f"oci:{folder}:{TAG}"
+def pull(reference: str, access: Access, folder: Path) -> str:
+    """Copy the image into the folder, and return the digest that it has in its registry. Raises ImageError.
+
+    The digest is that of all machines' images together, where there are several: the same on each node.
+    """
+    name = with_tag(reference)
     with tempfile.TemporaryDirectory(prefix="wherry-pull-") as private:  # of mode 0700
         options = _options(access, Path(private))
-        run_skopeo(reference, access, ["copy", "--quiet", *options, f"docker://{with_tag(reference)}", target])
+        if "@" in name:
+            digest = name.partition("@")[2]
+        else:
+            inspect = ["inspect", "--raw", *options, f"docker://{name}"]
+            digest = f"sha256:{hashlib.sha256(run_skopeo(reference, access, inspect)).hexdigest()}"
+        source, target = f"docker://{at_digest(name, digest)}", f"oci:{folder}:{TAG}"
+        given = [f"--src-{option.removeprefix('--')}" if option.startswith("--") else option for option in options]
+        run_skopeo(reference, access, ["copy", "--quiet", *given, source, target])
+    return digest
 
 
 def run_skopeo(reference: str, access: Access, arguments: list[str]) -> bytes:
@@ -54,20 +67,20 @@ def run_skopeo(reference: str, access: Access, arguments: list[str]) -> bytes:
 
 
 def _options(access: Access, private: Path) -> list[str]:
-    """Return what skopeo is told of the registry; its files are written to the folder."""
+    """Return the options of `skopeo inspect` for the registry; their files are written to the folder."""
     options = []
     if access.is_plain:
-        options.append("--src-tls-verify=false")
+        options.append("--tls-verify=false")
     if access.ca_file:
         certificates = private / "certificates"
         certificates.mkdir()
         (certificates / "ca.crt").symlink_to(access.ca_file)
-        options += ["--src-cert-dir", str(certificates)]
+        options += ["--cert-dir", str(certificates)]
     if access.username:
         authfile = private / "auth.json"
         word = base64.b64encode(f"{access.username}:{access.password}".encode()).decode()
         descriptor = os.open(authfile, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:
             json.dump({"auths": {access.host: {"auth": word}}}, file)
-        options += ["--src-authfile", str(authfile)]
+        options += ["--authfile", str(authfile)]
     return options
