@@ -165,3 +165,19 @@ async def test_an_unknown_authority_is_said_to_be_that(kind: str, tmp_path: Path
                     await driver.ensure_image(f"{served.host}/team/web:1", PullPolicy.IF_MISSING)
             finally:
                 await driver.close()
+
+
+async def test_an_image_is_known_by_its_digest_wherever_its_tag_moves(lab: Lab) -> None:
+    image, served = f"{lab.served.host}/team/moves:1", lab.served
+    first = await asyncio.to_thread(served.push, "team/moves:1", "first")
+    async with asyncio.timeout(90), lab.driver() as driver:
+        assert await driver.ensure_image(image, PullPolicy.IF_MISSING) == first
+        assert await driver.ensure_image(image, PullPolicy.IF_MISSING) == first
+        second = await asyncio.to_thread(served.push, "team/moves:1", "second")
+        assert await driver.ensure_image(image, PullPolicy.IF_MISSING) == first
+        assert await driver.ensure_image(image, PullPolicy.ALWAYS) == second
+        pinned = f"{lab.served.host}/team/moves@{first}"
+        assert await driver.ensure_image(pinned, PullPolicy.ALWAYS) == first
+        container = await run(driver, shell('[ "$MARK" = first ] && exit 7', image=pinned))
+        assert (await ended(driver, container)).exit_code == 7
+        await driver.remove(container)
