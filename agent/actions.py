@@ -6,6 +6,7 @@ manager is tried again later, and only a failure of the container itself counts 
 
 import asyncio
 import random
+from itertools import chain, repeat
 from typing import assert_never
 
 from agent.config_files import ConfigFiles
@@ -26,6 +27,7 @@ from manifests.containers import PullPolicy
 from manifests.errors import InvalidError, WherryError
 
 RETRY = Backoff(0.5, 15.0)
+PROGRESS_AFTER_S, PROGRESS_EVERY_S = (2.0, 5.0), 15.0  # between what is told of a pull; most are over sooner
 IMAGE_KNOWN_S = 60.0  # so long an image that was present is believed to be still there
 _log = Log(__name__)
 
@@ -134,9 +136,19 @@ class Actions:
         if self._clock.now_s() - known_s < IMAGE_KNOWN_S and tracked.spec.pull is PullPolicy.IF_MISSING:
             return digest
         self.node.progress(tracked.id, Phase.PULLING)
-        digest = await self._driver.ensure_image(tracked.image, tracked.spec.pull)
+        telling = self._tasks.create_task(self._tell_progress(tracked), name=f"pull-progress {tracked.id}")
+        try:
+            digest = await self._driver.ensure_image(tracked.image, tracked.spec.pull)
+        finally:
+            telling.cancel()
         self._images[tracked.image] = (self._clock.now_s(), digest)
         return digest
+
+    async def _tell_progress(self, tracked: Tracked) -> None:
+        """Say in its status how far the pull has come: seldom, as each time is a write to the store."""
+        for delay_s in chain(PROGRESS_AFTER_S, repeat(PROGRESS_EVERY_S)):
+            await self._clock.sleep(delay_s)
+            self.node.tell_pulled(tracked.id, self._driver.pulling(tracked.image))
 
     async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster

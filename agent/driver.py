@@ -137,6 +137,10 @@ class Driver(Protocol):
         """
         ...
 
+    def pulling(self, image: str) -> str:
+        """Say how far the pull of an image has come that is under way, in a few words; "" if that isn't known."""
+        ...
+
     async def create(self, spec: ContainerSpec) -> ContainerId:
         """Create the container, or return the one of that name if it exists already and has the same labels."""
         ...

@@ -98,6 +98,9 @@ class CriDriver:
         """Make the image ready. A holder has the runtime's own image, for which its settings answer."""
         return "" if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
 
+    def pulling(self, image: str) -> str:
+        return ""  # the CRI tells nothing of progress
+
     async def create(self, spec: ContainerSpec) -> ContainerId:
         check_limits(spec)
         await asyncio.to_thread(check_mounts, spec)  # the runtime would make an empty folder

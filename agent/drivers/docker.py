@@ -23,6 +23,7 @@ from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
+from agent.drivers.pull_progress import PullProgress
 from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
 from agent.references import digest_of
@@ -53,6 +54,7 @@ class DockerDriver:
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
         self._pulls = Pulls()
+        self._progress: dict[str, PullProgress] = {}  # of pulls under way
         self._registries = registries or Registries()
         self._found: Engine | None = None
 
@@ -95,7 +97,15 @@ class DockerDriver:
 
     async def _pull(self, image: str) -> None:
         access = await asyncio.to_thread(self._registries.access, image)
-        await self._api.pull(image, access)
+        progress = self._progress[image] = PullProgress()
+        try:
+            await self._api.pull(image, access, progress)
+        finally:
+            del self._progress[image]
+
+    def pulling(self, image: str) -> str:
+        progress = self._progress.get(image)
+        return progress.sentence() if progress is not None else ""
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         body = await (await self._engine()).check_create(spec, to_create_body(spec))

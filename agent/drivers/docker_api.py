@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.driver import ImageError, LogChunk
 from agent.drivers.docker_codec import Frames, Json, to_auth_header, to_unix_time, with_tag
 from agent.drivers.docker_http import Call, DockerHttp, StalledError
+from agent.drivers.pull_progress import PullProgress
 from agent.drivers.pull_words import pull_failure
 from agent.registries import Access
 from manifests.errors import DriverError, NotFoundError
@@ -52,7 +53,7 @@ class DockerApi:
         except NotFoundError:
             return None
 
-    async def pull(self, image: str, access: Access) -> None:
+    async def pull(self, image: str, access: Access, progress: PullProgress) -> None:
         """Pull the image; raises ImageError with the registry's reason, or when progress stops for too long.
 
         Docker reports errors by the status before the first progress, and inside the stream after it.
@@ -63,6 +64,7 @@ class DockerApi:
         try:
             async with aclosing(self._http.objects(call, first_s=idle_s, idle_s=idle_s)) as lines:
                 async for line in lines:
+                    progress.take(line)
                     if "error" in line:
                         raise pull_failure("docker", image, access, str(line["error"]))
         except StalledError as stalled:

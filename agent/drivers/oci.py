@@ -120,6 +120,9 @@ class OciDriver:
         except ImageError as error:  # one instance each: a raise adds to an error's traceback
             raise ImageError(error.what, why=error.why, fix=error.fix) from error
 
+    def pulling(self, image: str) -> str:
+        return self._images.pulling(image)
+
     def _ensured(self, key: tuple[str, PullPolicy], done: asyncio.Future[str]) -> None:
         self._ensuring.pop(key, None)
         if not done.cancelled():

@@ -30,6 +30,7 @@ from agent.drivers import oci_unpack
 from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from agent.drivers.oci_layout import Described, Files, FolderFiles, Layer, describe_docker, describe_oci, tar_files
 from agent.drivers.oci_pull import PULL_TIMEOUT_S, TAG, pull
+from agent.drivers.pull_progress import pulling
 from agent.drivers.sandbox_image import sandbox_image_tar
 from agent.references import at_digest
 from agent.registries import Registries
@@ -68,6 +69,7 @@ class Images:
         self._skeleton = folder / "skeleton"
         self._allowed = tuple(allowed)
         self._registries = registries or Registries()
+        self._drafts: dict[str, Path] = {}  # where pulls under way are written to
         self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
 
     def find(self, reference: str) -> Image | None:
@@ -162,6 +164,11 @@ class Images:
         etc = [f"/etc/{name}" for name in _HOST_ETC if Path("/etc", name).exists()]
         return Image((str(self._skeleton),), binds=(*(f"/{f}" for f in folders if f not in links), *etc))
 
+    def pulling(self, reference: str) -> str:
+        """Say how much of the image that is being pulled has arrived."""
+        draft = self._drafts.get(reference)
+        return pulling("", _size_below(draft), 0) if draft is not None else ""
+
     def _digest(self, reference: str) -> str:
         try:
             return str(json.loads(self._name_file(reference).read_text()).get("digest", ""))
@@ -172,6 +179,7 @@ class Images:
         access = self._registries.access(reference)
         draft = self._names / f".pull-{secrets.token_hex(4)}"
         draft.mkdir(parents=True)
+        self._drafts[reference] = draft
         try:
             digest = pull(reference, access, draft)
             layout, pinned = FolderFiles(draft), at_digest(reference, digest)
@@ -179,6 +187,7 @@ class Images:
                 self._store(name, layout, describe_oci(layout, TAG), digest)
             return digest
         finally:
+            self._drafts.pop(reference, None)
             shutil.rmtree(draft, ignore_errors=True)
 
     def _store(self, reference: str, files: Files, described: Described, digest: str = "") -> None:
@@ -243,6 +252,16 @@ def _unpacked(data: BinaryIO, folder: Path) -> str:
             fix="Layers must be tar, plain or by gzip, bzip2 or xz; the disk must have room for them.",
         )
     return out.decode().strip()
+
+
+def _size_below(folder: Path) -> int:
+    """Return how many bytes there are in files below the folder, which may go at any time."""
+    size = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += Path(top, name).stat().st_size
+    return size
 
 
 def _folder_of(layer: Layer) -> str:

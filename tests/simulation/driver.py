@@ -55,6 +55,9 @@ class SimDriver:
         await self._call(lambda: runtime.present.add(image))
         return ""
 
+    def pulling(self, image: str) -> str:
+        return ""
+
     async def create(self, spec: ContainerSpec) -> ContainerId:
         limits = spec.limits
         for name in ("cpu_m", "memory_bytes", "pids"):
