@@ -32,7 +32,16 @@ class Starter:
     network: Network
 
     def runtime_of(self, spec: ContainerSpec) -> Runtime:
-        return self.default
+        """Return the runtime for a new container. Raises DriverError if the node doesn't have the one it names."""
+        if not spec.runtime:
+            return self.default
+        if spec.runtime not in self.runtimes:
+            raise StartError(
+                f"cannot start container {spec.name}: this node has no runtime {spec.runtime}",
+                why=f"it has {', '.join(self.runtimes)}",
+                fix="Install it on the node, and restart the agent.",
+            )
+        return self.runtimes[spec.runtime]
 
     def runtime_named(self, name: str) -> Runtime:
         """Return the runtime that a container has. Raises UnavailableError if it was removed from the node since."""
