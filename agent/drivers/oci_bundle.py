@@ -71,6 +71,7 @@ class Around:
     files: Sequence[tuple[Path, str]] = ()  # of ours: /etc/hosts and the like, each with its place inside
     devices: Sequence[Device] = ()
     has_cgroup_v2: bool = False
+    oom_score: int = 0  # how likely the kernel kills it when the host runs out of memory
 
 
 def bundle_config(spec: ContainerSpec, image: Image, around: Around) -> Json:
@@ -112,6 +113,7 @@ def _process(spec: ContainerSpec, image: Image, around: Around) -> Json:
         "cwd": spec.working_dir or image.working_dir or "/",
         "capabilities": {"bounding": may, "effective": now, "permitted": now},
         "noNewPrivileges": True,
+        "oomScoreAdj": around.oom_score,
     }
 
 

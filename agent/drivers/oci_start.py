@@ -167,6 +167,8 @@ class Starter:
             files=_network_files(folder, hostname, is_host=network is None),
             devices=devices,
             has_cgroup_v2=is_v2(),
+            # Not the agent's own, which may be spared: a container isn't. To lower it needs rights that not all have.
+            oom_score=max(0, int(Path("/proc/self/oom_score_adj").read_text())),
         )
 
 

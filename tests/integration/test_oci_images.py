@@ -188,6 +188,21 @@ async def test_an_image_of_a_registry_is_pulled_once_for_all_who_ask(rig: OciRig
             await driver.ensure_image(f"{served.address}/busybox:2", PullPolicy.IF_MISSING)
 
 
+async def test_a_pull_does_not_hold_up_the_end_of_the_agent(rig: OciRig) -> None:
+    async with registry(rig.netns) as served:
+        served.open_blobs.clear()
+        driver = rig.driver()
+        fresh = Images(rig.folder / "fresh", [])
+        driver._images = fresh  # without the layers that the others have
+        asked = asyncio.ensure_future(driver.ensure_image(served.image, PullPolicy.ALWAYS))
+        async with asyncio.timeout(20):
+            while not served.layers_asked:
+                await asyncio.sleep(0.02)
+            await driver.close()
+        with pytest.raises(ImageError):
+            await asked
+
+
 async def test_a_registry_that_sends_something_else_is_refused(rig: OciRig, driver: OciDriver) -> None:
     async with registry(rig.netns) as served:
         served.spoilt = True
