@@ -24,7 +24,6 @@ from agent.driver import (
     ContainerState,
     DriverInfo,
     ExecResult,
-    ImageError,
     LogChunk,
 )
 from agent.drivers.oci_ends import Ends
@@ -37,6 +36,7 @@ from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
+from agent.drivers.pulls import Pulls
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
@@ -77,7 +77,7 @@ class OciDriver:
         self._opening = asyncio.Lock()
         self._known: dict[ContainerId, ContainerFolder] = {}
         self._locks: Mapping[ContainerId, threading.Lock] = defaultdict(threading.Lock)
-        self._ensuring: dict[tuple[str, PullPolicy], asyncio.Future[None]] = {}
+        self._pulls = Pulls()
         self._ends = Ends()
         self._inotify = Inotify()
         self._rotating: asyncio.Task[None] | None = None
@@ -106,21 +106,11 @@ class OciDriver:
 
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         """Make the image ready. Who asks for the same while that goes on shares its result."""
-        key = (image, policy)
-        ongoing = self._ensuring.get(key)
-        if ongoing is None:
-            ongoing = asyncio.ensure_future(self._workers.run(self._images.ensure, image, policy))
-            self._ensuring[key] = ongoing
-            ongoing.add_done_callback(lambda done: self._ensured(key, done))
-        try:
-            await asyncio.shield(ongoing)
-        except ImageError as error:  # one instance each: a raise adds to an error's traceback
-            raise ImageError(error.what, why=error.why, fix=error.fix) from error
 
-    def _ensured(self, key: tuple[str, PullPolicy], done: asyncio.Future[None]) -> None:
-        self._ensuring.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # who asked may be gone: then nobody else looks at it
+        async def ensure(_: str) -> None:
+            await self._workers.run(self._images.ensure, image, policy)
+
+        await self._pulls.once(f"{policy} {image}", ensure)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         starter = await self._open()

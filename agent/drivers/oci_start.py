@@ -11,13 +11,14 @@ from pathlib import Path
 
 from agent.cgroups import is_v2
 from agent.driver import ContainerSpec, ContainerState, ImageError, StartError
-from agent.drivers.oci_bundle import Around, Device, User, bundle_config, command_of, user_of
+from agent.drivers.oci_bundle import Around, Device, bundle_config, command_of, user_of
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Image, Images
 from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_workers import mount_overlay, unmount
-from manifests.errors import DriverError, InvalidError, UnavailableError, WherryError
+from agent.drivers.spec_checks import check_limits, check_mounts
+from manifests.errors import InvalidError, UnavailableError, WherryError
 
 _MOST_ACCOUNT_BYTES = 1 << 20
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -55,16 +56,9 @@ class Starter:
 
     def check(self, spec: ContainerSpec) -> None:
         """Raise what stands against creating the container."""
-        image = self._image(spec)
-        command_of(spec, image)
-        bundle_config(spec, image, Around(Path("/"), User(0, 0, (), "/"), "", "/", None))
-        for mount in spec.mounts:
-            if not Path(mount.source).exists():
-                raise DriverError(
-                    f"cannot create container {spec.name}",
-                    why=f"there is no {mount.source} to mount at {mount.target}",
-                    fix="It was removed from the agent's folder: restart the allocation.",
-                )
+        check_limits(spec)
+        check_mounts(spec)
+        command_of(spec, self._image(spec))
 
     def start(self, folder: ContainerFolder, holder: ContainerFolder | None) -> None:
         """Bring the container up; `holder` is the one in whose network it lives. Raises StartError with the reason."""
