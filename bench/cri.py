@@ -17,7 +17,6 @@ import grpc
 
 from agent.driver import ContainerSpec, Limits
 from agent.drivers import cri_codec as codec
-from agent.drivers.cri import CriDriver
 from agent.drivers.cri_methods import CONTAINER_STATUS, CREATE, LIST_CONTAINERS, LIST_PODS, REMOVE_POD, RUN_POD, START
 from agent.drivers.cri_stubs import cri_pb2 as pb
 from agent.options import AgentOptions
@@ -139,18 +138,19 @@ async def _by_hand(bare: Bare, concurrency: int) -> float:
 async def _by_agent(daemon: ContainerdProcess, bare: Bare, data_dir: Path) -> float:
     """Tell an agent to run them, and return the seconds from the word to the last start."""
     await asyncio.to_thread(data_dir.mkdir)
-    driver = CriDriver(daemon.socket, log_root=daemon.folder / "logs", cgroup_parent=daemon.cgroup_parent)
     async with ScriptedServer().serve() as server:
         options = AgentOptions(
             servers=(server.url,),
             name="n1",
             data_dir=data_dir,
+            driver="cri",
+            cri_socket=str(daemon.socket),
             cpu_m=100_000,
             memory_bytes=64 << 30,
             pids=100_000,
             cgroup_parent=daemon.cgroup_parent,
         )
-        async with running_agent(options, driver):
+        async with running_agent(options):
             await server.until_hello(1)
             names = [f"web-{number}-a" for number in range(CONTAINERS)]
             wanted = [assigned(name, network="host", command=["sleep", "100000"], resources={}) for name in names]

@@ -47,8 +47,6 @@ from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
 
-DEFAULT_SOCKET = "/run/containerd/containerd.sock"
-DEFAULT_LOGS = "/var/log/wherry/containers"
 CALL_TIMEOUT_S = 10.0
 MOST_LOG_BYTES = 10 << 20  # of one file; there are agent.drivers.log_files.OLDER_FILES more
 
@@ -58,9 +56,9 @@ class CriDriver:
 
     def __init__(
         self,
-        socket: str | Path = DEFAULT_SOCKET,
+        socket: str | Path,
         *,
-        log_root: str | Path = DEFAULT_LOGS,
+        log_root: str | Path,
         cgroup_parent: str = "",
         timeout_s: float = CALL_TIMEOUT_S,
         clock: Clock | None = None,
