@@ -24,7 +24,7 @@ _OPTIONS = (
     ("grpc.default_authority", "localhost"),
 )
 # Texts of errors that come without a status of their own.
-_RESERVED = "is reserved for"
+_RESERVED = "is reserved"
 _STARTS = "server is not initialized yet"
 _NO_CONNECTION = ("failed to connect", "connection refused", "no such file or directory")
 
