@@ -20,6 +20,7 @@ from agent.driver import (
     ExecResult,
     ImageError,
     LogChunk,
+    StartError,
 )
 from agent.drivers import cri_codec as codec
 from agent.drivers.container_processes import limit_pids
@@ -108,7 +109,7 @@ class CriDriver:
             return await self._adopted(found, spec)
         try:
             return await self._create_in(pod, config, spec)
-        except (DriverError, NotFoundError, UnavailableError):
+        except (DriverError, NotFoundError):  # after any other error the next try takes the pod that is there
             with suppress(DriverError, UnavailableError):  # then it is swept away later
                 await self._pods.remove(pod)
             raise
@@ -160,7 +161,10 @@ class CriDriver:
         except (DriverError, ConflictError, NotFoundError) as refused:
             if (again := await self.inspect(container)) is not None and again.state is ContainerState.RUNNING:
                 return  # another call, whose answer was lost
-            raise start_failure(found.name, refused.why) from refused
+            failure = start_failure(found.name, refused.why)
+            if isinstance(failure, UnavailableError) and is_network_gone(refused.why) and not found.network_of:
+                failure = StartError(failure.what, why=refused.why, fix="Its own pod ended before it was started.")
+            raise failure from refused
         if not self._is_v2:
             await self._limit_pids(container)
 

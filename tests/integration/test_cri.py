@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.driver import SANDBOX_IMAGE, ContainerState
+from agent.driver import SANDBOX_IMAGE, ContainerState, StartError
+from agent.drivers import cri_codec as codec
 from agent.drivers.choice import choose
 from agent.drivers.cri import CriDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
@@ -241,3 +242,11 @@ async def test_a_runtime_that_is_not_there_says_where_it_was_sought(tmp_path: Pa
             await driver.ensure_image(BUSYBOX_IMAGE, PullPolicy.NEVER)
     finally:
         await driver.close()
+
+
+async def test_a_container_whose_own_pod_ended_before_its_start_is_tried_anew(driver: CriDriver) -> None:
+    container = await driver.create(shell("exit 0"))
+    (pod,) = await driver._pods.listed({codec.POD_NAME: (await look(driver, container)).name})
+    await driver._pods.stop(pod.id)
+    with pytest.raises(StartError):
+        await driver.start(container)
