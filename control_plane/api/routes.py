@@ -63,6 +63,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("POST", _WORKLOAD + "/run", workloads.run, ADMIN),
     ("POST", "/v1/apply", workloads.apply, ADMIN),
     ("POST", "/v1/rehearse", rehearsals.rehearse, ADMIN),
+    ("POST", "/v1/rebalance", rehearsals.rebalance, ADMIN),
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),

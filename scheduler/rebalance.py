@@ -1,0 +1,66 @@
+"""The fewest moves that free whole nodes, for a cluster that has become ragged. Pure; see `moves` for what one is.
+
+Greedy: the nodes with the fewest allocations are emptied first, each wholly or not at all, onto nodes that stay in use.
+Those only gain, so what found no place once finds none later, and a second look after the moves proposes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from manifests.placement import Policy
+from scheduler.ledger import Ledger
+from scheduler.model import PlacedAllocation
+from scheduler.moves import Asks, Moves, Proposal, stays, told
+
+MOST_SOURCES = 256  # nodes that are tried, those with the fewest allocations first
+
+
+def pack(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
+    """Return the moves that free whole nodes of all but daemons. What is to be spread out isn't moved for that."""
+    asks = {id_: ask for id_, ask in asks.items() if ask.policy is not Policy.SPREAD}
+    moves, in_use = Moves(ledger, asks), _in_use(ledger)
+    beyond: set[int] = set()
+    freed: list[int] = []
+    while True:
+        before = len(freed)
+        for row in list(_sources(moves, in_use, asks)):
+            targets = np.zeros(ledger.nodes.size, np.bool_)
+            targets[list(in_use - {row})] = True
+            then = moves.emptied(moves.on(row), targets, gently=True)
+            if then is None:
+                continue
+            if len(then.targets) > max_moves:
+                beyond.add(row)
+                continue
+            moves = then
+            in_use.discard(row)
+            beyond.discard(row)
+            freed.append(row)
+        if len(freed) == before:
+            break
+    many = Counter(a.node for a, _ in moves.origins())
+
+    def of(a: PlacedAllocation) -> tuple[float, str]:
+        others = f" with {many[a.node] - 1} more" if many[a.node] > 1 else ""
+        return 1 / many[a.node], f"frees {a.node}{others}"
+
+    names = tuple(sorted(ledger.nodes.view(row).name for row in freed))
+    return Proposal(told(moves, of), freed=names, beyond=len(beyond))
+
+
+def _in_use(ledger: Ledger) -> set[int]:
+    """Return the open nodes that hold more than what belongs to them."""
+    rows = ledger.nodes.present().tolist()
+    return {row for row in rows if ledger.nodes.is_open[row] and any(map(stays, ledger.holdings.on(row)))}
+
+
+def _sources(moves: Moves, in_use: set[int], asks: Asks) -> Iterator[int]:
+    """Yield the nodes of which all may be moved, those with the fewest allocations first."""
+    ledger, found = moves.ledger, []
+    for row in in_use:
+        here = [a for a in ledger.holdings.on(row) if stays(a)]
+        if all(a.id in asks for a in here):
+            found.append((len(here), ledger.nodes.view(row).name, row))
+    yield from (row for _, _, row in sorted(found)[:MOST_SOURCES])
