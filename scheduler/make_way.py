@@ -24,11 +24,11 @@ def make_way(asks: Sequence[Ask], ledger: Ledger, movable: Asks, *, max_moves: i
     moves, orders = Moves(ledger, movable), Orders(ledger)
     rooms: list[str] = []
     gains: dict[str, tuple[float, str]] = {}
-    beyond = 0
+    has_more = False
     for ask in asks:
         found = _room(ask, moves, orders)
         if found is None or len(found[1].targets) > max_moves:
-            beyond += found is not None
+            has_more |= found is not None
             continue
         row, then = found
         node = ledger.nodes.view(row).name
@@ -37,7 +37,9 @@ def make_way(asks: Sequence[Ask], ledger: Ledger, movable: Asks, *, max_moves: i
         then.ledger.claim(ask, row)
         rooms.append(node)
         moves = then
-    return Proposal(told(moves, lambda a: gains[a.id]), rooms=tuple(rooms), short=len(asks) - len(rooms), beyond=beyond)
+    return Proposal(
+        told(moves, lambda a: gains[a.id]), rooms=tuple(rooms), short=len(asks) - len(rooms), has_more=has_more
+    )
 
 
 def _room(ask: Ask, moves: Moves, orders: Orders) -> tuple[int, Moves] | None:

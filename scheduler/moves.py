@@ -43,7 +43,7 @@ class Proposal:
     freed: tuple[str, ...] = ()  # nodes that are empty then, but for daemons
     rooms: tuple[str, ...] = ()  # nodes that have room then for what had none, one for each that finds it
     short: int = 0  # so many find none
-    beyond: int = 0  # so many more nodes would be freed, or find room, with more moves
+    has_more: bool = False  # with more moves more nodes would be freed, or more would find room
 
 
 class Moves:

@@ -47,7 +47,7 @@ def pack(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
         return 1 / many[a.node], f"frees {a.node}{others}"
 
     names = tuple(sorted(ledger.nodes.view(row).name for row in freed))
-    return Proposal(told(moves, of), freed=names, beyond=len(beyond))
+    return Proposal(told(moves, of), freed=names, has_more=bool(beyond))
 
 
 def _in_use(ledger: Ledger) -> set[int]:

@@ -65,7 +65,7 @@ def view_of(proposal: Proposal, fork: Fork) -> dict[str, Any]:
         "freed": list(proposal.freed),
         "rooms": list(proposal.rooms),
         "short": proposal.short,
-        "beyond": proposal.beyond,
+        "hasMore": proposal.has_more,
     }
 
 

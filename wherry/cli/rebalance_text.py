@@ -6,7 +6,7 @@ from typing import Any
 
 from wherry.cli.kinds import Workload
 from wherry.cli.lookup import workload_of
-from wherry.cli.text import clean, plural
+from wherry.cli.text import clean
 
 Item = Mapping[str, Any]
 
@@ -28,15 +28,14 @@ def _move(move: Item) -> str:
 def _freed(answer: Item) -> Iterator[str]:
     freed = [clean(name) for name in answer.get("freed") or []]
     yield f"Nodes that become free: {', '.join(freed) or 'none'}"
-    if beyond := int(answer.get("beyond") or 0):
-        yield f"With more moves (--max-moves) {plural(beyond, 'more node')} would become free."
+    if answer.get("hasMore"):
+        yield "With more moves (--max-moves) more nodes would become free."
 
 
 def _room(answer: Item, workload: Workload) -> Iterator[str]:
     nodes = Counter(clean(name) for name in answer.get("rooms") or [])
     found = ", ".join(f"{count} on {name}" for name, count in sorted(nodes.items()))
     yield f"Room for {workload}: {found or 'none'}"
-    short, beyond = int(answer.get("short") or 0), int(answer.get("beyond") or 0)
-    if short:
-        more = f"; with more moves (--max-moves) {beyond} of them would" if beyond else ""
+    if short := int(answer.get("short") or 0):
+        more = "; with more moves (--max-moves) more of them would have room" if answer.get("hasMore") else ""
         yield f"{short} would still have none{more}."

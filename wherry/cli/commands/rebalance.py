@@ -36,6 +36,8 @@ def run(arguments: Namespace) -> int:
         raise UsageError("only a dry run can be made", fix="Add --dry-run.")
     if arguments.snapshot and arguments.at_revision is not None:
         raise UsageError("a snapshot is of one revision", fix="Leave out --at-revision, or --snapshot.")
+    if arguments.max_moves == 0:
+        raise UsageError("no moves at all are nothing to tell", fix="Give --max-moves 1 or more.")
     workload = read_workload([arguments.room_for], arguments.namespace) if arguments.room_for else None
     aim = _aim(arguments, workload)
     if arguments.snapshot:
