@@ -72,27 +72,29 @@ def _likeliest(ask: Ask, ledger: Ledger, rows: Rows, ranks: Rows) -> Iterable[in
 def _vacated(ask: Ask, row: int, moves: Moves) -> tuple[Cost, Moves] | None:
     """Return the moves after which the node has room, and what the least costs that go for it."""
     ledger = moves.ledger
-    elsewhere: Flags = np.ones(ledger.nodes.size, np.bool_)
-    elsewhere[row] = False
     companions = {key_of(n.workload) for n in ask.neighbours if n.weight is None and n.is_wanted}
     candidates = [a for a in moves.on(row) if a.id not in moves.targets and key_of(a.workload) not in companions]
     for _ in range(_TRIES):
         victims = _least(ask, row, ledger, candidates)
         if not victims:
             return None
-        then = moves.emptied((v.allocation for v in victims), elsewhere, gently=False)
+        then = moves.with_moved((v.allocation for v in victims), _anywhere)
         if then is not None:
             is_there = not judge(ask, then.ledger, row).fails[0]
             return (cost_of(victims, {}), then) if is_there else None
-        stuck = set(_stuck(victims, moves, elsewhere))
+        stuck = set(_stuck(victims, moves))
         candidates = [a for a in candidates if a.id not in (stuck or {victims[0].allocation.id})]
     return None
 
 
-def _stuck(victims: Sequence[Candidate], moves: Moves, elsewhere: Flags) -> Iterator[str]:
+def _anywhere(_ask: Ask, _ledger: Ledger, _own: int, rows: Rows) -> Flags:
+    return np.ones(len(rows), np.bool_)
+
+
+def _stuck(victims: Sequence[Candidate], moves: Moves) -> Iterator[str]:
     """Yield those that have no other place even if they alone move."""
     for victim in victims:
-        if moves.emptied([victim.allocation], elsewhere, gently=False) is None:
+        if moves.with_moved([victim.allocation], _anywhere) is None:
             yield victim.allocation.id
 
 

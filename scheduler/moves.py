@@ -12,17 +12,18 @@ import numpy as np
 
 from manifests.workloads import Kind
 from scheduler.columns import Flags
-from scheduler.hashing import WorkloadKey, key_of
 from scheduler.ledger import Ledger
 from scheduler.model import Ask, PlacedAllocation
 from scheduler.nodes import Rows
 from scheduler.ports import assign_devices, assign_ports
 from scheduler.ranking import Orders, Ranking
 from scheduler.rulings import judge, judge_unevenness
-from scheduler.score import TIGHT, preferences, size_of
+from scheduler.score import TIGHT, size_of
 from scheduler.spreading import counts_of
 
 Asks: TypeAlias = Mapping[str, Ask]  # by allocation: what its slot asks for, of all that may be moved
+# Which of the rows that fit one are good enough, of the cluster without it; and its own row.
+Accepts: TypeAlias = Callable[[Ask, Ledger, int, Rows], Flags]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,20 @@ class Moves:
         origin = {a.id: a for row in self._start.nodes.rows.values() for a in self._start.holdings.on(row)}
         return [(origin[id_], to) for id_, to in self.targets.items()]
 
+    def ask_of(self, a: PlacedAllocation) -> Ask:
+        return self._asks[a.id]
+
     def on(self, row: int) -> list[PlacedAllocation]:
         """Return what is on the node by now and may be moved, the largest first."""
         here = [a for a in self.ledger.holdings.on(row) if a.id in self._asks]
         return sorted(here, key=lambda a: (-size_of(self._asks[a.id], self._start), a.id))
 
-    def emptied(self, victims: Iterable[PlacedAllocation], among: Flags, *, gently: bool) -> "Moves | None":
-        """Return these moves and those of all the victims to nodes among those marked; None if one finds no place.
-
-        `gently`: no workload is then more crowded than it is anywhere now, nor less where it prefers to be.
-        """
+    def with_moved(self, chosen: Iterable[PlacedAllocation], accepts: Accepts) -> "Moves | None":
+        """Return these moves and those of all that are chosen, to accepted nodes; None if one finds no place."""
         then, is_twice = self.fork(), False
-        for victim in victims:
-            is_twice |= victim.id in then.targets
-            if not then._move(victim, among, gently=gently):
+        for a in chosen:
+            is_twice |= a.id in then.targets
+            if not then._move(a, accepts):
                 return None
         return then._anew() if is_twice else then
 
@@ -86,21 +87,19 @@ class Moves:
         """Return the same with each moved once, to where it ends up; None if that isn't possible in this order."""
         anew = Moves(self._start, self._asks, self._orders)
         for allocation, to in self.origins():
-            only = np.zeros(self.ledger.nodes.size, np.bool_)
-            only[self.ledger.nodes.rows[to]] = True
-            if not anew._move(allocation, only, gently=False):
+            if not anew._move(allocation, _Only(self.ledger.nodes.rows[to])):
                 return None
         return anew
 
-    def _move(self, a: PlacedAllocation, among: Flags, *, gently: bool) -> bool:
+    def _move(self, a: PlacedAllocation, accepts: Accepts) -> bool:
         ledger, ask = self.ledger, self._asks[a.id]
         own = ledger.nodes.rows[a.node]
         with_old = _fitting(ask, ledger)
         ledger.drop(a.node, a.id)
         rows = np.intersect1d(with_old, _fitting(ask, ledger))
-        rows = rows[among[rows] & (rows != own)]
-        if gently:
-            rows = rows[self._is_no_worse(ask, own, rows)]
+        rows = rows[rows != own]
+        if len(rows):
+            rows = rows[accepts(ask, ledger, own, rows)]
         row = self._best(ask, rows) if len(rows) else None
         if row is None:
             ledger.put(a)
@@ -118,23 +117,16 @@ class Moves:
         counts = counts_of(ask, ledger, judge(ask, ledger).open_rows(), rows) if ask.spread else []
         return Ranking(ask, ledger, self._orders.ties_of(ask), rows, counts, TIGHT).best()
 
-    def _is_no_worse(self, ask: Ask, own: int, rows: Rows) -> Flags:
-        """Say of each node whether the workload is as well off with one there as with one on its own node."""
-        ledger, workload = self.ledger, key_of(ask.workload)
-        running, most = ledger.holdings.running(workload), self._most(workload)
-        fine: Flags = np.array([running.get(row, 0) < most for row in rows.tolist()], np.bool_)
-        both = np.union1d(rows, [own])
-        places, place = np.searchsorted(both, rows), int(np.searchsorted(both, own))
-        for _, scores in preferences(ask, ledger, both):
-            fine &= scores[places] >= scores[place]
-        if ask.spread:
-            for counts in counts_of(ask, ledger, judge(ask, ledger).open_rows(), both):
-                parts = np.array([counts.part(code) for code in counts.candidates.tolist()])
-                fine &= parts[places] >= parts[place]
-        return fine
 
-    def _most(self, workload: WorkloadKey) -> int:
-        return max(self._start.holdings.running(workload).values(), default=0)
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """Accepts one node."""
+
+    row: int
+
+    def __call__(self, ask: Ask, ledger: Ledger, own: int, rows: Rows) -> Flags:
+        only: Flags = rows == self.row
+        return only
 
 
 def _fitting(ask: Ask, ledger: Ledger) -> Rows:

@@ -10,9 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from manifests.placement import Policy
+from scheduler.columns import Flags
+from scheduler.hashing import key_of
 from scheduler.ledger import Ledger
-from scheduler.model import PlacedAllocation
+from scheduler.model import Ask, PlacedAllocation
 from scheduler.moves import Asks, Moves, Proposal, stays, told
+from scheduler.nodes import Rows
+from scheduler.rulings import judge
+from scheduler.score import preferences
+from scheduler.spreading import counts_of
 
 MOST_SOURCES = 256  # nodes that are tried, those with the fewest allocations first
 
@@ -26,9 +32,7 @@ def pack(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
     while True:
         before = len(freed)
         for row in list(_sources(moves, in_use, asks)):
-            targets = np.zeros(ledger.nodes.size, np.bool_)
-            targets[list(in_use - {row})] = True
-            then = moves.emptied(moves.on(row), targets, gently=True)
+            then = moves.with_moved(moves.on(row), _Gently(ledger, in_use - {row}))
             if then is None:
                 continue
             if len(then.targets) > max_moves:
@@ -48,6 +52,32 @@ def pack(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
 
     names = tuple(sorted(ledger.nodes.view(row).name for row in freed))
     return Proposal(told(moves, of), freed=names, has_more=bool(beyond))
+
+
+class _Gently:
+    """Accepts nodes among some, where no workload is more crowded than anywhere now, nor likes it less."""
+
+    def __init__(self, start: Ledger, among: set[int]) -> None:
+        self._start = start
+        self._among = np.zeros(start.nodes.size, np.bool_)
+        self._among[list(among)] = True
+
+    def __call__(self, ask: Ask, ledger: Ledger, own: int, rows: Rows) -> Flags:
+        workload = key_of(ask.workload)
+        running = ledger.holdings.running(workload)
+        most = max(self._start.holdings.running(workload).values(), default=0)
+        if ask.spread:  # what is to be spread out over anything isn't to share nodes either
+            most = running.get(own, 0) + 1
+        is_fine: Flags = self._among[rows] & np.array([running.get(row, 0) < most for row in rows.tolist()])
+        both = np.union1d(rows, [own])
+        places, place = np.searchsorted(both, rows), int(np.searchsorted(both, own))
+        for _, scores in preferences(ask, ledger, both):
+            is_fine &= scores[places] >= scores[place]
+        if ask.spread:
+            for counts in counts_of(ask, ledger, judge(ask, ledger).open_rows(), both):
+                parts = np.array([counts.part(code) for code in counts.candidates.tolist()])
+                is_fine &= parts[places] >= parts[place]
+        return is_fine
 
 
 def _in_use(ledger: Ledger) -> set[int]:

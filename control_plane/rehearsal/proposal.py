@@ -11,6 +11,7 @@ from control_plane.rehearsal.fork import Fork
 from manifests.base import Model
 from manifests.errors import ConflictError, NotFoundError
 from manifests.workloads import Kind
+from scheduler.even import even
 from scheduler.make_way import make_way
 from scheduler.moves import Move, Proposal
 from scheduler.rebalance import pack
@@ -21,6 +22,7 @@ MOST_MOVES = 1_000
 
 class Goal(StrEnum):
     PACK = "pack"  # as many empty nodes as can be
+    SPREAD = "spread"  # what is to be spread, spread as it would be if it were placed now
 
 
 class Beneficiary(Model):
@@ -43,7 +45,8 @@ def proposed(fork: Fork, aim: Aim) -> Proposal:
     """Return the moves. Raises NotFoundError or ConflictError if there is no such workload, or it lacks no room."""
     state, ledger = fork.state, fork.standing.ledger()
     if aim.room_for is None:
-        return pack(ledger, movable(state), max_moves=aim.max_moves)
+        moved = pack if aim.goal is Goal.PACK else even
+        return moved(ledger, movable(state), max_moves=aim.max_moves)
     one = aim.room_for
     record = state.workloads.get(keys.workload_id(one.namespace, one.kind, one.name))
     if record is None:
@@ -58,9 +61,10 @@ def proposed(fork: Fork, aim: Aim) -> Proposal:
     return make_way(asks, ledger, movable(state), max_moves=aim.max_moves)
 
 
-def view_of(proposal: Proposal, fork: Fork) -> dict[str, Any]:
+def view_of(proposal: Proposal, fork: Fork, aim: Aim) -> dict[str, Any]:
     return {
         "revision": fork.begun_at,
+        "goal": aim.goal,
         "moves": [_move(move) for move in proposal.moves],
         "freed": list(proposal.freed),
         "rooms": list(proposal.rooms),

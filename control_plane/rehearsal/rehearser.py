@@ -40,7 +40,7 @@ class Rehearser:
         """Return which moves would serve the aim, and why. Raises what `answer` does, and what `proposed` does."""
         async with self._turn:
             fork = await self._fork(at_revision)
-            return view_of(await asyncio.to_thread(proposed, fork, aim), fork)
+            return view_of(await asyncio.to_thread(proposed, fork, aim), fork, aim)
 
     async def _fork(self, at_revision: Revision | None) -> Fork:
         if at_revision is not None:

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from manifests.placement import Policy
 from manifests.workloads import WorkloadRef
+from scheduler.even import even
 from scheduler.ledger import Ledger
 from scheduler.make_way import make_way
 from scheduler.model import Ask, Eligibility, NodeView, PlacedAllocation, Snapshot, Vector
 from scheduler.moves import Move, Proposal
 from scheduler.rebalance import pack
-from tests.property.test_place import can_take
+from tests.property.test_place import can_take, value_of
 from tests.strategies import WORKLOADS, asks, nodes
 
 World = tuple[Snapshot, dict[str, Ask]]
@@ -109,7 +110,7 @@ def used(snapshot: Snapshot) -> set[str]:
 
 
 @given(worlds(), budgets)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_packing_frees_what_it_says_by_moves_that_are_all_possible(world: World, budget: int) -> None:
     snapshot, movable = world
     proposal = pack(Ledger.of(snapshot), movable, max_moves=budget)
@@ -133,8 +134,41 @@ def test_packing_crowds_no_workload_more_than_it_was_anywhere(world: World, budg
         assert now <= before
 
 
+def unevenness(snapshot: Snapshot, ask: Ask, over: str) -> int:
+    """Return the sum of the squares of how many of the workload have each value."""
+    views = {node.name: node for node in snapshot.nodes}
+    mine = (a for a in snapshot.allocations if a.is_wanted and a.workload == ask.workload and a.node in views)
+    return sum(n * n for n in Counter(value_of(views[a.node], over) for a in mine).values())
+
+
+@given(worlds(), budgets)
+@settings(max_examples=100)
+def test_moves_that_even_out_are_possible_and_each_makes_it_more_even(world: World, budget: int) -> None:
+    snapshot, movable = world
+    proposal = even(Ledger.of(snapshot), movable, max_moves=budget)
+    assert len(proposal.moves) <= budget
+    carried_out(snapshot, proposal, movable)
+    for move in proposal.moves:
+        ask, then = movable[move.allocation.id], after(snapshot, move)
+        assert ask.spread or ask.policy is Policy.SPREAD
+        if ask.spread:
+            before, now = ([unevenness(s, ask, over.over) for over in ask.spread] for s in (snapshot, then))
+            per_node = [unevenness(s, ask, "node.name") for s in (snapshot, then)]
+            is_better = now < before or (now == before and per_node[1] <= per_node[0])
+            assert is_better
+        snapshot = then
+
+
 @given(worlds())
-@settings(max_examples=150)
+@settings(max_examples=100)
+def test_a_second_look_after_evening_out_proposes_nothing(world: World) -> None:
+    snapshot, movable = world
+    then = carried_out(snapshot, even(Ledger.of(snapshot), movable, max_moves=100), movable)
+    assert even(Ledger.of(then), movable, max_moves=100).moves == ()
+
+
+@given(worlds())
+@settings(max_examples=100)
 def test_a_second_look_after_the_moves_proposes_nothing(world: World) -> None:
     snapshot, movable = world
     proposal = pack(Ledger.of(snapshot), movable, max_moves=100)
@@ -154,7 +188,7 @@ def test_a_proposal_does_not_depend_on_the_order_of_records(world: World) -> Non
 
 
 @given(worlds(), newcomers(), budgets)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_moves_make_the_room_that_they_say_and_none_is_without_use(world: World, one: Ask, budget: int) -> None:
     snapshot, movable = world
     proposal = make_way([one], Ledger.of(snapshot), movable, max_moves=budget)
@@ -173,7 +207,7 @@ def test_moves_make_the_room_that_they_say_and_none_is_without_use(world: World,
 
 
 @given(worlds(), newcomers())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_where_one_move_makes_room_one_is_proposed(world: World, one: Ask) -> None:
     snapshot, movable = world
     proposal = make_way([one], Ledger.of(snapshot), movable, max_moves=20)

@@ -170,7 +170,7 @@ def test_moves_are_told_with_their_gains_and_reasons(stub: Stub, capsys: pytest.
         "Nodes that become free: n1",
         "With more moves (--max-moves) more nodes would become free.",
     ]
-    assert stub.requests[-1].body == {"maxMoves": 1, "dryRun": True, "atRevision": 5}
+    assert stub.requests[-1].body == {"goal": "pack", "maxMoves": 1, "dryRun": True, "atRevision": 5}
     assert main(["rebalance", "--dry-run", "--exit-code"]) == 6
     stub.answers["POST /v1/rebalance"] = (200, NOTHING)
     capsys.readouterr()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from manifests.placement import Policy
+from scheduler.even import even
 from scheduler.ledger import Ledger
 from scheduler.make_way import make_way
 from scheduler.model import Ask, Neighbour, NodeView, PlacedAllocation, Spread, Vector
@@ -66,6 +67,35 @@ def test_packing_does_not_undo_what_a_workload_wants() -> None:
     asks = movable(*siblings, spread=(Spread("node.labels.zone"),))
     proposal = packed([*zones, *siblings], asks)
     assert [(m.allocation.workload.name, m.to) for m in proposal.moves if m.allocation.workload.name == "b"] == []
+
+
+ZONES: list[NodeView | PlacedAllocation] = [node("n1", zone="a"), node("n2", zone="b"), node("n3", zone="b")]
+
+
+def test_a_spread_is_evened_out_by_the_move_that_gains_most() -> None:
+    here = [small("n1", "a", index) for index in range(4)]
+    asks = movable(*here, spread=(Spread("node.labels.zone"),))
+    proposal = even(Ledger.of(snapshot(*ZONES, *here)), asks, max_moves=20)
+    assert [(m.gain > 2, m.reason) for m in proposal.moves] == [
+        (True, "node.labels.zone a has 4 of service/a, b has 0"),
+        (False, "node.labels.zone a has 3 of service/a, b has 1"),
+    ]
+    assert {m.to for m in proposal.moves} == {"n2", "n3"}
+    assert even(Ledger.of(snapshot(*ZONES, *here)), asks, max_moves=1).has_more
+
+
+def test_what_is_to_be_spread_over_nodes_goes_to_the_emptier_one_and_what_is_packed_stays() -> None:
+    here = small("n1", "a"), small("n1", "b", cpu_m=3000)
+    cluster = Ledger.of(snapshot(*ZONES, *here))
+    (move,) = even(cluster, movable(*here, policy=Policy.SPREAD), max_moves=20).moves
+    assert move.reason == f"n1 is fuller than {move.to}"
+    assert even(cluster, movable(*here), max_moves=20).moves == ()
+
+
+def test_a_move_that_gains_little_is_not_made() -> None:
+    here = small("n1", "a"), small("n1", "b", cpu_m=10)
+    cluster = Ledger.of(snapshot(*ZONES, *here))
+    assert even(cluster, movable(here[0], policy=Policy.SPREAD), max_moves=20).moves == ()
 
 
 def test_room_is_made_by_the_fewest_moves() -> None:

@@ -26,6 +26,10 @@ def _move(move: Item) -> str:
 
 
 def _freed(answer: Item) -> Iterator[str]:
+    if answer.get("goal") == "spread":
+        if answer.get("hasMore"):
+            yield "With more moves (--max-moves) it would be more even."
+        return
     freed = [clean(name) for name in answer.get("freed") or []]
     yield f"Nodes that become free: {', '.join(freed) or 'none'}"
     if answer.get("hasMore"):

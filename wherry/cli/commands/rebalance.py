@@ -1,4 +1,4 @@
-"""`wherry rebalance`: the fewest moves that free nodes, or make room for what has none; nothing is changed."""
+"""`wherry rebalance`: the fewest moves that free nodes, even out or make room; nothing is changed."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -12,6 +12,7 @@ from wherry.cli.rebalance_text import proposal_lines
 WOULD_CHANGE = 6
 TIMEOUT_S = 120.0
 NOTES = f"""  wherry rebalance --dry-run
+  wherry rebalance --dry-run --goal spread
   wherry rebalance --dry-run --for service/db --max-moves 5
   wherry rebalance --dry-run --snapshot monday.snapshot
 
@@ -21,6 +22,12 @@ anything to move or not; with --exit-code it is {WOULD_CHANGE} if there is."""
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would be moved; nothing else is done yet")
+    parser.add_argument(
+        "--goal",
+        choices=("pack", "spread"),
+        default="pack",
+        help="pack: free whole nodes (the default); spread: even out what is to be spread",
+    )
     parser.add_argument("--for", dest="room_for", metavar="KIND/NAME", help="make room for it, which has none")
     parser.add_argument("--max-moves", type=whole_number, metavar="N", help="at most so many moves (default: 20)")
     parser.add_argument("--exit-code", action="store_true", help=f"exit with {WOULD_CHANGE} if anything would be moved")
@@ -57,7 +64,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _aim(arguments: Namespace, workload: Workload | None) -> dict[str, Any]:
-    aim: dict[str, Any] = {}
+    aim: dict[str, Any] = {"goal": arguments.goal}
     if workload is not None:
         kind = {"cronjob": "CronJob"}.get(workload.kind, workload.kind.capitalize())
         aim["for"] = {"namespace": workload.namespace, "kind": kind, "name": workload.name}
@@ -74,5 +81,5 @@ def _offline(file: Path, aim: dict[str, Any]) -> dict[str, Any]:
     from foundation.clock import SystemClock
     from wherry.cli.commands.snapshot import read_snapshot
 
-    fork = fork_of_snapshot(read_snapshot(file), SystemClock().wall_s())
-    return view_of(proposed(fork, model_of(aim, Aim)), fork)
+    fork, asked = fork_of_snapshot(read_snapshot(file), SystemClock().wall_s()), model_of(aim, Aim)
+    return view_of(proposed(fork, asked), fork, asked)
