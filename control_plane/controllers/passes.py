@@ -18,6 +18,7 @@ from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
+from control_plane.controllers.moving import with_moves
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.snapshot import kept_since_restore, seen_of
@@ -80,7 +81,7 @@ class Passes:
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
-        asks = resolved(asks, self._state)
+        asks = with_moves(resolved(asks, self._state), self._state)
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
         then = _without_stopped(ledger, decisions.values(), frozen=frozen)
         plan, failing = self._plan(portion.asks, then, frozen=frozen)

@@ -10,6 +10,7 @@ from control_plane.controllers.movable import lacking, movable
 from control_plane.rehearsal.fork import Fork
 from manifests.base import Model
 from manifests.errors import ConflictError, NotFoundError
+from manifests.moves import MOST_MOVES
 from manifests.workloads import Kind
 from scheduler.even import even
 from scheduler.make_way import make_way
@@ -17,7 +18,6 @@ from scheduler.moves import Move, Proposal
 from scheduler.rebalance import pack
 
 DEFAULT_MOVES = 20
-MOST_MOVES = 1_000
 
 
 class Goal(StrEnum):
@@ -64,6 +64,7 @@ def proposed(fork: Fork, aim: Aim) -> Proposal:
 def view_of(proposal: Proposal, fork: Fork, aim: Aim) -> dict[str, Any]:
     return {
         "revision": fork.begun_at,
+        "underWay": len(fork.state.moves),
         "goal": aim.goal,
         "moves": [_move(move) for move in proposal.moves],
         "freed": list(proposal.freed),

@@ -191,7 +191,8 @@ def test_room_for_a_workload_is_told_with_what_is_still_lacking(stub: Stub, caps
 
 
 def test_a_rebalance_that_cannot_be_asked_for_is_a_usage_error(stub: Stub, tmp_path: Path) -> None:
-    assert main(["rebalance"]) == 2
+    assert main(["rebalance"]) == 2, "nobody is there to be asked"
+    assert main(["rebalance", "--yes", "--at-revision", "5"]) == 2
     assert main(["rebalance", "--dry-run", "--for", "node/n1"]) == 2
     assert main(["rebalance", "--dry-run", "--snapshot", "x", "--at-revision", "5"]) == 2
     assert main(["rebalance", "--dry-run", "--snapshot", str(tmp_path / "x")]) == 3

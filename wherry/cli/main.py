@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "rebalance": Command(
         "wherry.cli.commands.rebalance",
-        "tell which moves would free nodes, even out or make room",
+        "tell move the fewest that free nodes, even out or make room",
         "wherry rebalance --dry-run",
     ),
     "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),

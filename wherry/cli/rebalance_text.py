@@ -6,7 +6,7 @@ from typing import Any
 
 from wherry.cli.kinds import Workload
 from wherry.cli.lookup import workload_of
-from wherry.cli.text import clean
+from wherry.cli.text import clean, plural
 
 Item = Mapping[str, Any]
 
@@ -16,6 +16,8 @@ def proposal_lines(answer: Item, workload: Workload | None = None) -> list[str]:
     moves = answer.get("moves") or []
     lines = [f"Moves: {len(moves) or 'none'}", *(_move(move) for move in moves)]
     lines += _room(answer, workload) if workload is not None else _freed(answer)
+    if under_way := int(answer.get("underWay") or 0):
+        lines.append(f"{plural(under_way, 'move')} of before still to be made: see `wherry rebalance --help`.")
     return lines
 
 
