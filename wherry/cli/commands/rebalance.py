@@ -1,4 +1,4 @@
-"""`wherry rebalance`: the fewest moves that free nodes, even out or make room; and makes them, by the rollouts' rules."""
+"""`wherry rebalance`: the fewest moves that free nodes, even out or make room, told and then made."""
 
 import sys
 from argparse import ArgumentParser, Namespace
