@@ -8,11 +8,14 @@ from dataclasses import replace
 
 from control_plane import keys
 from control_plane.controllers.asks import ask_of, resolved
+from control_plane.controllers.snapshot import eligibility_of
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.workloads import Kind, Service, WorkloadRecord
 from scheduler.ledger import Ledger
-from scheduler.model import Ask
+from scheduler.model import Ask, Eligibility
+
+_HOMES = (Eligibility.READY, Eligibility.CORDONED)
 
 
 def movable(state: ClusterState) -> dict[str, Ask]:
@@ -43,9 +46,10 @@ def _at_rest(state: ClusterState, workload: str, record: WorkloadRecord) -> list
 
 
 def _is_well(state: ClusterState, record: WorkloadRecord, a: Allocation) -> bool:
-    status = state.statuses.get(a.id)
+    status, node = state.statuses.get(a.id), state.nodes.get(a.node)
     is_present = a.desired is Desired.RUN and a.workload.uid == record.uid and a.version == record.version
-    return is_present and status is not None and status.is_ready
+    is_home = node is not None and eligibility_of(node, state.intents.get(a.node)) in _HOMES
+    return is_present and is_home and status is not None and status.is_ready
 
 
 def _companions(state: ClusterState) -> set[str]:

@@ -1,4 +1,4 @@
-"""Moves that somebody ordered: made one by one by the rules of rollouts, for as long as they matter, and taken back."""
+"""Moves that somebody ordered: made one by one by the rules of rollouts while they matter, or taken back."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
+from control_plane.store.protocol import Store
 from tests.lab.waiting import wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
+pytestmark = pytest.mark.each_store
 NODES = ("n1", "n2", "n3")
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path / "server") as running:
+async def server(tmp_path: Path, store: Store) -> AsyncIterator[Served]:
+    async with served(tmp_path / "server", on=store) as running:
         agents = [ScriptedAgent(running, facts(name, memory="1000Mi")) for name in NODES]
         async with connected(running, *agents):
             yield running

@@ -197,3 +197,20 @@ def test_a_rebalance_that_cannot_be_asked_for_is_a_usage_error(stub: Stub, tmp_p
     assert main(["rebalance", "--dry-run", "--snapshot", "x", "--at-revision", "5"]) == 2
     assert main(["rebalance", "--dry-run", "--snapshot", str(tmp_path / "x")]) == 3
     assert stub.requests == []
+
+
+def test_moves_are_ordered_as_they_were_told_and_taken_back(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["POST /v1/rebalance"] = (200, {**NOTHING, "moves": [MOVED], "underWay": 0})
+    stub.answers["POST /v1/moves"] = (202, {"revision": 8})
+    assert main(["rebalance", "--yes"]) == 0
+    assert "1 move ordered" in capsys.readouterr().err
+    moves = [{"allocation": "web-0", "from": "n1", "to": "n2", "why": "frees n1"}]
+    assert stub.requests[-1].body == {"revision": 7, "moves": moves}
+    stub.answers["POST /v1/moves"] = (409, {"title": "the moves are out of date", "detail": "web-0: it is on n3"})
+    assert main(["rebalance", "--yes"]) == 4
+    stub.answers["POST /v1/rebalance"] = (200, {**NOTHING, "underWay": 2})
+    assert main(["rebalance", "--yes"]) == 0
+    assert "2 moves of before still to be made" in capsys.readouterr().out
+    stub.answers["DELETE /v1/moves"] = (200, {"revision": 9})
+    assert main(["rebalance", "--cancel"]) == 0
+    assert stub.requests[-1].target == "/v1/moves"
