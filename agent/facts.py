@@ -49,6 +49,12 @@ def _given(options: AgentOptions) -> dict[str, int]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
+def _runtimes(driver: DriverInfo) -> dict[str, str]:
+    """Return an attribute for each OCI runtime, its version, so that a workload may ask for one."""
+    names = filter(None, driver.attributes.get("runtimes", "").split(","))
+    return {f"runtime.{name}": driver.attributes.get(f"runtime.{name}", "of unknown version") for name in names}
+
+
 def node_facts(
     options: AgentOptions, machine: Machine, *, agent_id: str, address: str, driver: DriverInfo | None
 ) -> NodeFacts:
@@ -56,7 +62,7 @@ def node_facts(
     resources, attributes = machine.resources(), dict(machine.attributes())
     if driver is not None:
         known = {name: driver.attributes[name] for name in _ATTRIBUTES if name in driver.attributes}
-        attributes |= {"driver": driver.name, "driver.version": driver.version} | known
+        attributes |= {"driver": driver.name, "driver.version": driver.version} | known | _runtimes(driver)
     return NodeFacts(
         name=options.name,
         agent_id=agent_id,

@@ -6,7 +6,7 @@ The agent takes a `Machine` from outside, so that a simulator can run it on one 
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import disk_usage
 from typing import Protocol
@@ -32,7 +32,7 @@ class Machine(Protocol):
     def cores(self) -> int: ...
 
     def attributes(self) -> Mapping[str, str]:
-        """Return what constraints may ask for: arch, hostname, kernel, os."""
+        """Return what constraints may ask for: arch, drivers, hostname, kernel, os."""
         ...
 
     def address(self, options: AgentOptions) -> str:
@@ -49,7 +49,10 @@ class Machine(Protocol):
 
 
 class LocalMachine:
-    """The machine that this process runs on."""
+    """The machine that this process runs on; `drivers` are those that it can have."""
+
+    def __init__(self, drivers: Sequence[str] = ()) -> None:
+        self._drivers = tuple(drivers)
 
     def boot_id(self) -> str:
         return (PROC / "sys/kernel/random/boot_id").read_text().strip()
@@ -66,6 +69,7 @@ class LocalMachine:
             "hostname": socket.gethostname(),
             "kernel": platform.release(),
             "os": platform.system().lower(),
+            **({"drivers": ",".join(self._drivers)} if self._drivers else {}),
         }
 
     def address(self, options: AgentOptions) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.agent import Agent
-from agent.drivers.docker import DockerDriver
+from agent.drivers.choice import choose
 from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
 from agent.machine import LocalMachine
@@ -32,15 +32,17 @@ async def run_agent(options: AgentOptions) -> None:
         raise UsageError("the agent has no server", fix="Give at least one with --server.")
     options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_agent_of(options.data_dir):
-        driver = DockerDriver(options.docker_socket)
+        folder = LocalFolder(options.data_dir)
+        choice = await asyncio.to_thread(choose, options, folder)
+        driver = choice.make(options)
         try:
             async with Client(options.servers, _token(options), options.ca_file) as client:
                 agent = Agent(
                     options,
                     driver=driver,
                     transport=WebSocketTransport(client),
-                    folder=LocalFolder(options.data_dir),
-                    machine=LocalMachine(),
+                    folder=folder,
+                    machine=LocalMachine(choice.available),
                     clock=SystemClock(),
                     rng=random.Random(),
                     guard=GuardProcess(options.data_dir),

@@ -12,7 +12,10 @@ class AgentOptions:
     servers: tuple[str, ...]  # base URLs; any of them will do
     name: str
     data_dir: Path
+    driver: str = ""  # "": the one that it had, else the first that the node can do
     docker_socket: str = "/var/run/docker.sock"
+    oci_runtime: str = ""  # of the oci driver: "" for the first that works here
+    image_dirs: tuple[Path, ...] = (Path("/var/lib/wherry/images"),)  # where its images in files may lie
     token: str = ""
     token_file: Path | None = None  # instead of `token`
     cpu_m: int | None = None

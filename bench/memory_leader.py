@@ -58,7 +58,7 @@ def _pass(core: Core, ages: Ages) -> int:
     clock = core.state.clock
     passes = Passes(core.state, core.standing, ages, ProgressClock(clock), clock)
     made = passes.make(sorted(workload_ids(core.state)), DirtySet(core.state, clock))
-    return len(made.units)
+    return len(made.writes.units)
 
 
 def resident_mib() -> float:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from control_plane.controllers.bookkeeping import Bookkeeping
+from control_plane.controllers.bursts import MOST_PER_PASS
 from control_plane.controllers.compactor import PROMISE, HistoryPromise
 from control_plane.controllers.leader import Leader
 from control_plane.controllers.standing import Standing
@@ -89,6 +90,7 @@ def assemble(
     heartbeat_s: float,
     lost_after_s: float,
     promise: HistoryPromise = PROMISE,
+    portion: int = MOST_PER_PASS,
 ) -> Core:
     """Return the parts of a server of that name; `url` is where other servers reach its API."""
     server = ServerRecord(
@@ -133,6 +135,7 @@ def assemble(
             clock,
             Bookkeeping(store, state, clock, events, promise),
             lost_after_s=lost_after_s,
+            portion=portion,
         ),
         standing=standing,
         events=events,

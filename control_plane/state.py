@@ -164,8 +164,8 @@ class ClusterState:
         self._store, self.clock = store, clock
         compactor = Compactor()
         self.cluster = Table("cluster", keys.CLUSTER, ClusterRecord)
-        self.workloads = Table("workload", keys.WORKLOADS, WorkloadRecord)
-        self.versions = Table("version", keys.VERSIONS, VersionRecord)
+        self.workloads = Table("workload", keys.WORKLOADS, WorkloadRecord, compact=compactor.workload)
+        self.versions = Table("version", keys.VERSIONS, VersionRecord, compact=compactor.version)
         self.configs = Table("config", keys.CONFIGS, ConfigRecord)
         self.config_versions = Table("configVersion", keys.CONFIG_VERSIONS, ConfigVersionRecord)
         self.settings = Table("settings", keys.SETTINGS, SettingsRecord)
@@ -176,7 +176,9 @@ class ClusterState:
         self.intents = Table("intent", keys.NODE_INTENTS, NodeIntent)
         self.nodes = Table("node", keys.NODES, NodeStatus, compact=compactor.node)
         self.brake = Table("brake", keys.BRAKE, BrakeRecord)
-        self.workload_statuses = Table("workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus)
+        self.workload_statuses = Table(
+            "workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus, compact=compactor.workload_status
+        )
         self.crons = Table("cron", keys.CRON_STATES, CronState)
         self.moves = Table("move", keys.MOVES, MoveRecord)
         self.freeze = Table("freeze", keys.FREEZE, FreezeRecord)

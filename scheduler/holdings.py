@@ -1,6 +1,6 @@
 """Who is where: the allocations on each node, counted by workload, and the host ports and devices that they hold."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
 from manifests.allocations import HostPort
@@ -12,6 +12,7 @@ V = TypeVar("V")
 L = TypeVar("L")
 
 PortKey: TypeAlias = tuple[int, str]  # a host port and its protocol
+Holders: TypeAlias = str | tuple[str, ...]  # allocations: hardly ever more than one, and there are very many
 
 
 class Shelves(Generic[K, L, V]):
@@ -65,7 +66,7 @@ class Holdings:
         self._running: Shelves[WorkloadKey, int, int] = Shelves()
         self._totals: dict[WorkloadKey, int] = {}
         self._of_version: Shelves[tuple[WorkloadKey, int], int, int] = Shelves()
-        self._ports: Shelves[PortKey, int, tuple[str, ...]] = Shelves()
+        self._ports: Shelves[PortKey, int, Holders] = Shelves()
         self._autos: Shelves[str, int, int] = Shelves()
         self._devices: Shelves[int, tuple[str, str], tuple[str, ...]] = Shelves()
 
@@ -93,9 +94,14 @@ class Holdings:
     def of_version(self, workload: WorkloadKey, version: int) -> Mapping[int, int]:
         return self._of_version[workload, version]
 
-    def ports(self, port: PortKey) -> Mapping[int, tuple[str, ...]]:
-        """Return who holds the host port, by row."""
-        return self._ports[port]
+    def rows_with_port(self, port: PortKey) -> Collection[int]:
+        """Return where the host port is held."""
+        return self._ports[port].keys()
+
+    def port_holders(self, port: PortKey, row: int) -> tuple[str, ...]:
+        """Return who holds the host port on that node."""
+        holders = self._ports[port].get(row, ())
+        return (holders,) if isinstance(holders, str) else holders
 
     def autos(self, protocol: str) -> Mapping[int, int]:
         """Return how many of AUTO_PORTS are held, by row."""
@@ -131,10 +137,10 @@ class Holdings:
                 shelf[kind, instance] = (*shelf.get((kind, instance), ()), holder)
 
     def hold_port(self, row: int, port: PortKey, holder: str) -> None:
-        holders = self._ports.writable(port)
-        if row not in holders and port[0] in AUTO_PORTS:
+        before = self.port_holders(port, row)
+        if not before and port[0] in AUTO_PORTS:
             _count(self._autos, port[1], row, 1)
-        holders[row] = (*holders.get(row, ()), holder)
+        self._ports.writable(port)[row] = (*before, holder) if before else holder
 
     def count(self, workload: WorkloadKey, version: int, row: int, change: int) -> None:
         """Count more or fewer wanted allocations of the workload on the node."""
@@ -145,7 +151,11 @@ class Holdings:
         _count(self._of_version, (workload, version), row, change)
 
     def _release_port(self, row: int, port: PortKey, holder: str) -> None:
-        _release(self._ports, port, row, holder)
+        left = tuple(h for h in self.port_holders(port, row) if h != holder)
+        if left:
+            self._ports.writable(port)[row] = left[0] if len(left) == 1 else left
+        else:
+            self._ports.remove(port, row)
         if row not in self._ports[port] and port[0] in AUTO_PORTS:
             _count(self._autos, port[1], row, -1)
 

@@ -131,7 +131,7 @@ def _less_even(faults: Faults, spread: Spread, row: int) -> Step:
 
 
 def _freeing(faults: Faults, port: PortKey, row: int) -> Step | None:
-    holders = faults.ledger.holdings.ports(port).get(row, ())
+    holders = faults.ledger.holdings.port_holders(port, row)
     held = [a for holder in holders if (a := faults.ledger.holdings.find(row, holder))]
     if len(held) < len(holders):
         return None
@@ -201,4 +201,4 @@ def gives_room(faults: Faults, row: int, allocation: PlacedAllocation) -> bool:
     if any(f + g < n for kind, (f, g, n) in enumerate(zip(free, given, needed, strict=True)) if kind < BASE or n):
         return False
     ports = ((p.host, p.protocol) for p in ask.ports if p.host is not None)
-    return all(set(faults.ledger.holdings.ports(port).get(row, ())) <= {allocation.id} for port in ports)
+    return all(set(faults.ledger.holdings.port_holders(port, row)) <= {allocation.id} for port in ports)

@@ -103,7 +103,7 @@ def _least(ask: Ask, row: int, ledger: Ledger, candidates: Sequence[PlacedAlloca
     needed, free = ledger.nodes.amounts(ask.reserved), ledger.free[:, row].tolist()
     lacking = {kind: need - free[kind] for kind, need in enumerate(needed) if need > free[kind]}
     ports = [(port.host, port.protocol) for port in ask.ports if port.host is not None]
-    holders = {holder for port in ports for holder in ledger.holdings.ports(port).get(row, ())}
+    holders = {holder for port in ports for holder in ledger.holdings.port_holders(port, row)}
     chosen = []
     for a in candidates:
         amounts = ledger.nodes.amounts(a.reserved)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 from manifests.allocations import HostPort
@@ -65,13 +66,12 @@ NOTHING = Vector(0, 0, 0)
 
 
 def vector_of(resources: Resources) -> Vector:
-    return Vector(
-        resources.cpu_m,
-        resources.memory_bytes,
-        resources.pids,
-        resources.disk_bytes,
-        tuple(sorted(resources.devices.items())),
-    )
+    """Return the amounts: one object for equal ones that were asked for lately, as replicas have them."""
+    devices = tuple(sorted(resources.devices.items()))
+    return _shared_vector(resources.cpu_m, resources.memory_bytes, resources.pids, resources.disk_bytes, devices)
+
+
+_shared_vector = lru_cache(maxsize=4096)(Vector)
 
 
 def resources_of(vector: Vector) -> Resources:

@@ -15,7 +15,7 @@ OTHERS = "other allocations"
 def has_ports(ports: Sequence[PortAsk], holdings: Holdings, row: int) -> bool:
     """Say whether the node can give them all once more. (What is missing is told by the rulings.)"""
     static = [(port.host, port.protocol) for port in ports if port.host is not None]
-    if len(set(static)) < len(static) or any(row in holdings.ports(port) for port in static):
+    if len(set(static)) < len(static) or any(row in holdings.rows_with_port(port) for port in static):
         return False
     for protocol, count in Counter(port.protocol for port in ports if port.host is None).items():
         own_autos = sum(host in AUTO_PORTS and p == protocol for host, p in static)
@@ -49,7 +49,7 @@ def _free_port(protocol: str, holdings: Holdings, row: int, taken: set[PortKey],
     Not the lowest: a port that was just freed would be given away again while clients still connect to its old owner.
     """
     turned = (AUTO_PORTS[(start + step) % len(AUTO_PORTS)] for step in range(len(AUTO_PORTS)))
-    return next(p for p in turned if row not in holdings.ports((p, protocol)) and (p, protocol) not in taken)
+    return next(p for p in turned if row not in holdings.rows_with_port((p, protocol)) and (p, protocol) not in taken)
 
 
 def assign_devices(ask: Ask, node: NodeView, holdings: Holdings, row: int) -> tuple[DeviceShare, ...]:

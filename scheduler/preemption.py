@@ -171,5 +171,5 @@ class _Prospect:
     def _port_holders(self, row: int) -> set[str]:
         """Return who has the host ports that are needed, and isn't on its way out."""
         holdings = self._ledger.holdings
-        holders = {holder for port in self._ports for holder in holdings.ports(port).get(row, ())}
+        holders = {holder for port in self._ports for holder in holdings.port_holders(port, row)}
         return {h for h in holders if not ((known := holdings.find(row, h)) and known.is_leaving)}

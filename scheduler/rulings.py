@@ -276,14 +276,13 @@ def _no_auto_port(needed: str, _row: int) -> tuple[Code, str, str]:
 
 
 def _static_port(port: tuple[int, str], ledger: Ledger, selection: Selection, count: int, *, is_twice: bool) -> Ruling:
-    holders = ledger.holdings.ports(port)
     needed = f"{port[0]}/{port[1]}"
     if is_twice:
         return Ruling(np.ones(count, np.bool_), lambda _row: (Code.HOST_PORT, needed, OWN_PORT), is_lasting=True)
 
     def of(row: int) -> tuple[Code, str, str]:
-        holder = holders[row][-1]
+        holder = ledger.holdings.port_holders(port, row)[-1]
         is_kept = any(claim.whose == holder for claim in ledger.claims.get(row, ()))
         return (Code.KEPT, holder, "") if is_kept else (Code.HOST_PORT, needed, holder)
 
-    return Ruling(_marked(holders, ledger)[selection], of, about=port, is_of_room=True)
+    return Ruling(_marked(ledger.holdings.rows_with_port(port), ledger)[selection], of, about=port, is_of_room=True)

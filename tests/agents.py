@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from agent.agent import Agent
+from agent.driver import Driver
 from agent.drivers.docker import DockerDriver
 from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
@@ -52,9 +53,9 @@ def in_network_namespace(name: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
-    """Run an agent in this process until the block ends."""
-    driver = DockerDriver(options.docker_socket)
+async def running_agent(options: AgentOptions, driver: Driver | None = None) -> AsyncIterator[Agent]:
+    """Run an agent in this process until the block ends, and close its driver: one of Docker unless given."""
+    driver = driver or DockerDriver(options.docker_socket)
     try:
         async with Client(options.servers, options.token) as client:
             agent = Agent(

@@ -16,17 +16,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.drivers.docker_api import DockerApi
+from tests.daemons import END_S, READY_S, alive, cgroups_of, kill_all, read, remove_cgroups, run, unmount_below, until
 from tests.images import load_busybox
-
-READY_S = 60.0
-END_S = 15.0
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 class DockerdProcess:
@@ -64,8 +60,8 @@ class DockerdProcess:
     def start(self) -> None:
         """Start it, also after `kill`, and return when it answers."""
         if self._own_netns and not Path("/run/netns", self.netns).exists():
-            _run("ip", "netns", "add", self.netns)
-            _run("ip", "-n", self.netns, "link", "set", "lo", "up")
+            run("ip", "netns", "add", self.netns)
+            run("ip", "-n", self.netns, "link", "set", "lo", "up")
         # Both would make the next start refuse, or wait 40 s for a process that is gone.
         self._pidfile.unlink(missing_ok=True)
         self._containerd_pidfile.unlink(missing_ok=True)
@@ -77,14 +73,14 @@ class DockerdProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        _until(self._answers, READY_S, f"dockerd did not answer; see {self.log}")
+        until(self._answers, READY_S, f"dockerd did not answer; see {self.log}")
 
     def kill(self) -> None:
         """SIGKILL it. Its containerd dies with it, its containers live on."""
         containerd = self._containerd_pid()
         self._process_end(signal.SIGKILL)
         if containerd:
-            _until(lambda: not _alive(containerd), END_S, "containerd outlived its dockerd")
+            until(lambda: not alive(containerd), END_S, "containerd outlived its dockerd")
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
@@ -116,21 +112,15 @@ class DockerdProcess:
                 self._process_end(signal.SIGTERM)
             except subprocess.TimeoutExpired:
                 self._process_end(signal.SIGKILL)
-        deadline = time.monotonic() + END_S
-        while (left := set(self._left_processes())) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
+        left = kill_all(self._left_processes)
         for shim in shims:
             shim.unlink(missing_ok=True)
-        self._unmount()
+        unmount_below(self.folder)
         if self._own_netns:
             subprocess.run(["ip", "netns", "del", self.netns], check=False, capture_output=True)
         elif self._bip:
             subprocess.run(["ip", "-n", self.netns, "link", "del", "docker0"], check=False, capture_output=True)
-        for cgroup in _CGROUPS.glob(f"*/{self.cgroup_parent.strip('/')}"):
-            _remove_cgroup(cgroup)
+        remove_cgroups(self.cgroup_parent)
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not left, f"processes {sorted(left)} of {self.id} could not be killed"
 
@@ -176,16 +166,11 @@ class DockerdProcess:
         """Yield what still runs: containers by their cgroup, containerd and shims by the folder that they name."""
         mark = str(self._exec_root).encode()
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and _alive(int(entry.name)) and mark in _read(entry / "cmdline"):
+            if entry.name.isdigit() and alive(int(entry.name)) and mark in read(entry / "cmdline"):
                 yield int(entry.name)
-        for cgroup in _CGROUPS.glob(f"*/{self.cgroup_parent.strip('/')}"):
+        for cgroup in cgroups_of(self.cgroup_parent):
             for processes in cgroup.rglob("cgroup.procs"):
-                yield from (pid for pid in map(int, _read(processes).split()) if _alive(pid))
-
-    def _unmount(self) -> None:
-        points = [line.split(b" ")[1].decode() for line in _read(Path("/proc/self/mounts")).splitlines()]
-        for point in reversed([point for point in points if point.startswith(f"{self.folder}/")]):
-            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+                yield from (pid for pid in map(int, read(processes).split()) if alive(pid))
 
 
 @asynccontextmanager
@@ -211,40 +196,3 @@ async def dockerd(
                 await daemon.remove_containers()
         finally:
             daemon.stop()
-
-
-def _until(holds: Callable[[], bool], seconds: float, failure: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(failure)
-        time.sleep(0.02)
-
-
-def _alive(pid: int) -> bool:
-    """Return whether the process runs. A zombie doesn't, and may stay for long where pid 1 is slow to reap."""
-    stat = _read(Path(f"/proc/{pid}/stat"))
-    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _remove_cgroup(cgroup: Path) -> None:
-    """Remove it and those below; the kernel needs a moment after the last process has died."""
-    folders = [*sorted(path for path in cgroup.rglob("*") if path.is_dir()), cgroup] if cgroup.is_dir() else []
-    for folder in sorted(folders, reverse=True):
-        deadline = time.monotonic() + 3
-        while folder.exists() and time.monotonic() < deadline:
-            try:
-                folder.rmdir()
-            except OSError:
-                time.sleep(0.02)
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)

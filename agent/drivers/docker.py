@@ -1,4 +1,4 @@
-"""The docker driver: containers of one dockerd, through its API. See agent.driver for what each method promises."""
+"""The docker driver: containers of one dockerd, or Podman, through Docker's API. See agent.driver for the promises."""
 
 import asyncio
 import os
@@ -19,24 +19,25 @@ from agent.driver import (
 )
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_codec import Json, to_container, to_create_body
+from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_words import is_network_gone, start_failure
+from agent.drivers.listing import inspect_all
+from agent.drivers.podman import PodmanEngine, is_podman
+from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
 from foundation.clock import Clock, SystemClock
-from foundation.tasks import TaskGroup
 from manifests.containers import PullPolicy
-from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError, WherryError
+from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError
 
-MOST_INSPECTS = 16  # at once, of one list
 MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
-_HINTS = ["start", "die", "oom", "pause", "unpause", "destroy"]  # not exec_*: health checks make three of them each
 _EXEC_POLL_S = 0.02
 ADOPT_TRIES = 20
 ADOPT_PAUSE_S = 0.1
 
 
 class DockerDriver:
-    """Implements agent.driver.Driver. One for each dockerd; `close` it."""
+    """Implements agent.driver.Driver. One for each dockerd or Podman; `close` it."""
 
     def __init__(
         self,
@@ -48,22 +49,24 @@ class DockerDriver:
     ) -> None:
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
-        self._pulls: dict[str, _Pull] = {}
+        self._pulls = Pulls()
+        self._found: Engine | None = None
 
     async def close(self) -> None:
+        if self._found is not None:
+            self._found.close()
         await self._api.close()
 
+    async def _engine(self) -> Engine:
+        """Return what is special about the engine behind the socket, which the first call finds out."""
+        if self._found is None:
+            version = await self._api.version()
+            if self._found is None:  # else another call was faster
+                self._found = PodmanEngine(self._api, self._clock) if is_podman(version) else DockerEngine(self._api)
+        return self._found
+
     async def info(self) -> DriverInfo:
-        version, info = await self._api.version(), await self._api.info()
-        attributes = {
-            "api.version": str(version["ApiVersion"]),
-            "cgroup.version": str(info.get("CgroupVersion", "1")),
-            "cgroup.driver": str(info["CgroupDriver"]),
-            "runtimes": ",".join(sorted(info["Runtimes"])),
-            "storage": str(info["Driver"]),
-            "live-restore": str(info["LiveRestoreEnabled"]).lower(),
-        }
-        return DriverInfo("docker", str(version["Version"]), attributes)
+        return await (await self._engine()).info(await self._api.version())
 
     async def ensure_image(self, image: str, policy: PullPolicy) -> None:
         """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed, and fails with
@@ -82,24 +85,10 @@ class DockerDriver:
                 why="the policy `never` forbids to pull it",
                 fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
             )
-        await self._pull_once(image)
-
-    async def _pull_once(self, image: str) -> None:
-        """Pull, or share the pull that goes on. If who pulls is cancelled, the next in line takes over."""
-        pull = self._pulls.setdefault(image, _Pull())
-        async with pull.lock:
-            if not pull.done:
-                try:
-                    await self._api.pull(image)
-                except (DriverError, UnavailableError) as failure:
-                    pull.failure = failure
-                pull.done = True
-                del self._pulls[image]  # who asks from now on begins afresh
-        if pull.failure is not None:  # one instance each: a raise adds to an error's traceback
-            raise type(pull.failure)(pull.failure.what, why=pull.failure.why, fix=pull.failure.fix) from pull.failure
+        await self._pulls.once(image, self._api.pull)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
-        body = to_create_body(spec)
+        body = await (await self._engine()).check_create(spec, to_create_body(spec))
         try:
             return ContainerId(await self._api.create(spec.name, body))
         except ConflictError:
@@ -138,7 +127,7 @@ class DockerDriver:
 
     async def start(self, container: ContainerId) -> None:
         try:
-            await self._api.start(container)
+            await (await self._engine()).start(container)
         except UnavailableError:
             raise
         except (NotFoundError, ConflictError, DriverError) as refused:
@@ -164,42 +153,36 @@ class DockerDriver:
 
     async def remove(self, container: ContainerId) -> None:
         with suppress(NotFoundError, ConflictError):  # gone, or another call is removing it
-            await self._api.remove(container)
+            await (await self._engine()).remove(container)
 
     async def inspect(self, container: ContainerId) -> Container | None:
+        engine = await self._engine()
         try:
-            return to_container(await self._api.inspect(container))
+            return engine.completed(to_container(await self._api.inspect(container)))
         except NotFoundError:
             return None
 
     async def list_containers(self, labels: Mapping[str, str]) -> Sequence[Container]:
-        ids = [ContainerId(found) for found in await self._api.list_ids(labels)]
-        places = asyncio.Semaphore(MOST_INSPECTS)
-
-        async def look(container: ContainerId) -> Container | None:
-            async with places:
-                return await self.inspect(container)
-
-        try:
-            async with TaskGroup() as tasks:
-                looks = [tasks.create_task(look(found), name=f"inspect-{found[:12]}") for found in ids]
-        except ExceptionGroup as group:
-            raise _first(group) from group
-        return [container for done in looks if (container := done.result()) is not None]
+        return await inspect_all(await self._api.list_ids(labels), self.inspect)
 
     def events(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerId, None]:
         """Yield hints from the moment of this call on, even if the first is only asked for later."""
         return self._events(labels, since_s=self._clock.wall_s())
 
     async def _events(self, labels: Mapping[str, str], since_s: float) -> AsyncGenerator[ContainerId, None]:
-        async with aclosing(self._api.events(labels, _HINTS, since_s)) as events:
+        hints = (await self._engine()).hints
+        async with aclosing(self._api.events(labels, hints, since_s)) as events:
             async for event in events:
                 yield ContainerId(event["Actor"]["ID"])
 
-    def logs(
+    async def logs(
         self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
     ) -> AsyncGenerator[LogChunk, None]:
-        return self._api.logs(container, follow=follow, tail=tail, timed=timed, since=since)
+        engine = await self._engine()
+        log = engine.logs(container, follow=follow, tail=tail, timed=timed, since=since)
+        async with aclosing(log) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""
@@ -214,7 +197,7 @@ class DockerDriver:
                     await self._clock.sleep(_EXEC_POLL_S)  # the output closes a moment before
         except ConflictError as refused:
             raise DriverError(
-                refused.what, why=refused.why, fix="Only a running container takes commands."
+                refused.what, why=refused.why, fix="It is not running: only a running container takes commands."
             ) from refused
         except TimeoutError as late:
             if not execution:  # a dockerd that hangs must not count as a failed health check
@@ -232,15 +215,6 @@ class DockerDriver:
         return ExecResult(int(ended["ExitCode"]), bytes(output))
 
 
-class _Pull:
-    """One pull of one image, which concurrent callers share."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.done = False
-        self.failure: DriverError | UnavailableError | None = None
-
-
 def _kill_session(execution: Json) -> None:
     """Kill a command that was left running in a container: the API has no call for it.
 
@@ -253,13 +227,3 @@ def _kill_session(execution: Json) -> None:
     with suppress(OSError):
         if execution["ContainerID"] in Path(f"/proc/{pid}/cgroup").read_text() and os.getsid(pid) == pid:
             os.killpg(pid, signals.SIGKILL)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group, one of ours if there is one."""
-    leaves = [
-        leaf
-        for part in group.exceptions
-        for leaf in ([_first(part)] if isinstance(part, BaseExceptionGroup) else [part])
-    ]
-    return next((leaf for leaf in leaves if isinstance(leaf, WherryError)), leaves[0])

@@ -15,6 +15,7 @@ from agent.drivers.docker_http import Call, DockerHttp, StalledError
 from agent.drivers.docker_words import pull_failure
 from manifests.errors import DriverError, NotFoundError
 
+LIBPOD = "/v4.0.0/libpod"  # before the calls that only Podman has
 DEFAULT_SOCKET = "/var/run/docker.sock"
 CALL_TIMEOUT_S = 10.0
 SLOW_FACTOR = 3  # for starting and removing: a first start on an emulated host was seen to take 14 s
@@ -39,7 +40,7 @@ class DockerApi:
         await self._http.close()
 
     async def version(self) -> Json:
-        return await self._http.object(Call("ask for docker's version", "GET", "/version", versioned=False))
+        return await self._http.object(Call("ask for docker's version", "GET", "/version", prefix=""))
 
     async def info(self) -> Json:
         return await self._http.object(Call("ask for docker's settings", "GET", "/info"))
@@ -113,6 +114,18 @@ class DockerApi:
         params = {"force": "true", "v": "true"}
         call = Call(f"remove container {container}", "DELETE", f"/containers/{container}", params)
         await self._http.read(call, timeout_s=self._slow_s)
+
+    async def init(self, container: str) -> None:
+        """Make the container's process, which waits for its start. Only Podman has this and the next."""
+        call = Call(f"prepare container {container}", "POST", f"/containers/{container}/init", prefix=LIBPOD)
+        await self._http.read(call, timeout_s=self._slow_s)
+
+    async def remove_with_dependents(self, container: str) -> None:
+        params = {"force": "true", "v": "true", "depend": "true"}
+        call = Call(f"remove container {container}", "DELETE", f"/containers/{container}", params, prefix=LIBPOD)
+        for removed in json.loads(await self._http.read(call, timeout_s=self._slow_s) or b"[]"):
+            if failure := removed.get("Err"):
+                raise DriverError(f"cannot {call.what}", why=str(failure), fix="See Podman's own words.")
 
     async def inspect(self, container: str) -> Json:
         return await self._http.object(Call(f"inspect container {container}", "GET", f"/containers/{container}/json"))

@@ -9,14 +9,15 @@ from time import strptime
 from typing import Any, TypeAlias
 
 from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
-from manifests.errors import DriverError, InvalidError
+from agent.drivers.spec_checks import check_limits
+from manifests.errors import DriverError
 
 Json: TypeAlias = dict[str, Any]
 
 LOG_FILE_SIZE = "10m"  # a container's logs take three such files at most
 LOG_FILES = "3"
 _CPU_PERIOD_US = 100_000
-_JOINED = "container:"  # before the id of the container in whose network another one lives
+JOINED = "container:"  # before the id of the container in whose network another one lives
 _LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores
 
 _STATES = {
@@ -32,6 +33,7 @@ _STATES = {
 
 def to_create_body(spec: ContainerSpec) -> Json:
     """Return the body of `POST /containers/create`. Raises InvalidError when a limit is missing."""
+    check_limits(spec)
     body: Json = {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
@@ -56,7 +58,7 @@ def to_create_body(spec: ContainerSpec) -> Json:
 
 def _host_config(spec: ContainerSpec) -> Json:
     config: Json = {
-        **_limits(spec.limits, spec.name),
+        **_limits(spec.limits),
         "NetworkMode": _network_mode(spec),
         "ReadonlyRootfs": spec.read_only_root,
         "RestartPolicy": {"Name": "no"},  # restarts are the agent's, which counts them and backs off
@@ -86,21 +88,15 @@ def _host_config(spec: ContainerSpec) -> Json:
 
 def _network_mode(spec: ContainerSpec) -> str:
     if spec.network_of is not None:
-        return f"{_JOINED}{spec.network_of}"
+        return f"{JOINED}{spec.network_of}"
     return "host" if spec.host_network else "bridge"
 
 
-def _limits(limits: Limits, name: str) -> Json:
-    """Return the cgroup's limits. To Docker a 0 means no limit at all, so a 0 is refused here.
+def _limits(limits: Limits) -> Json:
+    """Return the cgroup's limits.
 
     The quota is given in microseconds because Docker refuses NanoCpus beyond the machine's count of CPUs.
     """
-    if min(limits.cpu_m, limits.memory_bytes, limits.pids) < 1:
-        raise InvalidError(
-            f"cannot create container {name}",
-            why=f"a limit is missing: cpu {limits.cpu_m}m, memory {limits.memory_bytes} bytes, pids {limits.pids}",
-            fix="Give cpu, memory and pids a value above 0 under `resources` or `limits`.",
-        )
     return {
         "CpuPeriod": _CPU_PERIOD_US,
         "CpuQuota": max(_LEAST_CPU_QUOTA_US, limits.cpu_m * _CPU_PERIOD_US // 1000),
@@ -133,7 +129,7 @@ def to_container(inspected: Json) -> Container:
         # containerd, sometimes a moment before dockerd stamps the start.
         finished_s=max(started_s, to_seconds(state["FinishedAt"])) if phase is ContainerState.EXITED else 0.0,
         address=_address(inspected["NetworkSettings"]),
-        network_of=network.removeprefix(_JOINED) if network.startswith(_JOINED) else "",
+        network_of=network.removeprefix(JOINED) if network.startswith(JOINED) else "",
     )
 
 

@@ -24,6 +24,12 @@ _BY_STATUS: dict[int, type[DriverError] | type[NotFoundError] | type[ConflictErr
     409: ConflictError,
     503: UnavailableError,
 }
+# Podman answers 500 to what the client did, and names the cause.
+_BY_CAUSE: dict[str, type[NotFoundError] | type[ConflictError]] = {
+    "no such container": NotFoundError,
+    "container state improper": ConflictError,
+    "that name is already in use": ConflictError,
+}
 
 
 class StalledError(UnavailableError):
@@ -40,7 +46,7 @@ class Call:
     params: dict[str, str] = field(default_factory=dict)
     body: Json | None = None
     data: bytes | None = None
-    versioned: bool = True
+    prefix: str | None = None  # before the path; None: the version that was agreed on
 
 
 class DockerHttp:
@@ -117,7 +123,7 @@ class DockerHttp:
 
     async def _send(self, call: Call) -> aiohttp.ClientResponse:
         """Return the response, its body still unread; raises when its status is an error."""
-        prefix = await self._version_prefix() if call.versioned else ""
+        prefix = await self._version_prefix() if call.prefix is None else call.prefix
         response = await self._session().request(
             call.method,
             f"http://docker{prefix}{call.path}",
@@ -129,16 +135,16 @@ class DockerHttp:
         if response.status < 400:
             return response
         try:
-            text = _message(await response.text())
+            text, cause = _message(await response.text())
         finally:
             response.close()
-        error = _BY_STATUS.get(response.status, DriverError)
+        error = _BY_CAUSE.get(cause) or _BY_STATUS.get(response.status, DriverError)
         raise error(f"cannot {call.what}", why=text, fix="See docker's own words, and dockerd's log on the node.")
 
     async def _version_prefix(self) -> str:
         """Return `/v1.41`, or the oldest version that a newer dockerd still speaks."""
         if not self._prefix:
-            call = Call("ask for docker's version", "GET", "/version", versioned=False)
+            call = Call("ask for docker's version", "GET", "/version", prefix="")
             response = await self._send(call)
             try:
                 answer: Any = await response.json(content_type=None)
@@ -190,12 +196,13 @@ _LOOK_AT_DOCKER = (
 )
 
 
-def _message(text: str) -> str:
-    """Return Docker's message out of an error's body."""
+def _message(text: str) -> tuple[str, str]:
+    """Return the engine's message out of an error's body, and the cause, "" if it names none."""
     try:
-        return str(json.loads(text)["message"]).strip()
-    except (ValueError, KeyError, TypeError):
-        return text.strip()
+        body = json.loads(text)
+        return str(body["message"]).strip(), str(body.get("cause", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text.strip(), ""
 
 
 def _numbers(version: str) -> tuple[int, ...]:

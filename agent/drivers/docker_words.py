@@ -1,4 +1,7 @@
-"""Docker's messages in words that say what to do. Pure; texts are for people only, a miss costs clarity only."""
+"""Container managers' messages in words that say what to do. Pure; for people only, so a miss costs clarity only.
+
+Docker's and containerd's: both pass on what runc says.
+"""
 
 import re
 from dataclasses import dataclass
@@ -78,7 +81,11 @@ _MANAGER_AWAY = re.compile(
 )
 
 
-_NETWORK_GONE = re.compile(r"cannot join network of a non running container|No such container", re.IGNORECASE)
+_NETWORK_GONE = re.compile(
+    r"cannot join network of a non running container|No such container"
+    r"|sandbox container \S+ is not running|failed to find sandbox",
+    re.IGNORECASE,
+)
 
 
 def is_network_gone(text: str) -> bool:
@@ -87,9 +94,9 @@ def is_network_gone(text: str) -> bool:
 
 
 def start_failure(name: str, text: str) -> WherryError:
-    """Return the error for a container that Docker couldn't start, with Docker's text as the reason.
+    """Return the error for a container that the manager couldn't start, with its text as the reason.
 
-    StartError, but UnavailableError when the text says that Docker itself was in trouble.
+    StartError, but UnavailableError when the text says that the manager itself was in trouble.
     """
     if _MANAGER_AWAY.search(text):
         return UnavailableError(
@@ -108,7 +115,7 @@ def start_failure(name: str, text: str) -> WherryError:
                 f"cannot start container {name}: {rule.what.format(*groups)}", why=text, fix=rule.fix.format(*groups)
             )
     return StartError(
-        f"cannot start container {name}", why=text, fix="See docker's own words above, and its log on the node."
+        f"cannot start container {name}", why=text, fix="See the manager's own words above, and its log on the node."
     )
 
 
@@ -135,6 +142,6 @@ _PULL_RULES = (
 
 
 def pull_failure(image: str, text: str) -> ImageError:
-    """Return the error for an image that Docker couldn't pull, with Docker's text as the reason."""
-    fix = next((rule.fix for rule in _PULL_RULES if rule.pattern.search(text)), "See docker's own words above.")
+    """Return the error for an image that the manager couldn't pull, with its text as the reason."""
+    fix = next((rule.fix for rule in _PULL_RULES if rule.pattern.search(text)), "See the manager's own words above.")
     return ImageError(f"cannot pull image {image}", why=text, fix=fix)

@@ -113,6 +113,12 @@ class Decision:
     rollout: Rollout | None = None  # to be recorded; None: leave what is recorded as it is
     again_after_s: float | None = None  # look again then, even if nothing changes
 
+    @property
+    def only_adds(self) -> bool:
+        """Say whether asks for slots that nothing had before are all there is to do."""
+        takes = (self.stops, self.successions, self.removals, self.adoptions, self.turns, self.cancels, self.deletes)
+        return bool(self.asks) and not any(takes) and self.new_slot is None and self.cron is None
+
 
 def removals_of(seen: Iterable[Seen]) -> tuple[Allocation, ...]:
     """Return the allocations that are neither wanted nor running anywhere: their records may go."""

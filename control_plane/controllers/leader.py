@@ -4,19 +4,21 @@ All deciding is elsewhere (`passes`); here it meets the store and the clock. Not
 couldn't find again: only how long things have been so, and what was blocked in the last pass.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.bookkeeping import Bookkeeping
+from control_plane.controllers.bursts import MOST_PER_PASS
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.losses import LossWatch
-from control_plane.controllers.passes import Passes
+from control_plane.controllers.passes import Pass, Passes
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.standing import Standing
-from control_plane.controllers.writes import Unit, transactions
+from control_plane.controllers.writes import batches
 from control_plane.state import ClusterState
-from control_plane.store.protocol import Compare, CreatedAt, Store, Txn
+from control_plane.store.protocol import CreatedAt, Store, Txn
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
@@ -25,7 +27,8 @@ from manifests.errors import ConflictError
 log = Log(__name__)
 
 PASS_GAP_S = 0.01  # a burst of events makes few passes
-REST_SHARE = 3.0  # after a pass that took long to decide, so many times as long is left to the sessions
+COMMITS_AT_ONCE = 4  # of placements: etcd takes in the next while it writes one
+REST_SHARE = 1.0  # after a pass that took long to decide, so many times as long is left to the sessions
 LONGEST_REST_S = 0.25
 CONFLICT_PAUSE_S = 0.05
 
@@ -42,9 +45,11 @@ class Leader:
         bookkeeping: Bookkeeping,
         *,
         lost_after_s: float,
+        portion: int = MOST_PER_PASS,
     ) -> None:
+        """`portion` is how many allocations of one workload are placed in one pass at most."""
         self._store, self._state, self._clock, self._bookkeeping = store, state, clock, bookkeeping
-        self._standing = standing
+        self._standing, self._portion = standing, portion
         self._losses = LossWatch(store, state, clock, lost_after_s=lost_after_s)
         self._decided_in_s = 0.0  # the last pass
 
@@ -56,6 +61,7 @@ class Leader:
             ages,
             ProgressClock(self._clock),
             self._clock,
+            most=self._portion,
         )
         dirty = DirtySet(self._state, self._clock)
         unsubscribe = [self._state.subscribe(subscriber) for subscriber in (dirty.on_batch, ages.on_batch)]
@@ -79,6 +85,7 @@ class Leader:
                 await self._pass(fence, dirty, workloads)
                 pause_s = max(PASS_GAP_S, min(REST_SHARE * self._decided_in_s, LONGEST_REST_S))
             except ConflictError:
+                self._pass_maker.after_conflict()
                 for workload in workloads:
                     dirty.mark(workload)
                 pause_s = CONFLICT_PAUSE_S
@@ -92,15 +99,19 @@ class Leader:
         made = self._pass_maker.make(workloads, dirty)
         self._decided_in_s = self._clock.now_s() - began_s
         self._pass_maker.note(dirty, made)
-        await self._commit(fence, made.units, also=made.also)
+        await self._commit(fence, made)
 
-    async def _commit(self, fence: CreatedAt, units: Sequence[Unit], *, also: Sequence[Compare] = ()) -> None:
+    async def _commit(self, fence: CreatedAt, made: Pass) -> None:
         """Commit everything, and wait until the cache has it: the next pass must see what this one did."""
         revision = self._state.revision
         try:
-            for txn in transactions(fence, units, also=also):
-                revision = await self._store.commit(txn)
-                _log_writes(txn, revision)
+            for batch in batches(fence, made.writes, also=made.also, at_once=COMMITS_AT_ONCE):
+                outcomes = await asyncio.gather(*map(self._store.commit, batch), return_exceptions=True)
+                revision = max([revision, *(o for o in outcomes if isinstance(o, int))])
+                for txn, outcome in zip(batch, outcomes, strict=True):
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                    _log_writes(txn, outcome)
         finally:
             await self._state.wait_for(revision)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from control_plane import keys
 from control_plane.controllers.ages import Ages
 from control_plane.controllers.asks import resolved
-from control_plane.controllers.bursts import Portion, portion_of, with_left
+from control_plane.controllers.bursts import MOST_PER_PASS, REST_HOLDS_S, Portion, Rest, Rests, portion_of, with_left
 from control_plane.controllers.cron_writes import cron_sight_of, cron_units
 from control_plane.controllers.decision import Decision, Stop, due_stops
 from control_plane.controllers.dirty import DirtySet
@@ -25,6 +25,7 @@ from control_plane.controllers.snapshot import kept_since_restore, seen_of
 from control_plane.controllers.standing import Standing, overfull
 from control_plane.controllers.writes import (
     Unit,
+    Writes,
     adoption_unit,
     eviction_units,
     placement_unit,
@@ -53,8 +54,8 @@ class Pass:
 
     decisions: Mapping[str, Decision]
     plan: Plan
-    left: Mapping[str, int]  # by workload: how many are left for the next passes
-    units: tuple[Unit, ...]
+    rests: Mapping[str, Rest]  # by workload: what is left for the next passes
+    writes: Writes
     also: tuple[Compare, ...]
 
 
@@ -68,32 +69,40 @@ class Passes:
         ages: Ages,
         progress: ProgressClock,
         clock: Clock,
+        *,
+        most: int = MOST_PER_PASS,
     ) -> None:
+        """`most` of one workload are placed in one pass."""
         self._state, self._standing, self._clock = state, standing, clock
         self._ages, self._progress = ages, progress
+        self._most = most
+        self._rests = Rests()
 
     def make(self, marked: Iterable[str], dirty: DirtySet) -> Pass:
         """Return what to do about the marked workloads, and about those for which room is coming."""
         workloads = dict.fromkeys((*marked, *sorted(dirty.expecting)))
         ledger, has_kept = self._standing.ledger(), any(node.kept for node in self._state.nodes.values())
         without = frozenset(overfull(ledger)) if has_kept else None
-        decisions = {w: self._decide(w, without, is_blocked=w in dirty.blocked) for w in workloads}
+        taken = self._take_rests(workloads)
+        decisions = {
+            w: taken[w].decision if w in taken else self._decide(w, without, is_blocked=w in dirty.blocked)
+            for w in workloads
+        }
         frozen = is_frozen(self._state)
         going = {keys.id_of_ref(record.ref) for decision in decisions.values() for record in decision.deletes}
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
-        asks = with_moves(resolved(asks, self._state), self._state)
-        portion = Portion(tuple(asks), {}) if frozen else portion_of(asks)
+        portion = Portion(tuple(asks), {}) if frozen else portion_of(asks, self._most)
         then = _without_stopped(ledger, decisions.values(), frozen=frozen)
-        plan, failing = self._plan(portion.asks, then, frozen=frozen)
+        plan, failing = self._plan(with_moves(resolved(portion.asks, self._state), self._state), then, frozen=frozen)
         for workload in failing:
             decisions[workload] = replace(decisions[workload], messages=(*decisions[workload].messages, CALMED))
         plan = with_left(plan, portion.left)
         if frozen:
             held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
             units = [u for w, d in held.items() for u in self._status_units(w, d, plan)]
-            return Pass(decisions, plan, portion.left, tuple(units), ())
-        units = self._units(decisions, plan, ledger.revision)
-        return Pass(decisions, plan, portion.left, tuple(units), (NOT_FROZEN,))
+            return Pass(decisions, plan, {}, Writes(statuses=tuple(units)), ())
+        writes = self._writes(decisions, plan, ledger.revision)
+        return Pass(decisions, plan, self._rests_of(portion, decisions, taken), writes, (NOT_FROZEN,))
 
     def note(self, dirty: DirtySet, made: Pass) -> None:
         """Remember what is to be looked at again because of the pass, and when."""
@@ -108,8 +117,33 @@ class Passes:
             if decision.is_waiting and record:
                 dirty.waiting[workload] = frozenset(dependencies_of(record.workload))
             dirty.mark_after(workload, decision.again_after_s)
-        for workload in made.left.keys() - blocked:
-            dirty.mark(workload)
+        for workload, rest in made.rests.items():
+            if workload not in blocked:
+                self._rests.keep(workload, rest)
+                dirty.mark(workload)
+
+    def after_conflict(self) -> None:
+        """Decide everything anew: not all is as it was planned."""
+        self._rests.forget()
+
+    def _take_rests(self, workloads: Iterable[str]) -> dict[str, Rest]:
+        now_s, revision_of = self._clock.now_s(), self._state.workloads.modified_at
+        rests = ((w, self._rests.take(w, revision_of(w), now_s)) for w in workloads)
+        return {workload: rest for workload, rest in rests if rest}
+
+    def _rests_of(
+        self, portion: Portion, decisions: Mapping[str, Decision], taken: Mapping[str, Rest]
+    ) -> dict[str, Rest]:
+        """Return what is left of the decisions; what was a rest already holds no longer for it."""
+        until_s = self._clock.now_s() + REST_HOLDS_S
+        return {
+            workload: Rest(
+                replace(decisions[workload], asks=asks),
+                self._state.workloads.modified_at(workload),
+                taken[workload].until_s if workload in taken else until_s,
+            )
+            for workload, asks in portion.rests.items()
+        }
 
     def _plan(self, asks: Sequence[Ask], ledger: Ledger, *, frozen: bool) -> tuple[Plan, set[str]]:
         """Return the plan, and the workloads that would evict others but fail too often for that."""
@@ -150,7 +184,7 @@ class Passes:
             log.error("a workload could not be reconciled", workload=workload, exc_info=error)
             return Decision(messages=(f"it can't be reconciled, which is a bug: {error}",))
 
-    def _units(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> list[Unit]:
+    def _writes(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> Writes:
         """Return all writes, stops first: they free what placements may need next."""
         units = [stop_unit(self._state, stop) for stop in self._stops(decisions, plan)]
         units += eviction_units(self._state, plan.evictions)
@@ -160,13 +194,13 @@ class Passes:
             units += [removal_unit(self._state, a, history.get(a.id)) for a in d.removals]
         units += [adoption_unit(self._state, a) for d in decisions.values() for a in d.adoptions]
         units += cron_units(self._state, decisions, self._clock.wall_s())
+        statuses = [u for workload, decision in decisions.items() for u in self._status_units(workload, decision, plan)]
+        return Writes(tuple(units), tuple(self._placements(decisions, plan, revision)), tuple(statuses))
+
+    def _placements(self, decisions: Mapping[str, Decision], plan: Plan, revision: int) -> Iterator[Unit]:
         for placement in plan.placements:
             succession = decisions[keys.id_of_ref(placement.workload)].successions.get(placement.index)
-            unit = placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
-            units.append(unit)
-        for workload, decision in decisions.items():
-            units += self._status_units(workload, decision, plan)
-        return units
+            yield placement_unit(self._state, placement, succession, revision=revision, wall_s=self._clock.wall_s())
 
     def _stops(self, decisions: Mapping[str, Decision], plan: Plan) -> Iterator[Stop]:
         placed: defaultdict[str, set[int]] = defaultdict(set)

@@ -72,15 +72,15 @@ def _seen(state: ClusterState, a: Allocation, ages: Ages, moves: Leaving | None)
         node = Eligibility.DRAINING
     elif node is Eligibility.DRAINING:
         node = Eligibility.CORDONED  # it may stay for now
-    back_for_s = ages.back_for_s(a.node, host)
+    known = ages.of(a, status, host)
     return Seen(
         a,
         status,
         node,
-        ended_for_s=ages.ended_for_s(a.id, status),
-        ready_for_s=min(ages.ready_for_s(a.id, status), back_for_s),  # silence proves nothing
-        lost_for_s=ages.lost_for_s(a.node, host),
-        back_for_s=back_for_s,
+        ended_for_s=known.ended_for_s,
+        ready_for_s=min(known.ready_for_s, known.back_for_s),  # silence proves nothing
+        lost_for_s=known.lost_for_s,
+        back_for_s=known.back_for_s,
         leaving=leaving,
     )
 

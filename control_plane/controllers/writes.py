@@ -7,6 +7,7 @@ index of a job runs again that has succeeded meanwhile.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from control_plane import keys
 from control_plane.controllers.decision import Stop, Succession
@@ -38,6 +39,19 @@ class Unit:
 
     writes: tuple[Put | Delete, ...]
     compares: tuple[Compare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """All writes of a pass. What frees comes first, in its order; placements need none of each other."""
+
+    freeing: tuple[Unit, ...] = ()
+    placements: tuple[Unit, ...] = ()
+    statuses: tuple[Unit, ...] = ()
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return (*self.freeing, *self.placements, *self.statuses)
 
 
 def stop_unit(state: ClusterState, stop: Stop) -> Unit:
@@ -140,6 +154,23 @@ def _of_formers(state: ClusterState, placement: Placement) -> Iterator[Compare]:
 def status_unit(state: ClusterState, workload: str, status: WorkloadStatus) -> Unit:
     compare = ModifiedAt(keys.WORKLOADS + workload, state.workloads.modified_at(workload))
     return Unit((Put(keys.WORKLOAD_STATUSES + workload, status.to_bytes()),), (compare,))
+
+
+def batches(
+    fence: CreatedAt, writes: Writes, *, also: Sequence[Compare] = (), at_once: int
+) -> Iterator[tuple[Txn, ...]]:
+    """Yield what to commit, one batch after the other; the transactions of a batch need none of each other.
+
+    What fits into one transaction is one.
+    """
+    first, second = islice(chain(transactions(fence, writes.units, also=also), (None, None)), 2)
+    if first is not None and second is None:
+        yield (first,)
+        return
+    for units, size in ((writes.freeing, 1), (writes.placements, at_once), (writes.statuses, 1)):
+        txns = transactions(fence, units, also=also)
+        while batch := tuple(islice(txns, size)):
+            yield batch
 
 
 def transactions(fence: CreatedAt, units: Iterable[Unit], *, also: Sequence[Compare] = ()) -> Iterator[Txn]:

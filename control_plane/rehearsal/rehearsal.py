@@ -106,7 +106,7 @@ class Rehearsal:
         self.passes += 1
         made = self._passes.make(workloads, self._dirty)
         self._passes.note(self._dirty, made)
-        writes = {write.key: write for unit in made.units for write in unit.writes}
+        writes = {write.key: write for unit in made.writes.units for write in unit.writes}
         if not writes:
             return False
         self.fork.write(list(writes.values()))

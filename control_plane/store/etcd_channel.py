@@ -18,10 +18,11 @@ from tenacity import AsyncRetrying, retry_if_exception
 
 from control_plane.store.access import Credentials, Tls
 from control_plane.store.etcd_errors import details, is_stale_token, is_transient, translated
-from control_plane.store.etcd_methods import AUTHENTICATE, Method, Request, Response
+from control_plane.store.etcd_methods import AUTHENTICATE
 from control_plane.store.etcd_stubs import etcd_pb2 as pb
 from foundation.backoff import Backoff
 from foundation.clock import Clock
+from foundation.grpc_method import Method, Request, Response
 from foundation.logs import Log
 from manifests.errors import UnavailableError, UsageError
 

@@ -1,22 +1,7 @@
 """The calls of etcd's protocol that the store makes: path, request and answer. Names are facts of the protocol."""
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from google.protobuf.message import Message
-
 from control_plane.store.etcd_stubs import etcd_pb2 as pb
-
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class Method(Generic[Request, Response]):
-    path: str
-    request: type[Request]
-    response: type[Response]
-
+from foundation.grpc_method import Method
 
 RANGE = Method("/etcdserverpb.KV/Range", pb.RangeRequest, pb.RangeResponse)
 TXN = Method("/etcdserverpb.KV/Txn", pb.TxnRequest, pb.TxnResponse)

@@ -1,16 +1,19 @@
 """Fixtures of the driver suite."""
 
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from agent.driver import Driver
-from tests.conformance.driver_lab import LABS, DriverLab, tidied
+from tests.conformance.driver_lab import LABS, PROGRAMS, DriverLab, tidied
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(LABS))
 async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DriverLab]:
+    if missing := [program for program in PROGRAMS.get(request.param, ()) if shutil.which(program) is None]:
+        pytest.skip(f"there is no {missing[0]} on this machine")
     async with LABS[request.param](tmp_path_factory.mktemp("lab")) as made:
         yield made
 

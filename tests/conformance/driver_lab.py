@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Driver, Limits
+from agent.drivers.cri import CriDriver
 from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
+from tests.containerd import ContainerdProcess, containerd
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
+from tests.oci import OciRig, oci_rig
+from tests.podman import PodmanService, podman
 
 MIB = 1 << 20
 SUITE = {"suite": "conformance"}
@@ -30,6 +34,11 @@ class DriverLab(Protocol):
     def netns(self) -> str: ...
     @property
     def cgroup_parent(self) -> str: ...
+    @property
+    def has_manager(self) -> bool:
+        """Say whether there is a process that can die or hang while containers run."""
+        ...
+
     def driver(self, *, timeout_s: float = 10.0) -> Driver: ...
     def kill_manager(self) -> None: ...
     def start_manager(self) -> None: ...
@@ -39,7 +48,10 @@ class DriverLab(Protocol):
 
 @dataclass(frozen=True)
 class DockerLab:
-    daemon: DockerdProcess
+    """Of what answers on a socket as Docker does."""
+
+    daemon: DockerdProcess | PodmanService
+    slowness: float = 1.0  # how many times as long as a dockerd it may take
 
     @property
     def netns(self) -> str:
@@ -49,8 +61,12 @@ class DockerLab:
     def cgroup_parent(self) -> str:
         return self.daemon.cgroup_parent
 
+    @property
+    def has_manager(self) -> bool:
+        return True
+
     def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return DockerDriver(self.daemon.socket, timeout_s=timeout_s)
+        return DockerDriver(self.daemon.socket, timeout_s=self.slowness * timeout_s)
 
     def kill_manager(self) -> None:
         self.daemon.kill()
@@ -71,7 +87,95 @@ async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
         yield DockerLab(daemon)
 
 
-LABS = {"docker": docker_lab}
+@asynccontextmanager
+async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with podman(folder) as service:
+        yield DockerLab(service, slowness=3.0)
+
+
+@dataclass(frozen=True)
+class OciLab:
+    rig: OciRig
+
+    @property
+    def netns(self) -> str:
+        return self.rig.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.rig.cgroup_parent
+
+    @property
+    def has_manager(self) -> bool:
+        return False
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return self.rig.driver()
+
+    def kill_manager(self) -> None:
+        raise NotImplementedError("there is no manager")
+
+    start_manager = pause_manager = resume_manager = kill_manager
+
+
+@asynccontextmanager
+async def crun_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with oci_rig("crun") as rig:
+        yield OciLab(rig)
+
+
+@asynccontextmanager
+async def runc_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with oci_rig("runc") as rig:
+        yield OciLab(rig)
+
+
+@dataclass(frozen=True)
+class CriLab:
+    daemon: ContainerdProcess
+
+    @property
+    def netns(self) -> str:
+        return self.daemon.netns
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.daemon.cgroup_parent
+
+    @property
+    def has_manager(self) -> bool:
+        return True
+
+    def driver(self, *, timeout_s: float = 10.0) -> Driver:
+        return CriDriver(
+            self.daemon.socket,
+            log_root=self.daemon.folder / "logs",
+            cgroup_parent=self.cgroup_parent,
+            timeout_s=timeout_s,
+        )
+
+    def kill_manager(self) -> None:
+        self.daemon.kill()
+
+    def start_manager(self) -> None:
+        self.daemon.start()
+
+    def pause_manager(self) -> None:
+        self.daemon.pause()
+
+    def resume_manager(self) -> None:
+        self.daemon.resume()
+
+
+@asynccontextmanager
+async def cri_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with containerd(folder) as daemon:
+        yield CriLab(daemon)
+
+
+LABS = {"cri": cri_lab, "docker": docker_lab, "podman": podman_lab, "oci-crun": crun_lab, "oci-runc": runc_lab}
+# Which the tests can do without, where apt has none.
+PROGRAMS = {"cri": ("containerd", "/usr/lib/cni/bridge"), "podman": ("podman",)}
 
 
 def shell(script: str, **changes: object) -> ContainerSpec:

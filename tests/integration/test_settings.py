@@ -10,7 +10,7 @@ import pytest
 from control_plane.snapshots import read, restore, save
 from control_plane.store.open import open_store
 from foundation.clock import SystemClock
-from tests.lab.waiting import hold_for, wait_until
+from tests.lab.waiting import hold_for, wait_still, wait_until
 from tests.scripted import ScriptedAgent, Served, connected, facts, manifest, served
 
 WEB, DB = "/v1/workloads/default/service/web", "/v1/workloads/default/service/db"
@@ -51,13 +51,17 @@ async def test_the_cluster_s_policy_holds_from_the_next_placement_on_and_makes_n
         for name in ("a", "b"):
             await server.apply(manifest(name=name))
             await server.until_state(f"/v1/workloads/default/service/{name}", "healthy")
-        before, shown = await where(server), (await server.get("/v1/workloads"))["items"]
+
+        async def read() -> tuple[dict[str, str], object]:
+            return await where(server), (await server.get("/v1/workloads"))["items"]
+
+        before, _ = state = await wait_still(read, 0.5, 10.0, "their rollouts are over")
         assert len(set(before.values())) == 1, "they are packed"
         (result,) = await server.apply(cluster(policy="spread"))
         assert (result["action"], result["makesVersion"]) == ("created", False)
 
         async def is_as_before() -> bool:
-            return await where(server) == before and (await server.get("/v1/workloads"))["items"] == shown
+            return await read() == state
 
         await hold_for(is_as_before, 0.7, "nothing moves, and nothing is at a new version")
         for name in ("c", "d"):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from control_plane import keys
+from control_plane.controllers.bursts import MOST_PER_PASS
 from control_plane.store.protocol import Change, Put, Revision, Store, Txn
 from tests.invariants.contents import contents_stay_home
 from tests.invariants.deadlines import no_rollout_fails_early
@@ -34,8 +35,8 @@ MARK = "/lab/mark"
 class HistoryChecker:
     """Takes the steps in, one by one. S16: revisions strictly rise."""
 
-    def __init__(self, rules: Sequence[Rule] = ALL_RULES) -> None:
-        self.records = Records()
+    def __init__(self, rules: Sequence[Rule] = ALL_RULES, *, portion: int = MOST_PER_PASS) -> None:
+        self.records = Records(portion)
         self._rules = rules
 
     def take(self, step: Step) -> Iterator[Breach]:

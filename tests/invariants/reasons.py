@@ -111,7 +111,10 @@ class _Plan:
 
 
 def all_is_placed(step: Step, written: Sequence[Written], records: Records) -> Iterator[Breach]:
-    """L5: the pass that first answers a new service places all of it, or says why not, whatever else there is to do."""
+    """L5: the pass that first answers a new service places all of it, or says why not, whatever else there is to do.
+
+    Of a burst it is the first portion.
+    """
     for w in written:
         record = records.workloads.get(w.id)
         if not isinstance(w.new, WorkloadStatus) or record is None or not isinstance(record.workload.spec, ServiceSpec):
@@ -120,7 +123,9 @@ def all_is_placed(step: Step, written: Sequence[Written], records: Records) -> I
         if not is_first or w.new.blocked or w.new.is_waiting or records.freeze:
             continue
         placed = sum(a.workload.uid == record.uid for a in records.ever.values())
-        if placed < record.workload.spec.replicas and not any(node.kept for node in records.nodes.values()):
+        if placed < min(record.workload.spec.replicas, records.portion) and not any(
+            node.kept for node in records.nodes.values()
+        ):
             yield Breach("L5", f"{w.id} was answered with {placed} of {record.workload.spec.replicas} placed")
 
 

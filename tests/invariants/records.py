@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from control_plane import keys
+from control_plane.controllers.bursts import MOST_PER_PASS
 from control_plane.records import FreezeRecord, LeaderRecord, ServerRecord
 from control_plane.store.protocol import ABSENT, Revision
 from manifests.allocations import Allocation, AllocationStatus
@@ -49,7 +50,8 @@ class Written:
 class Records:
     """All that is known at `revision`."""
 
-    def __init__(self) -> None:
+    def __init__(self, portion: int = MOST_PER_PASS) -> None:
+        self.portion = portion  # how much of one workload is placed in one pass
         self.revision = Revision(0)
         self.allocations: dict[str, Allocation] = {}
         self.statuses: dict[str, AllocationStatus] = {}

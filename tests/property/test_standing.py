@@ -113,7 +113,7 @@ def told(ledger: Ledger) -> dict[str, Any]:
         kinds = ("cpu", "memory", "pids", "disk", *ledger.nodes.device_kinds)
         held = {k: v for k, v in zip(kinds, ledger.free[:, row].tolist(), strict=True) if v or k in kinds[:4]}
         here = sorted(ledger.holdings.on(row), key=lambda a: a.id)
-        ports = {port: ledger.holdings.ports((20_000 + port, "tcp")).get(row, ()) for port in range(6)}
+        ports = {port: ledger.holdings.port_holders((20_000 + port, "tcp"), row) for port in range(6)}
         counts = [ledger.holdings.running(key).get(row, 0) for key in sorted(keys_of(ledger))]
         zone = ledger.nodes.column("node.labels.zone").value(row)
         devices = dict(ledger.holdings.devices(row))

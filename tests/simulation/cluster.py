@@ -12,6 +12,7 @@ from agent.options import AgentOptions
 from agent.state_file import ID_FILE
 from control_plane import keys
 from control_plane.bootstrap import ensure_cluster
+from control_plane.controllers.bursts import MOST_PER_PASS
 from control_plane.core import Core, assemble
 from manifests.containers import NodeResources
 from manifests.errors import WherryError
@@ -82,6 +83,9 @@ class NodeHost:
         return has_amnesia
 
 
+PORTIONS = (2, MOST_PER_PASS)  # no service here is large: in half of the histories even a small one is a burst
+
+
 @dataclass(eq=False, slots=True)
 class Cluster:
     """Begin with `start_all`. `crashes` is what ended by itself and should not have."""
@@ -90,6 +94,7 @@ class Cluster:
     seed: str
     etcd: Etcd
     network: Network
+    portion: int = MOST_PER_PASS  # of a workload, in a pass
     servers: dict[str, ServerHost] = field(default_factory=dict)
     nodes: dict[str, NodeHost] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
@@ -104,7 +109,8 @@ class Cluster:
     @classmethod
     def make(cls, loop: SimLoop, seed: str, *, servers: int = 3, nodes: int = 5) -> "Cluster":
         etcd = Etcd()
-        cluster = cls(loop, seed, etcd, Network(random.Random(f"{seed}/network")))
+        portion = random.Random(f"{seed}/portion").choice(PORTIONS)
+        cluster = cls(loop, seed, etcd, Network(random.Random(f"{seed}/network")), portion)
         for number in range(1, servers + 1):
             host = Host(f"s{number}", origin_s=number * 1_000.0)
             cluster.servers[host.name] = ServerHost(host, Link(etcd, random.Random(f"{seed}/link/{host.name}")))
@@ -166,6 +172,7 @@ class Cluster:
             url=f"http://{server.name}",
             heartbeat_s=HEARTBEAT_S,
             lost_after_s=LOST_AFTER_S,
+            portion=self.portion,
         )
         server.core = core
         store.seen = lambda: core.state.revision

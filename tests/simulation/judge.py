@@ -32,7 +32,7 @@ class Judge:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._history = HistoryChecker()
+        self._history = HistoryChecker(portion=cluster.portion)
         self.records = self._history.records
         self.running = RunningChecker(self.records, self._is_ours)
         self._deadlines, self._patience = Deadlines(self.records), Patience(self.records)

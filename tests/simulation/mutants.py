@@ -52,7 +52,7 @@ def _no_fence(stack: ExitStack) -> None:
     def transactions(fence: CreatedAt, units: Any, *, also: Any = ()) -> Iterator[Txn]:
         return (Txn([c for c in txn.compares if c != fence], txn.writes) for txn in old(fence, units, also=also))
 
-    old = swap(stack, control_plane.controllers.leader, "transactions", transactions)
+    old = swap(stack, control_plane.controllers.writes, "transactions", transactions)
 
 
 def _no_compares_of_placements(stack: ExitStack) -> None:

@@ -239,7 +239,7 @@ def test_a_start_that_broke_inside_docker_is_not_the_container_s_fault(text: str
         ("dial tcp: lookup nowhere.invalid: no such host", "can't reach the registry"),
         ("write /data/x: no space left on device", "disk is full"),
         ("x509: certificate signed by unknown authority", "certificate"),
-        ("something new", "docker's own words"),
+        ("something new", "manager's own words"),
     ],
 )
 def test_a_failed_pull_says_what_to_do(text: str, fix: str) -> None:

@@ -62,6 +62,6 @@ def test_daemons_use_the_task_group_that_leaves_its_parent_as_it_was(package: st
 def test_no_file_is_longer_than_a_head_can_hold() -> None:
     for folder in (*PACKAGES, "tests", "bench", "script"):
         for file in (ROOT / folder).rglob("*.py"):
-            if "etcd_stubs" not in file.parts:
+            if not {"etcd_stubs", "cri_stubs"} & set(file.parts):
                 lines = len(file.read_text().splitlines())
                 assert lines <= 500, f"{file.relative_to(ROOT)} has {lines} lines"

@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import which
 from types import FrameType
 
 from manifests.errors import ConflictError, NotFoundError, TimedOutError, UnavailableError, UsageError, WherryError
@@ -17,6 +18,7 @@ from wherry.cli.arguments import whole_number
 from wherry.cli.connection import CLIENT_FILE, Connection, dev_data_dir, read_client_file
 from wherry.cli.dev_plan import MOST_NODES, Plan, check_port, child_env, settle_store, wherry_command
 from wherry.cli.machine import Docker, parse_amounts, remove_cgroups, share, this_machine
+from wherry.cli.oci_engine import OciEngine
 from wherry.cli.processes import Family, end_processes, ending_of, processes_under
 from wherry.cli.text import clean, plural, say
 from wherry.cli.transport import Transport
@@ -31,7 +33,9 @@ With the same --data-dir, the next `wherry dev` goes on with the same cluster.""
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--nodes", type=whole_number, default=1, metavar="N", help="how many nodes (default: 1)")
-    parser.add_argument("--driver", choices=("docker",), default="docker", help="what runs containers")
+    parser.add_argument(
+        "--driver", choices=("docker", "oci"), help="what runs containers (default: docker where it answers, else oci)"
+    )
     parser.add_argument(
         "--docker", default="unix:///var/run/docker.sock", metavar="URL", help="(default: unix:///var/run/docker.sock)"
     )
@@ -49,13 +53,29 @@ def run(arguments: Namespace) -> int:
     if not 1 <= arguments.nodes <= MOST_NODES:
         raise UsageError(f"{arguments.nodes} nodes can't be had", fix=f"From 1 to {MOST_NODES}.")
     data_dir = Path(arguments.data_dir or dev_data_dir(os.environ)).expanduser().resolve()
-    docker = Docker(arguments.docker)
-    has_cgroupfs = docker.cgroup_driver() == "cgroupfs"
+    driver, engine = _engine(arguments, data_dir)
+    has_cgroupfs = engine.cgroup_driver() == "cgroupfs"
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(data_dir):
         end_processes(processes_under(data_dir), STOP_TIMEOUT_S)  # of a run that was killed
-        plan = _plan(arguments, data_dir, has_cgroupfs=has_cgroupfs)
-        return _Dev(plan, docker).run()
+        plan = _plan(arguments, data_dir, has_cgroupfs=has_cgroupfs)._replace(driver=driver)
+        return _Dev(plan, engine).run()
+
+
+def _engine(arguments: Namespace, data_dir: Path) -> tuple[str, Docker | OciEngine]:
+    """Return what runs containers: as the flag says, else as in the last run with this folder, else what there is."""
+    docker, oci = Docker(arguments.docker), OciEngine(data_dir / "nodes")
+    with suppress(OSError):
+        arguments.driver = arguments.driver or (data_dir / "nodes" / "n1" / "driver").read_text().strip()
+    if arguments.driver:
+        return arguments.driver, oci if arguments.driver == "oci" else docker
+    try:
+        docker.cgroup_driver()
+    except UnavailableError:
+        if os.geteuid() != 0 or not (which("conmon") and (which("crun") or which("runc"))):
+            raise
+        return "oci", oci
+    return "docker", docker
 
 
 @contextmanager
@@ -94,8 +114,8 @@ class _Stopped(Exception):
 
 
 class _Dev:
-    def __init__(self, plan: Plan, docker: Docker) -> None:
-        self._plan, self._docker = plan, docker
+    def __init__(self, plan: Plan, engine: Docker | OciEngine) -> None:
+        self._plan, self._engine = plan, engine
         self._family = Family(plan.data_dir / "logs", child_env())
         self._cluster = ""  # its id, once the server has said it
         self._asked = 0  # how often to stop
@@ -148,10 +168,10 @@ class _Dev:
         """Give the engine the image of manifests/examples, if it lacks it: no registry has it."""
         from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 
-        if self._docker.has_image(BUSYBOX_IMAGE):
+        if self._engine.has_image(BUSYBOX_IMAGE):
             return
         try:
-            self._docker.load_image(busybox_image_tar())
+            self._engine.load_image(busybox_image_tar())
         except NotFoundError as error:
             say(f"The examples' image {BUSYBOX_IMAGE} can't be made: {error.sentence()}")
         else:
@@ -214,6 +234,7 @@ class _Dev:
 The cluster is ready: {plan.url}
   nodes   {", ".join(plan.names)}, each with {plan.part}
   store   {plan.store}
+  driver  {plan.driver}
   folder  {plan.data_dir} (logs in logs/, process ids in dev.json)
   page    {plan.url}/ asks for the token in {plan.server_dir / "admin.token"}
 
@@ -244,7 +265,7 @@ Ctrl-C here stops everything, with the containers; the same folder goes on with 
         self._family.stop([name for name in self._family.children if name != "etcd"], STOP_TIMEOUT_S)
         by_hand = [p for p in processes_under(self._plan.data_dir) if p not in self._pids()]
         end_processes(by_hand, STOP_TIMEOUT_S)
-        removed = self._docker.remove_containers(self._cluster) if self._cluster else 0
+        removed = self._engine.remove_containers(self._cluster) if self._cluster else 0
         self._family.stop(["etcd"], STOP_TIMEOUT_S)
         remove_cgroups(self._plan.cgroup_parent)
         self._forget()
@@ -262,8 +283,6 @@ Ctrl-C here stops everything, with the containers; the same folder goes on with 
 
 def _shown(command: tuple[str, ...] | list[str]) -> list[str]:
     """Return a command as the user would type it."""
-    from shutil import which
-
     if list(command[:3]) == wherry_command() and which("wherry"):
         return ["wherry", *command[3:]]
     return list(command)

@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     docker: str
     has_cgroupfs: bool  # dockerd leaves it to us where a node's cgroups are
     part: Capacity  # of each node
+    driver: str = "docker"
 
     @property
     def url(self) -> str:
@@ -47,6 +48,15 @@ class Plan(NamedTuple):
     @property
     def has_own_etcd(self) -> bool:
         return self.store == "etcd" and not self.etcd_endpoints
+
+    @property
+    def images_dir(self) -> Path:
+        """Where images of driver oci in files may lie."""
+        return self.data_dir / "images"
+
+    @property
+    def nodes_dir(self) -> Path:
+        return self.data_dir / "nodes"
 
     @property
     def server_dir(self) -> Path:
@@ -76,8 +86,9 @@ class Plan(NamedTuple):
         number = self.names.index(name) + 1
         return [
             *wherry_command(),
-            *("agent", "--name", name, "--server", self.url, "--data-dir", str(self.data_dir / "nodes" / name)),
-            *("--join-token-file", str(self.server_dir / "join.token"), "--docker", self.docker),
+            *("agent", "--name", name, "--server", self.url, "--data-dir", str(self.nodes_dir / name)),
+            *("--join-token-file", str(self.server_dir / "join.token"), "--driver", self.driver),
+            *(("--docker", self.docker) if self.driver == "docker" else ("--image-dir", str(self.images_dir))),
             *("--cpu", render_cpu(self.part.cpu_m), "--memory", render_bytes(self.part.memory_bytes)),
             *("--pids", str(self.part.pids), "--publish-address", f"127.0.1.{number}"),
             *("--label", f"zone={ZONES[(number - 1) % len(ZONES)]}"),

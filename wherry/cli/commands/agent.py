@@ -20,7 +20,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="a server; may be repeated")
     parser.add_argument("--name", default="", help="the node's name (default: this host's)")
     parser.add_argument("--data-dir", type=Path, default=Path(data_dir), metavar="DIR", help=f"(default: {data_dir})")
-    parser.add_argument("--docker", default=docker, metavar="URL", help=f"(default: {docker})")
+    parser.add_argument(
+        "--driver", default="", metavar="NAME", help="docker or oci (default: the one it had, else what the node has)"
+    )
+    parser.add_argument("--docker", default=docker, metavar="URL", help=f"of driver docker (default: {docker})")
+    parser.add_argument("--oci-runtime", default="", metavar="NAME", help="of driver oci (default: crun, else runc)")
+    parser.add_argument(
+        "--image-dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where images of driver oci in files may lie; may be repeated (default: /var/lib/wherry/images)",
+    )
     parser.add_argument("--join-token-file", metavar="FILE", help="what it presents to the servers")
     parser.add_argument("--cpu", metavar="CPU", help="what may be reserved here (default: this host's, less a reserve)")
     parser.add_argument("--memory", metavar="MEMORY", help="likewise")
@@ -68,7 +80,10 @@ def run(arguments: Namespace) -> int:
         servers=tuple(arguments.server or _servers_of(os.environ.get("WHERRY_SERVER", ""))),
         name=arguments.name or socket.gethostname().split(".")[0].lower(),
         data_dir=arguments.data_dir,
+        driver=arguments.driver,
         docker_socket=docker_socket,
+        oci_runtime=arguments.oci_runtime,
+        **({"image_dirs": tuple(arguments.image_dir)} if arguments.image_dir else {}),
         token=os.environ.get("WHERRY_JOIN_TOKEN", "").strip(),
         token_file=Path(arguments.join_token_file) if arguments.join_token_file else None,
         cpu_m=cpu_m,

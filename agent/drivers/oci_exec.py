@@ -1,0 +1,98 @@
+"""Runs a command inside a container by its runtime. Blocks: for a thread of agent.drivers.oci_workers."""
+
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from agent.driver import ContainerState, ExecResult
+from agent.drivers.oci_folder import ContainerFolder
+from agent.drivers.oci_runtime import Runtime
+from agent.drivers.oci_words import is_missing_program
+from manifests.errors import DriverError, TimedOutError
+
+MOST_OUTPUT_BYTES = 4096
+NO_PROGRAM = 127  # as a shell says it
+_RUNTIME_FAILED = (1, 255)  # what a runtime ends with when it couldn't run the command
+
+
+def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], timeout_s: float) -> ExecResult:
+    """Return how it ended. When its time is up it is killed with its children, and TimedOutError raised."""
+    if folder.look().state is not ContainerState.RUNNING:
+        raise DriverError(
+            f"cannot run {command[0]} in container {folder.id[:12]}",
+            why="the container is not running",
+            fix="Only a running container takes commands.",
+        )
+    pid_file = folder.path / f"exec-{secrets.token_hex(4)}"
+    deadline_s = time.monotonic() + timeout_s
+    process = subprocess.Popen(
+        runtime.command("exec", "--pid-file", str(pid_file), folder.id, *command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        output = _output(process, deadline_s)
+        code = process.wait(max(0.0, deadline_s - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired) as late:
+        raise TimedOutError(
+            f"{command[0]} in container {folder.id[:12]} did not end within {timeout_s:g} s",
+            fix="Raise the check's `timeout`, or make the command faster.",
+        ) from late
+    finally:
+        if process.poll() is None:
+            _kill_tree(pid_file, folder.id)
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        pid_file.unlink(missing_ok=True)
+    if code in _RUNTIME_FAILED and not pid_file.exists() and is_missing_program(output.decode(errors="replace")):
+        code = NO_PROGRAM
+    return ExecResult(code, output)
+
+
+def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
+    """Read until the output closes, and return its beginning. Raises TimeoutError."""
+    assert process.stdout is not None
+    output = bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline_s - time.monotonic())):
+                raise TimeoutError
+            data = os.read(process.stdout.fileno(), 65536)
+            if not data:
+                return bytes(output)
+            output += data[: MOST_OUTPUT_BYTES - len(output)]
+
+
+def _kill_tree(pid_file: Path, container: str) -> None:
+    """Kill the command and its children: to kill the runtime alone would leave them. The cgroup proves whose it is."""
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if container in Path(f"/proc/{pid}/cgroup").read_text():
+            _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    with suppress(OSError):
+        os.kill(pid, signal.SIGSTOP)  # so that it makes no more children while they are counted
+    children = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(file)]
+    for child in children:
+        _kill(child)
+    with suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []

@@ -1,0 +1,215 @@
+"""How the oci driver brings a container up, and takes away what it held. Blocks: for threads of oci_workers."""
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.cgroups import is_v2
+from agent.driver import ContainerSpec, ContainerState, ImageError, StartError
+from agent.drivers.oci_bundle import Around, Device, User, bundle_config, command_of, user_of
+from agent.drivers.oci_folder import ContainerFolder
+from agent.drivers.oci_images import Image, Images
+from agent.drivers.oci_network import Network
+from agent.drivers.oci_runtime import Runtime
+from agent.drivers.oci_workers import mount_overlay, unmount
+from manifests.errors import DriverError, InvalidError, UnavailableError, WherryError
+
+_MOST_ACCOUNT_BYTES = 1 << 20
+_RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    default: Runtime
+    runtimes: Mapping[str, Runtime]
+    images: Images
+    conmon: str
+    network: Network
+
+    def runtime_of(self, spec: ContainerSpec) -> Runtime:
+        return self.default
+
+    def runtime_named(self, name: str) -> Runtime:
+        """Return the runtime that a container has. Raises UnavailableError if it was removed from the node since."""
+        if name in self.runtimes:
+            return self.runtimes[name]
+        raise UnavailableError(
+            f"cannot reach containers of runtime {name}",
+            why="it is no longer installed on this node",
+            fix="Install it again.",
+        )
+
+    def check(self, spec: ContainerSpec) -> None:
+        """Raise what stands against creating the container."""
+        image = self._image(spec)
+        command_of(spec, image)
+        bundle_config(spec, image, Around(Path("/"), User(0, 0, (), "/"), "", "/", None))
+        for mount in spec.mounts:
+            if not Path(mount.source).exists():
+                raise DriverError(
+                    f"cannot create container {spec.name}",
+                    why=f"there is no {mount.source} to mount at {mount.target}",
+                    fix="It was removed from the agent's folder: restart the allocation.",
+                )
+
+    def start(self, folder: ContainerFolder, holder: ContainerFolder | None) -> None:
+        """Bring the container up; `holder` is the one in whose network it lives. Raises StartError with the reason."""
+        spec, runtime = folder.spec, self.runtime_named(folder.runtime)
+        network = self._network(spec, holder)
+        self.clear(folder)  # of a start that was broken off
+        try:
+            image = self._image(spec)
+            self._mount(folder, image)
+            hostname = _hostname(spec, holder)
+            config = bundle_config(spec, image, self._around(folder, image, network, hostname))
+            folder.config.write_text(json.dumps(config))
+            runtime.create(folder, self.conmon)
+            if network == "":
+                self.network.attach(folder, int(folder.pid_file.read_text()))
+            runtime.start(folder)
+        except WherryError as error:
+            self.clear(folder)
+            folder.fail(error.why or error.what)
+            raise
+        folder.started.touch()
+        folder.error.unlink(missing_ok=True)
+
+    def take_over(self, folder: ContainerFolder) -> None:
+        """Settle what another agent left between create and start: it is started, or as if that never began."""
+        if not folder.pid_file.exists():
+            return
+        if self.runtime_named(folder.runtime).status(folder.id) in ("running", "stopped"):
+            folder.started.touch()
+        else:
+            self.clear(folder)
+
+    def clear(self, folder: ContainerFolder) -> None:
+        """Kill and forget all that runs of the container."""
+        if not folder.pid_file.exists() and not folder.shim_pid_file.exists():
+            return
+        self.withdraw(folder)
+        with suppress(UnavailableError):
+            self.runtime_named(folder.runtime).delete(folder)
+        folder.kill_rest()
+        folder.forget_run()
+
+    def withdraw(self, folder: ContainerFolder) -> None:
+        """Give back the container's address and ports."""
+        if folder.network.exists():
+            self.network.withdraw(folder)
+
+    def _image(self, spec: ContainerSpec) -> Image:
+        image = self.images.find(spec.image)
+        if image is None:
+            raise ImageError(
+                f"cannot create container {spec.name}",
+                why=f"image {spec.image} is not on this node",
+                fix="Ensure it first: it may have been removed since.",
+            )
+        return image
+
+    def _mount(self, folder: ContainerFolder, image: Image) -> None:
+        merged = folder.path / "merged"
+        self.images.layers.mkdir(parents=True, exist_ok=True)  # a folder's image has none there
+        unmount(merged)
+        try:
+            mount_overlay(image.layers, folder.path / "upper", folder.path / "work", merged, inside=self.images.layers)
+        except OSError as error:
+            raise StartError(
+                f"cannot start container {folder.spec.name}: its file system can't be mounted",
+                why=str(error),
+                fix="The agent's data folder must be on a file system for overlayfs, such as ext4 or xfs.",
+            ) from error
+
+    def _network(self, spec: ContainerSpec, holder: ContainerFolder | None) -> str | None:
+        """Return the path of the network namespace to join, "" for a new one, None for the host's."""
+        if spec.network_of is not None:
+            found = None if holder is None else holder.look()
+            if found is None or found.state is not ContainerState.RUNNING or holder is None:
+                raise UnavailableError(
+                    f"cannot start container {spec.name} now",
+                    why=f"container {spec.network_of[:12]}, which holds its network, does not run",
+                    fix="It is made anew, and then this one.",
+                )
+            return None if holder.spec.host_network else f"/proc/{found.pid}/ns/net"
+        return None if spec.host_network else ""
+
+    def _around(self, folder: ContainerFolder, image: Image, network: str | None, hostname: str) -> Around:
+        spec, root = folder.spec, folder.path / "merged"
+        top = Path("/") if image.binds else root
+        try:
+            user = user_of(spec.user or image.user, _account_file(top, "passwd"), _account_file(top, "group"))
+            devices = [_device(path) for path in spec.devices]
+        except InvalidError as error:
+            raise StartError(
+                f"cannot start container {spec.name}: {error.what}", why=error.why or error.what, fix=error.fix
+            ) from error
+        return Around(
+            root=root,
+            user=user,
+            hostname=hostname,
+            cgroup=folder.cgroup,
+            network=network,
+            files=_network_files(folder, hostname, is_host=network is None),
+            devices=devices,
+            has_cgroup_v2=is_v2(),
+        )
+
+
+def _hostname(spec: ContainerSpec, holder: ContainerFolder | None) -> str:
+    """Return the container's name of itself: that of who holds its network, if somebody does."""
+    if holder is not None:
+        return _hostname(holder.spec, None)
+    return spec.hostname or (socket.gethostname() if spec.host_network else spec.name[-63:].lstrip("-."))
+
+
+def _network_files(folder: ContainerFolder, hostname: str, *, is_host: bool) -> list[tuple[Path, str]]:
+    """Write the files that tell the container of its network, and return them with their places inside."""
+    hosts, name, resolver = (folder.path / file for file in ("hosts", "hostname", "resolv.conf"))
+    name.write_text(f"{hostname}\n")
+    own = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    with suppress(OSError):
+        own = Path("/etc/hosts").read_text() if is_host else own
+    hosts.write_text(f"{own.rstrip()}\n127.0.1.1 {hostname}\n")
+    resolver.write_text(_resolver(is_host=is_host))
+    return [(hosts, "/etc/hosts"), (name, "/etc/hostname"), (resolver, "/etc/resolv.conf")]
+
+
+def _resolver(*, is_host: bool) -> str:
+    """Return who is asked for names: as on the host, but not one that listens on the host's loopback only."""
+    for file in _RESOLVERS:
+        with suppress(OSError):
+            text = file.read_text()
+            if is_host or not any(line.split()[1:2] == ["127.0.0.53"] for line in text.splitlines()):
+                return text
+    return ""
+
+
+def _account_file(root: Path, name: str) -> str:
+    """Return the image's /etc/passwd or /etc/group, "" if it has none; no link is followed, as it might lead out."""
+    etc = root / "etc"
+    if etc.is_symlink():
+        return ""
+    try:
+        descriptor = os.open(etc / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, errors="replace") as file:
+            return file.read(_MOST_ACCOUNT_BYTES)
+    except OSError:
+        return ""
+
+
+def _device(path: str) -> Device:
+    """Return a device of the host. Raises InvalidError if it isn't one."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InvalidError(f"this node has no device {path}", why=error.strerror or str(error)) from error
+    if not stat.S_ISCHR(found.st_mode) and not stat.S_ISBLK(found.st_mode):
+        raise InvalidError(f"{path} is no device", fix="Correct the agent's `--device`.")
+    kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
+    return Device(path, kind, os.major(found.st_rdev), os.minor(found.st_rdev))
