@@ -29,7 +29,7 @@ from agent.driver import SANDBOX_IMAGE, ImageError
 from agent.drivers import oci_unpack
 from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from agent.drivers.oci_layout import Described, Files, FolderFiles, Layer, describe_docker, describe_oci, tar_files
-from agent.drivers.oci_pull import PULL_TIMEOUT_S, TAG, pull
+from agent.drivers.oci_pull import PULL_TIMEOUT_S, TAG, Skopeo
 from agent.drivers.pull_progress import pulling
 from agent.drivers.sandbox_image import sandbox_image_tar
 from agent.references import at_digest
@@ -71,6 +71,7 @@ class Images:
         self._registries = registries or Registries()
         self._drafts: dict[str, Path] = {}  # where pulls under way are written to
         self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
+        self._skopeo = Skopeo()
 
     def find(self, reference: str) -> Image | None:
         """Return an image that is ready to run; of a folder, or the host, as it is now. Raises ImageError."""
@@ -87,8 +88,8 @@ class Images:
         image = Image(**fields)
         return image if all((self.layers / layer).is_dir() for layer in image.layers) else None
 
-    def ensure(self, reference: str, policy: PullPolicy) -> str:
-        """Make the image ready, and return its digest, if a registry has it.
+    def ensure(self, reference: str, policy: PullPolicy) -> None:
+        """Make the image ready.
 
         Files are read again each time, as nothing else tells that they changed.
         """
@@ -108,8 +109,11 @@ class Images:
                     why="the policy `never` forbids to pull it",
                     fix="Use the policy `ifMissing`, or an image in a file (`oci-archive:/PATH`).",
                 )
-            return self._pull(reference)
-        return self._digest(reference)
+            self._pull(reference)
+
+    def stop_pulls(self) -> None:
+        """Have what is being pulled fail now."""
+        self._skopeo.stop()
 
     def _load_file(self, reference: str, kind: str, path: str) -> None:
         file, _, tag = path.partition(":")
@@ -169,23 +173,23 @@ class Images:
         draft = self._drafts.get(reference)
         return pulling("", _size_below(draft), 0) if draft is not None else ""
 
-    def _digest(self, reference: str) -> str:
+    def digest(self, reference: str) -> str:
+        """Return the digest that a registry had it by; "" for what came from none."""
         try:
             return str(json.loads(self._name_file(reference).read_text()).get("digest", ""))
         except FileNotFoundError:
             return ""
 
-    def _pull(self, reference: str) -> str:
+    def _pull(self, reference: str) -> None:
         access = self._registries.access(reference)
         draft = self._names / f".pull-{secrets.token_hex(4)}"
         draft.mkdir(parents=True)
         self._drafts[reference] = draft
         try:
-            digest = pull(reference, access, draft)
+            digest = self._skopeo.pull(reference, access, draft)
             layout, pinned = FolderFiles(draft), at_digest(reference, digest)
             for name in dict.fromkeys((reference, pinned)):
                 self._store(name, layout, describe_oci(layout, TAG), digest)
-            return digest
         finally:
             self._drafts.pop(reference, None)
             shutil.rmtree(draft, ignore_errors=True)

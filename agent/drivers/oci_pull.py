@@ -22,48 +22,59 @@ PULL_TIMEOUT_S = 900.0
 TAG = "image"  # in the layout that `pull` writes
 
 
-def pull(reference: str, access: Access, folder: Path) -> str:
-    """Copy the image into the folder, and return the digest that it has in its registry. Raises ImageError.
+class Skopeo:
+    """The pulls of one driver."""
 
-    The digest is that of all machines' images together, where there are several: the same on each node.
-    """
-    name = with_tag(reference)
-    with tempfile.TemporaryDirectory(prefix="wherry-pull-") as private:  # of mode 0700
-        options = _options(access, Path(private))
-        if "@" in name:
-            digest = name.partition("@")[2]
-        else:
-            inspect = ["inspect", "--raw", *options, f"docker://{name}"]
-            digest = f"sha256:{hashlib.sha256(run_skopeo(reference, access, inspect)).hexdigest()}"
-        source, target = f"docker://{at_digest(name, digest)}", f"oci:{folder}:{TAG}"
-        given = [f"--src-{option.removeprefix('--')}" if option.startswith("--") else option for option in options]
-        run_skopeo(reference, access, ["copy", "--quiet", *given, source, target])
-    return digest
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
 
+    def stop(self) -> None:
+        """Have what is being pulled fail now."""
+        for process in list(self._running):
+            process.kill()
 
-def run_skopeo(reference: str, access: Access, arguments: list[str]) -> bytes:
-    """Return what skopeo writes to its standard output."""
-    skopeo = shutil.which("skopeo")
-    if skopeo is None:
-        raise ImageError(
-            f"cannot pull image {reference}",
-            why="this node has no skopeo, by which the oci driver pulls",
-            fix="Install it (Debian: `apt install skopeo`), or use an image in files (`oci:`, `dir:`, `host:`).",
-        )
-    try:
-        done = subprocess.run(
-            [skopeo, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PULL_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        text = f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s"
-        raise pull_failure("oci", reference, access, text) from None
-    if done.returncode != 0:
-        raise pull_failure("oci", reference, access, done.stderr.decode(errors="replace").strip())
-    return done.stdout
+    def pull(self, reference: str, access: Access, folder: Path) -> str:
+        """Copy the image into the folder, and return the digest that it has in its registry. Raises ImageError.
+
+        The digest is that of all machines' images together, where there are several: the same on each node.
+        """
+        name = with_tag(reference)
+        with tempfile.TemporaryDirectory(prefix="wherry-pull-") as private:  # of mode 0700
+            options = _options(access, Path(private))
+            if "@" in name:
+                digest = name.partition("@")[2]
+            else:
+                manifest = self._run(reference, access, ["inspect", "--raw", *options, f"docker://{name}"])
+                digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+            source, target = f"docker://{at_digest(name, digest)}", f"oci:{folder}:{TAG}"
+            given = [f"--src-{option.removeprefix('--')}" if option.startswith("--") else option for option in options]
+            self._run(reference, access, ["copy", "--quiet", *given, source, target])
+        return digest
+
+    def _run(self, reference: str, access: Access, arguments: list[str]) -> bytes:
+        """Return what skopeo writes to its standard output."""
+        skopeo = shutil.which("skopeo")
+        if skopeo is None:
+            raise ImageError(
+                f"cannot pull image {reference}",
+                why="this node has no skopeo, by which the oci driver pulls",
+                fix="Install it (Debian: `apt install skopeo`), or use an image in files (`oci:`, `dir:`, `host:`).",
+            )
+        with subprocess.Popen(
+            [skopeo, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            self._running.add(process)
+            try:
+                out, error = process.communicate(timeout=PULL_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                text = f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s"
+                raise pull_failure("oci", reference, access, text) from None
+            finally:
+                process.kill()
+                self._running.discard(process)
+        if process.returncode != 0:
+            raise pull_failure("oci", reference, access, error.decode(errors="replace").strip())
+        return out
 
 
 def _options(access: Access, private: Path) -> list[str]:

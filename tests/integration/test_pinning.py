@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.drivers.choice import OCI_FOLDER
 from agent.drivers.oci import OciDriver
 from agent.options import AgentOptions
 from agent.registries import Registries
@@ -35,15 +36,12 @@ class Cluster:
     rig: OciRig
     registry: PrivateRegistry
     file: Path
+    folder: Path
     client: Client
 
     def driver(self, node: str) -> OciDriver:
-        return OciDriver(
-            self.rig.folder / node,
-            cgroup_parent=self.rig.cgroup_parent,
-            netns=f"/run/netns/{self.rig.netns}",
-            registries=Registries(self.file),
-        )
+        """Return one more driver on the node's images."""
+        return OciDriver(self.folder / node / OCI_FOLDER, registries=Registries(self.file))
 
     async def push(self, mark: str) -> str:
         return await asyncio.to_thread(self.registry.push, "web:1", mark)
@@ -85,18 +83,20 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
         registry = stack.enter_context(private_registry(rig.netns, Authority(folder)))
         server = await stack.enter_async_context(served(folder / "server"))
         client = await stack.enter_async_context(Client([server.url], server.admin["Authorization"].split()[-1]))
-        made = Cluster(rig, registry, registry.registries_file(), client)
+        made = Cluster(rig, registry, registry.registries_file(), folder, client)
         for name in ("n1", "n2"):
             (folder / name).mkdir()
             options = AgentOptions(
                 (server.url,),
                 name,
                 folder / name,
+                driver="oci",
+                registries_file=made.file,
                 token=server.join["Authorization"].split()[-1],
                 cpu_m=2000,
                 cgroup_parent=f"{rig.cgroup_parent}/{name}",
             )
-            await stack.enter_async_context(running_agent(options, made.driver(name)))
+            await stack.enter_async_context(running_agent(options))
         yield made
 
 
