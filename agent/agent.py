@@ -18,6 +18,8 @@ from agent.folder import Folder
 from agent.generations import Generations
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.image_garbage import ImageGarbage
+from agent.image_ledger import ImageLedger
 from agent.leash import Guard, Leash
 from agent.log_tails import LogTails
 from agent.machine import Machine
@@ -73,6 +75,7 @@ class Agent:
         self._news = NodeNews()
         self._ownership = folder.ownership()
         self._agent_id = load_agent_id(folder)
+        self._ledger = ImageLedger(folder)
         state = load_state(folder, machine.boot_id())
         self._boot_id = state.boot_id
         self._cluster = state.cluster
@@ -119,6 +122,7 @@ class Agent:
             start_concurrency=concurrency,
             configs=ConfigFiles(self._options.data_dir / FOLDER),
             pins=pins,
+            ledger=self._ledger,
         )
         self._node = Node(
             allocatable=self._offered,
@@ -171,6 +175,9 @@ class Agent:
             "timers": self._node.run_timers(),
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
+            "image-garbage": ImageGarbage(
+                self._driver, self._ledger, self._node.wanted_images, self._options.image_policy, self._clock
+            ).run(),
             "leash": self._leash.run(self._node.look_for_severed),
         }
 

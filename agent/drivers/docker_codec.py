@@ -6,11 +6,12 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from time import strptime
 from typing import Any, TypeAlias
 
-from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
+from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, HeldImage, Limits, LogChunk
 from agent.drivers.spec_checks import check_limits
 from agent.registries import Access
 from manifests.errors import DriverError
@@ -167,6 +168,14 @@ def with_tag(image: str) -> str:
     """
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+def to_held_image(image: Json, used: AbstractSet[str]) -> HeldImage:
+    """Return an image of a list; `used` are the ids of those that containers have."""
+    names = (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))
+    known = tuple(name for name in names if "<none>" not in name)
+    is_used = str(image["Id"]) in used or f"sha256:{image['Id']}" in used
+    return HeldImage(str(image["Id"]), known, int(image.get("Size", 0)), is_used)
 
 
 def to_auth_header(access: Access) -> dict[str, str]:
