@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.driver import HeldImage
 from agent.drivers.oci_folder import ContainerFolder
-from agent.drivers.oci_images import Images
+from agent.drivers.oci_images import Images, Record
 from manifests.errors import ConflictError, NotFoundError
 
 _TRASH = ".trash-"
@@ -16,17 +16,18 @@ _TRASH = ".trash-"
 
 def held_images(images: Images, containers: Sequence[ContainerFolder]) -> list[HeldImage]:
     """Return the images that were pulled; one that has several names once."""
-    used, named = {folder.spec.image for folder in containers}, _pulled(images)
-    return [
-        HeldImage(layers[0], tuple(names), sum(_size(images.layers / one) for one in layers), bool(used & set(names)))
-        for layers, names in named.items()
-        if layers
-    ]
+    used, held = {folder.spec.image for folder in containers}, []
+    for digest, records in _pulled(images).items():
+        names = tuple(record.name for record in records)
+        size_bytes = sum(_size(images.layers / layer) for layer in records[0].image.layers)
+        held.append(HeldImage(digest, names, size_bytes, bool(used & set(names))))
+    return held
 
 
 def remove_image(images: Images, name: str, containers: Sequence[ContainerFolder]) -> None:
     """Take a name from an image, and remove the layers that have become nobody's. Raises as agent.driver says."""
-    names = next((names for names in _pulled(images).values() if name in names), None)
+    named = ({record.name for record in records} for records in _pulled(images).values())
+    names = next((names for names in named if name in names), None)
     if names is None:
         raise NotFoundError(f"there is no image {name}")
     holder = next((folder for folder in containers if folder.spec.image in names), None)
@@ -36,12 +37,12 @@ def remove_image(images: Images, name: str, containers: Sequence[ContainerFolder
     _sweep(images, containers)
 
 
-def _pulled(images: Images) -> dict[tuple[str, ...], list[str]]:
-    """Return the names of each image that came from a registry, by its layers."""
-    named: dict[tuple[str, ...], list[str]] = {}
+def _pulled(images: Images) -> dict[str, list[Record]]:
+    """Return the names of each image that came from a registry, by its digest there."""
+    named: dict[str, list[Record]] = {}
     for record in images.records():
         if record.digest:
-            named.setdefault(record.image.layers, []).append(record.name)
+            named.setdefault(record.digest, []).append(record)
     return named
 
 
