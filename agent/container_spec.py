@@ -66,8 +66,8 @@ def container_spec(
         network_of=tracked.network_of,
         mounts=mounts,
         devices=_devices(tracked),
-        # A sandbox has the same one: a runtime with a kernel of its own may not join a network of another's.
-        runtime=tracked.assigned.workload.spec.runtime,
+        # A sandbox runs nothing of the user's, and hasn't room for a kernel of its own.
+        runtime="" if tracked.role is Role.SANDBOX else tracked.assigned.workload.spec.runtime,
     )
 
 
