@@ -66,8 +66,7 @@ def container_spec(
         network_of=tracked.network_of,
         mounts=mounts,
         devices=_devices(tracked),
-        # A sandbox runs nothing of the user's, and hasn't room for a kernel of its own.
-        runtime="" if tracked.role is Role.SANDBOX else tracked.assigned.workload.spec.runtime,
+        runtime=tracked.assigned.workload.spec.runtime,
     )
 
 

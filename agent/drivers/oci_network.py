@@ -62,7 +62,7 @@ class Network:
                 self._set_up()
 
     def attach(self, folder: ContainerFolder, pid: int) -> str:
-        """Give the container of that process its ports, and an address, which is returned. StartError if one is taken."""
+        """Give the container of that process ports, and an address, which is returned. StartError if one is taken."""
         with self._lock:
             nft = self._set_up()
             held = self._held[folder.id] = self._choose(folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cgroups import is_v2
-from agent.driver import ContainerSpec, ContainerState, ImageError, StartError
+from agent.driver import SANDBOX_IMAGE, ContainerSpec, ContainerState, ImageError, StartError
 from agent.drivers.oci_bundle import Around, Device, bundle_config, command_of, user_of
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Image, Images
@@ -34,7 +34,7 @@ class Starter:
 
     def runtime_of(self, spec: ContainerSpec) -> Runtime:
         """Return the runtime for a new container. Raises DriverError if the node doesn't have the one it names."""
-        if not spec.runtime:
+        if not spec.runtime or spec.image == SANDBOX_IMAGE:
             return self.default
         if spec.runtime not in self.runtimes:
             raise StartError(

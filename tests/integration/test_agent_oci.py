@@ -169,8 +169,8 @@ async def test_a_group_publishes_a_port_and_nothing_is_left_of_its_network(node:
         await node.server.until_phase("web-0-a", Phase.RUNNING)
         await wait_until(lambda: heard(node), 10, "the port answers")
         assert "18120" in await rest_of_network(node)
-        asked = [json.loads(file.read_text()) for file in node.data_dir.glob("oci/containers/*/spec.json")]
-        assert sorted(one["spec"]["runtime"] for one in asked) == ["", "runc", "runc"]  # the sandbox has the default
+        made = [json.loads(file.read_text()) for file in node.data_dir.glob("oci/containers/*/spec.json")]
+        assert sorted(one["runtime"] for one in made) == ["crun", "runc", "runc"]  # the sandbox has the default
         await node.server.withdraw("web-0-a")
         await wait_until(lambda: rest_of_network(node), 20, "the group's network is gone", lambda rest: not rest)
 
