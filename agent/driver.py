@@ -83,7 +83,9 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
-    runtime: str = ""  # the OCI runtime, by name; "" for the manager's default
+    # The OCI runtime, by name; "" for the manager's default. Of a sandbox: that of the containers that share it. It may
+    # have another itself: it runs nothing of the user's, and has no room for a kernel of its own.
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
