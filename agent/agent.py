@@ -25,6 +25,7 @@ from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
 from agent.outbox import Outbox
+from agent.pins import Pins
 from agent.session import Session, SessionParts
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
 from agent.tracked import Tracked
@@ -83,7 +84,7 @@ class Agent:
         self._offered = offered_of(options, machine.resources())  # what is reserved
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._followers: tuple[HealthChecks | LogTails, ...] = ()
+        self._followers: tuple[HealthChecks | LogTails | Pins, ...] = ()
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -107,6 +108,7 @@ class Agent:
 
     def _assemble(self, tasks: TaskGroup) -> None:
         concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * self._machine.cores())
+        pins = Pins()
         self._actions = Actions(
             self._driver,
             self._ownership,
@@ -116,6 +118,7 @@ class Agent:
             tasks=tasks,
             start_concurrency=concurrency,
             configs=ConfigFiles(self._options.data_dir / FOLDER),
+            pins=pins,
         )
         self._node = Node(
             allocatable=self._offered,
@@ -132,6 +135,7 @@ class Agent:
         self._followers = (
             HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
             LogTails(self._node, self._driver, tasks=tasks),
+            pins,
         )
         self._set_surroundings()
 

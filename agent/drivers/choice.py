@@ -19,6 +19,7 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.oci import OciDriver
 from agent.folder import Folder
 from agent.options import AgentOptions
+from agent.registries import Registries
 from agent.state_file import STATE_FILE
 from foundation.logs import Log
 from manifests.errors import UnavailableError, UsageError
@@ -99,7 +100,7 @@ def _cri(options: AgentOptions) -> Driver:
         raise UnavailableError("the driver cri needs the Python package grpcio", fix="Run `pip install wherry[cri]`.")
     from agent.drivers.cri import CriDriver
 
-    return CriDriver(_cri_socket(options), log_root=options.data_dir / CRI_LOGS)
+    return CriDriver(_cri_socket(options), log_root=options.data_dir / CRI_LOGS, registries=registries_of(options))
 
 
 def _cri_socket(options: AgentOptions) -> str:
@@ -116,16 +117,35 @@ def _oci_missing(options: AgentOptions) -> str:
     return "" if shutil.which("conmon") else "there is no conmon"
 
 
+def registries_of(options: AgentOptions) -> Registries:
+    """Return the node's file of registries. Raises InvalidError if that is wrong: better now than at the first pull."""
+    file = options.registries_file
+    registries = Registries() if file is None else Registries(file, is_optional=False)
+    registries.check()
+    return registries
+
+
 # The preferred first: operators see in `docker ps` what runs.
 OFFERS = (
-    Offer("docker", _docker_missing, lambda options: DockerDriver(options.docker_socket)),
-    Offer("podman", _podman_missing, lambda options: DockerDriver(options.podman_socket)),
+    Offer(
+        "docker",
+        _docker_missing,
+        lambda options: DockerDriver(options.docker_socket, registries=registries_of(options)),
+    ),
+    Offer(
+        "podman",
+        _podman_missing,
+        lambda options: DockerDriver(options.podman_socket, registries=registries_of(options)),
+    ),
     Offer("cri", _cri_missing, _cri),
     Offer(
         "oci",
         _oci_missing,
         lambda options: OciDriver(
-            options.data_dir / OCI_FOLDER, image_dirs=options.image_dirs, runtime=options.oci_runtime
+            options.data_dir / OCI_FOLDER,
+            image_dirs=options.image_dirs,
+            runtime=options.oci_runtime,
+            registries=registries_of(options),
         ),
     ),
 )
