@@ -16,11 +16,14 @@ from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts, offered_of
 from agent.folder import Folder
 from agent.generations import Generations
+from agent.glass import Glass
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.kernel import Kernel
 from agent.leash import Guard, Leash
 from agent.log_tails import LogTails
 from agent.machine import Machine
+from agent.meter import Meter
 from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
@@ -59,11 +62,14 @@ class Agent:
         clock: Clock,
         rng: random.Random,
         guard: Guard | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
+        """`kernel` None: containers are not looked into, as where they are no processes of this machine."""
         self._options = options
         self._driver = driver
         self._folder = folder
         self._machine = machine
+        self._kernel = kernel
         self._transport = transport
         self._clock = clock
         self._rng = rng
@@ -83,7 +89,8 @@ class Agent:
         self._offered = offered_of(options, machine.resources())  # what is reserved
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._followers: tuple[HealthChecks | LogTails, ...] = ()
+        self._followers: tuple[HealthChecks | LogTails | Meter, ...] = ()
+        self._meter: Meter | None = None
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -133,6 +140,9 @@ class Agent:
             HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
             LogTails(self._node, self._driver, tasks=tasks),
         )
+        if self._kernel is not None:
+            self._meter = Meter(self._node, self._kernel, self._clock, name=self._options.name)
+            self._followers = (*self._followers, self._meter)
         self._set_surroundings()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -158,6 +168,7 @@ class Agent:
             pin=self._pin,
             save=self._save,
             heard=self._heard,
+            glass=Glass(self._meter) if self._meter else None,
         )
         session = Session(self._options.servers, self._transport, parts)
         return {
@@ -168,6 +179,7 @@ class Agent:
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
             "leash": self._leash.run(self._node.look_for_severed),
+            **({"meter": self._meter.run()} if self._meter else {}),
         }
 
     # The node's records.
