@@ -20,6 +20,7 @@ from agent.glass import Glass
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
 from agent.kernel import Kernel
+from agent.layers import Layers
 from agent.leash import Guard, Leash
 from agent.log_tails import LogTails
 from agent.machine import Machine
@@ -168,7 +169,7 @@ class Agent:
             pin=self._pin,
             save=self._save,
             heard=self._heard,
-            glass=Glass(self._meter) if self._meter else None,
+            glass=self._glass(),
         )
         session = Session(self._options.servers, self._transport, parts)
         return {
@@ -181,6 +182,11 @@ class Agent:
             "leash": self._leash.run(self._node.look_for_severed),
             **({"meter": self._meter.run()} if self._meter else {}),
         }
+
+    def _glass(self) -> Glass | None:
+        if self._kernel is None or self._meter is None or self._node is None:
+            return None
+        return Glass(self._node, self._meter, Layers(self._driver, self._kernel))
 
     # The node's records.
 

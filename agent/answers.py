@@ -40,6 +40,8 @@ class Answers:
             raise UnavailableError("this agent doesn't look into its containers")
         try:
             async with asyncio.timeout(ANSWER_S):
+                if ask.what == "layers":
+                    return Answer(number=ask.number, layers=await self._glass.layers(ask.allocation))
                 return Answer(number=ask.number, stats=await self._glass.stats())
         except TimeoutError as error:
             raise TimedOutError(f"the node did not find its answer within {ANSWER_S:g} s") from error

@@ -9,7 +9,7 @@ from manifests.session import Answer, Ask
 
 WAIT_S = 10.0
 MOST_WAITING = 64
-What = Literal["stats"]
+What = Literal["stats", "layers"]
 
 
 class Questions:
@@ -21,7 +21,7 @@ class Questions:
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._last_number = 0
 
-    async def ask(self, what: What) -> Answer:
+    async def ask(self, what: What, allocation: str = "") -> Answer:
         """Return the answer. Raises UnavailableError, in words, if there is none."""
         if what not in self.answered:
             raise UnavailableError(
@@ -37,7 +37,7 @@ class Questions:
         self._waiting[number] = future
         try:
             async with asyncio.timeout(WAIT_S):
-                await self._connection.send(Ask(number=number, what=what))
+                await self._connection.send(Ask(number=number, what=what, allocation=allocation))
                 answer = await future
         except TimeoutError as error:
             raise UnavailableError(f"node {self._node} did not answer within {WAIT_S:g} s") from error

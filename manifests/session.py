@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
+from manifests.layers import Layer
 from manifests.nodes import NodeFacts
 from manifests.stats import NodeStats
 from manifests.workloads import Workload
@@ -68,6 +69,7 @@ class Answer(Model):
     type: Literal["answer"] = "answer"
     number: int
     stats: NodeStats | None = None
+    layers: tuple[Layer, ...] | None = None
     error: str = ""
 
 
@@ -148,7 +150,8 @@ class Ask(Model):
 
     type: Literal["ask"] = "ask"
     number: int
-    what: Literal["stats"]
+    what: Literal["stats", "layers"]
+    allocation: str = ""  # of which the layers are asked for
 
 
 FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | Answer

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.driver import Driver
-from agent.drivers.docker import DockerDriver
 from agent.options import AgentOptions
 from tests.agents import in_network_namespace, running_agent
 from tests.dockerd import dockerd
@@ -28,6 +27,7 @@ class Looked:
     server: Served
     driver_name: str
     engine: Path  # docker's socket, or the oci driver's folder
+    netns: str  # the network namespace in which the server answers
 
     async def run(self, manifest: dict[str, Any]) -> list[dict[str, Any]]:
         """Run a service until it is healthy, and return its allocations."""
@@ -70,7 +70,7 @@ async def looked_into(driver: str, folder: Path) -> AsyncIterator[Looked]:
         )
         await stack.enter_async_context(running_agent(options, made))
         client = await stack.enter_async_context(Client([server.url], _token(server.admin)))
-        yield Looked(client, server, driver, engine)
+        yield Looked(client, server, driver, engine, netns)
 
 
 def service(name: str, command: str, *, replicas: int = 1, **spec: Any) -> dict[str, Any]:

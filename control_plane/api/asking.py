@@ -14,14 +14,16 @@ from manifests.session import Answer
 PEER_S = WAIT_S + 2.0
 
 
-async def ask_node(request: web.Request, context: Context, node: str, what: What, path: str) -> Any:
-    """Return what the node answers, as JSON. `path` is where another server answers the same.
+async def ask_node(
+    request: web.Request, context: Context, node: str, what: What, path: str, *, allocation: str = ""
+) -> Any:
+    """Return what the node answers, as JSON. `path` is where another server answers the same, as it stands.
 
     Raises UnavailableError if the node is not connected, or the server of its session can't be asked.
     """
     served = context.sessions.of_node(node)
     if served is not None:
-        return body_of(await served.questions.ask(what))
+        return body_of(await served.questions.ask(what, allocation))
     status = context.state.nodes.get(node)
     server = context.state.servers.get(status.server) if status else None
     if server is None or server.id == context.server.id or FORWARDED in request.headers:
@@ -41,6 +43,8 @@ async def ask_node(request: web.Request, context: Context, node: str, what: What
 
 
 def body_of(answer: Answer) -> Any:
+    if answer.layers is not None:
+        return [layer.to_json() for layer in answer.layers]
     if answer.stats is None:
         raise UnavailableError("the node answered something else than was asked")
     return answer.stats.to_json()

@@ -68,6 +68,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/stats", stats.of_allocation, ADMIN),
+    ("GET", "/v1/allocations/{id}/layers", stats.layers, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
     ("GET", "/v1/allocations/{id}/explain", explain.explain_allocation, ADMIN),
     ("GET", "/v1/stats", stats.of_all, ADMIN),

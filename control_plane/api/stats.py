@@ -1,4 +1,4 @@
-"""What containers and nodes use, asked of the nodes now: nothing of it is stored."""
+"""What containers and nodes use, and what an allocation is made of, asked of the nodes now: nothing of it is stored."""
 
 import asyncio
 from typing import Any
@@ -9,8 +9,10 @@ from control_plane.api.allocations import known_allocation
 from control_plane.api.asking import ask_node
 from control_plane.api.context import Context, context_of
 from control_plane.api.nodes import known_node
+from control_plane.layer_views import layers_of
 from foundation.tasks import TaskGroup
 from manifests.errors import UnavailableError
+from manifests.layers import Layer
 
 MOST_AT_ONCE = 32  # nodes that are asked at the same time
 
@@ -33,6 +35,19 @@ async def of_allocation(request: web.Request) -> web.Response:
     return web.json_response(
         {"allocation": allocation.id, "node": allocation.node, "at": found["at"], "containers": mine}
     )
+
+
+async def layers(request: web.Request) -> web.Response:
+    """Return what an allocation is made of, from its manifest down to its processes."""
+    context = context_of(request)
+    allocation = known_allocation(request, context)
+    path = f"/v1/allocations/{allocation.id}/layers"
+    found = await ask_node(request, context, allocation.node, "layers", path, allocation=allocation.id)
+    if isinstance(found, dict):  # another server's whole answer
+        return web.json_response(found)
+    below = tuple(Layer.model_validate(layer) for layer in found)
+    tree = layers_of(context.state, allocation, below)
+    return web.json_response({"allocation": allocation.id, "node": allocation.node, "layers": tree.to_json()})
 
 
 async def of_all(request: web.Request) -> web.Response:

@@ -31,7 +31,7 @@ async def stats_of(looked: Looked, allocation: str) -> dict[str, Any]:
 
 
 async def test_a_busy_container_is_seen_at_its_limit_and_throttled(looked: Looked) -> None:
-    limits = {"resources": {"cpu": "100m", "memory": "32Mi", "pids": 50}, "limits": {"cpu": "200m"}}
+    limits: dict[str, Any] = {"resources": {"cpu": "100m", "memory": "32Mi", "pids": 50}, "limits": {"cpu": "200m"}}
     (allocation,) = await looked.run(service("busy", BUSY, **limits))
     found = await wait_until(
         lambda: stats_of(looked, allocation["id"]),

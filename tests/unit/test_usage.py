@@ -95,7 +95,14 @@ def test_the_machine_is_read(kernel: Kernel) -> None:
 
 
 def reading(at_s: float, cpu_us: int = 0, memory: int = 0, **more: int) -> Reading:
-    extra = {"used_peak_bytes": None, "pids": 1, "periods": 0, "throttled_periods": 0, "throttled_us": 0, "oom_kills": 0}
+    extra = {
+        "used_peak_bytes": None,
+        "pids": 1,
+        "periods": 0,
+        "throttled_periods": 0,
+        "throttled_us": 0,
+        "oom_kills": 0,
+    }
     return Reading(at_s, cpu_us, memory, memory, pressure=(None,) * 3, **(extra | more))  # type: ignore[arg-type]
 
 
@@ -137,7 +144,9 @@ def test_totals_never_shrink_and_peaks_are_the_most(found: list[tuple[int, Readi
     life: Life | None = None
     total_us = 0
     for attempt, each in found:
-        life = first_seen(each, attempt=attempt, wall_s=0) if life is None else with_reading(life, each, attempt=attempt)
+        life = (
+            first_seen(each, attempt=attempt, wall_s=0) if life is None else with_reading(life, each, attempt=attempt)
+        )
         assert life.totals.cpu_us >= total_us
         total_us = life.totals.cpu_us
         assert life.cpu_m is None or life.cpu_peak_m is not None

@@ -20,8 +20,8 @@ NOTES = """  wherry top nodes
   wherry top --watch
 
 CPU% and MEM% are of the limit, on nodes of what is allocatable; MEMORY is the working set, without file cache that can
-be dropped; PEAK is its largest since the node's agent saw the allocation; THROTTLED is the share of the periods in which
-it wanted more cpu than its limit; PRESSURE is for how much of the last 10 s something in it waited."""
+be dropped; PEAK is its largest since the node's agent saw the allocation; THROTTLED is the share of the periods in
+which it wanted more cpu than its limit; PRESSURE is for how much of the last 10 s something in it waited."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
