@@ -110,3 +110,77 @@ def test_nothing_is_said_so(stub: Stub, capsys: pytest.CaptureFixture[str]) -> N
 def test_what_has_no_usage_is_refused(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "events"]) == 2
     assert "nodes, allocations or a workload" in capsys.readouterr().err
+
+
+def lived(**changes: Any) -> dict[str, Any]:
+    life = {
+        "version": 2,
+        "at": "2026-11-25T13:00:00.000Z",
+        "since": "2026-11-25T10:00:00.000Z",
+        "startedAt": "2026-11-25T10:00:00.000Z",
+        "samples": 1080,
+        "reserved": {"cpuMillicores": 100, "memoryBytes": 32 * 2**20, "pids": 10},
+        "cpuMeanMillicores": 90.0,
+        "cpuPeakMillicores": 180.0,
+        "memoryUsedPeakBytes": 60 * 2**20,
+        "pidsPeak": 3,
+        "oomKills": 0,
+        "throttledPeriods": 50,
+        "cpuPressure": None,
+    }
+    return used("web-0-a", 100, **(life | changes))
+
+
+def test_advice_tells_what_was_seen_and_the_patch(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["GET /v1/stats"] = answer(lived(), lived(version=1, oomKills=9))
+    assert main(["top", "--advise"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "service/web  1 allocation, seen for 3h",
+        "  memory  peak 32Mi of 32Mi reserved, limit 64Mi",
+        "  cpu     mean 90m, peak 180m of 100m reserved, limit 200m, throttled in 50%",
+        "  pids    peak 3, limit 10",
+        "  -> raise the cpu limit from 200m to 400m: it was throttled in 50% of the periods in which it ran",
+        "  the patch:",
+        "    apiVersion: wherry/v1",
+        "    kind: Service",
+        "    metadata:",
+        "      name: web",
+        "      namespace: default",
+        "    spec:",
+        "      resources:",
+        "        cpu: 100m",
+        "      limits:",
+        "        cpu: 400m",
+    ]
+
+
+def test_advice_says_when_it_has_seen_too_little(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["GET /v1/stats"] = answer(lived(since="2026-11-25T12:55:00.000Z", samples=30, throttledPeriods=0))
+    assert main(["top", "--advise"]) == 0
+    assert "seen too little: it was seen for 5 min only" in capsys.readouterr().out
+
+
+def test_advice_as_yaml_is_the_manifest_with_the_patch(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    import yaml
+
+    containers = [
+        {"name": "app", "image": "a", "limits": {"memory": "64Mi", "cpu": "200m"}},
+        {"name": "log", "image": "b"},
+    ]
+    manifest = {"kind": "Service", "metadata": {"name": "web"}, "spec": {"replicas": 2, "containers": containers}}
+    stub.answers["GET /v1/workloads/default/service/web"] = (200, workload("web", manifest=manifest))
+    stub.answers["GET /v1/stats"] = answer(lived(container="app"))
+    assert main(["top", "--advise", "service/web", "-o", "yaml"]) == 0
+    (shown,) = yaml.safe_load_all(capsys.readouterr().out)
+    app, log = shown["spec"]["containers"]
+    assert app == {**containers[0], "resources": {"cpu": "100m"}, "limits": {"memory": "64Mi", "cpu": "400m"}}
+    assert log == containers[1]
+    assert shown["spec"]["replicas"] == 2
+
+
+def test_advice_as_json_has_each_finding(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["GET /v1/stats"] = answer(lived())
+    assert main(["top", "--advise", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["findings"][0]["after"] == 400
+    assert found["patch"]["spec"]["limits"] == {"cpu": "400m"}

@@ -13,11 +13,13 @@ from wherry.cli.lookup import Item, Scope
 from wherry.cli.text import Table, clean, say, style_of
 from wherry.cli.transport import Query, Transport
 from wherry.cli.usage import ALLOCATION_HEADINGS, NODE_HEADINGS, allocation_rows, node_rows
+from wherry.cli.yaml_output import print_yaml
 
 EVERY_S = 2.0
 NOTES = """  wherry top nodes
   wherry top service/web --containers
   wherry top --watch
+  wherry top --advise service/web
 
 CPU% and MEM% are of the limit, on nodes of what is allocatable; MEMORY is the working set, without file cache that can
 be dropped; PEAK is its largest since the node's agent saw the allocation; THROTTLED is the share of the periods in
@@ -29,8 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "what", nargs="*", metavar="nodes | allocations | KIND/NAME", help="of what (default: allocations)"
     )
     parser.add_argument("--containers", action="store_true", help="a row for each container of a group")
+    parser.add_argument("--advise", action="store_true", help="what to reserve and limit instead, and the patch for it")
     parser.add_argument("-w", "--watch", action="store_true", help="look again every 2 s")
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
+    parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="(default: table)")
     parser.add_argument("--json", dest="output", action="store_const", const="json", help="the same as -o json")
     add_namespace(parser, with_all=True)
     add_connection(parser)
@@ -41,6 +44,10 @@ def run(arguments: Namespace) -> int:
     transport = transport_of(arguments)
     if query.get("name"):
         lookup.get_workload(transport, read_workload(arguments.what, arguments.namespace))  # knows the nearest name
+    if arguments.advise:
+        return _advise(transport, kind, query, arguments)
+    if arguments.output == "yaml":
+        raise UsageError("-o yaml is for --advise", fix="Use -o json.")
     show = _Show(transport, kind, query, arguments)
     if not arguments.watch:
         show.once()
@@ -67,6 +74,33 @@ def _asked(arguments: Namespace) -> tuple[str, Query]:
     return ALLOCATIONS, {"namespace": workload.namespace, "kind": workload.kind, "name": workload.name}
 
 
+def _advise(transport: Transport, kind: str, query: Query, arguments: Namespace) -> int:
+    """Print what would fit better; as YAML, the whole manifests with it, which can be applied."""
+    from wherry.cli.advice_text import advice_page, advised, patch_of, patched, to_json
+
+    if kind == NODES or arguments.watch:
+        raise UsageError("--advise looks once at workloads", fix="Write for example: wherry top --advise service/web")
+    answer: Item = transport.get("/v1/stats", query)
+    found = advised(answer)
+    if arguments.output == "json":
+        print(json.dumps([to_json(each) for each in found], indent=2))
+    elif arguments.output == "yaml":
+        patches = {w: patch_of([each for each in found if each.workload == w]) for w in {e.workload for e in found}}
+        changed = sorted(workload for workload, patch in patches.items() if patch)
+        print_yaml([patched(lookup.get_workload(transport, w)["manifest"], patches[w]) for w in changed])
+    elif found:
+        print("\n".join(advice_page(found, style_of(sys.stdout))).rstrip())
+    else:
+        say("Nothing runs.")
+    _tell_silent(answer)
+    return 0
+
+
+def _tell_silent(answer: Item) -> None:
+    for silent in answer["silent"]:
+        say(f"{clean(silent.get('node'))} is not in this list: {clean(silent.get('why'))}")
+
+
 class _Show:
     def __init__(self, transport: Transport, kind: str, query: Query, arguments: Namespace) -> None:
         self._transport, self._kind, self._query, self._arguments = transport, kind, query, arguments
@@ -83,8 +117,7 @@ class _Show:
         if lines:
             print("\n".join(lines), flush=True)
         if self._kind != NODES:
-            for silent in answer["silent"]:
-                say(f"{clean(silent.get('node'))} is not in this list: {clean(silent.get('why'))}")
+            _tell_silent(answer)
 
     def _lines(self, answer: Item) -> list[str]:
         if self._kind == NODES:
