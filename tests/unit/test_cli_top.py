@@ -163,10 +163,8 @@ def test_advice_says_when_it_has_seen_too_little(stub: Stub, capsys: pytest.Capt
 def test_advice_as_yaml_is_the_manifest_with_the_patch(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     import yaml
 
-    containers = [
-        {"name": "app", "image": "a", "limits": {"memory": "64Mi", "cpu": "200m"}},
-        {"name": "log", "image": "b"},
-    ]
+    limits = {"memory": "64Mi", "cpu": "200m"}
+    containers: list[dict[str, Any]] = [{"name": "app", "image": "a", "limits": limits}, {"name": "log", "image": "b"}]
     manifest = {"kind": "Service", "metadata": {"name": "web"}, "spec": {"replicas": 2, "containers": containers}}
     stub.answers["GET /v1/workloads/default/service/web"] = (200, workload("web", manifest=manifest))
     stub.answers["GET /v1/stats"] = answer(lived(container="app"))

@@ -182,9 +182,12 @@ def sentence(finding: Finding) -> str:
     'raise the memory limit from 64Mi to 96Mi: the kernel killed once for it'
     """
     verb = "raise" if finding.is_raise else "lower"
-    shown = {"memory": render_bytes, "cpu": render_cpu, "pids": str}[finding.resource]
-    before, after = shown(finding.before), shown(finding.after)
+    before, after = (_amount(finding.resource, amount) for amount in (finding.before, finding.after))
     return f"{verb} the {finding.resource} {finding.of} from {before} to {after}: {finding.why}"
+
+
+def _amount(resource: str, amount: int) -> str:
+    return render_bytes(amount) if resource == "memory" else render_cpu(amount) if resource == "cpu" else str(amount)
 
 
 def _yaml(patch: Item) -> list[str]:
