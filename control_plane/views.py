@@ -201,7 +201,7 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "desired": a.desired,
         "stopReason": a.stop_reason,
         "evictedFor": str(a.evicted_for) if a.evicted_for else None,
-        "note": a.note,
+        "note": a.note or (move.sentence() if (move := state.moves.get(a.id)) else ""),
         "fence": stored.created_at,
         "replacedAt": _replaced_at(state, a, status),
         "createdAt": render_timestamp(a.created_s),

@@ -85,6 +85,11 @@ class SpreadCounts:
     def closed(self) -> Flags:
         return np.array([self.is_closed(code) for code in range(len(self._running))] or [False], np.bool_)
 
+    def place(self, code: int) -> tuple[str, int]:
+        """Return the value in words, and how many run there."""
+        value = self._column.values[code]
+        return "not set" if value is None else value, self._running[code]
+
     def reason(self, row: int) -> tuple[Code, str, str]:
         code = int(self._column.codes[row])
         value = self._column.values[code]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.driver import Driver
+from agent.drivers.choice import OCI_FOLDER
 from agent.options import AgentOptions
 from tests.agents import in_network_namespace, running_agent
 from tests.dockerd import dockerd
@@ -45,16 +45,15 @@ class Looked:
 @asynccontextmanager
 async def looked_into(driver: str, folder: Path) -> AsyncIterator[Looked]:
     async with AsyncExitStack() as stack:
-        made: Driver | None = None
+        images: tuple[Path, ...] = ()
         if driver == "docker":
             daemon = await stack.enter_async_context(dockerd(folder))
             netns, parent, engine = daemon.netns, daemon.cgroup_parent, daemon.socket
         else:
             rig = await stack.enter_async_context(oci_rig())
-            netns, parent, engine = rig.netns, rig.cgroup_parent, rig.folder / "oci"
+            netns, parent, folder = rig.netns, rig.cgroup_parent, rig.folder  # what runs is known by it in the end
+            images, engine = (rig.images,), folder / "agent" / OCI_FOLDER
         stack.enter_context(in_network_namespace(netns))
-        if driver == "oci":
-            made = rig.driver()
         server = await stack.enter_async_context(served(folder / "server"))
         data_dir = folder / "agent"
         data_dir.mkdir(exist_ok=True)
@@ -62,13 +61,15 @@ async def looked_into(driver: str, folder: Path) -> AsyncIterator[Looked]:
             servers=(server.url,),
             name="n1",
             data_dir=data_dir,
+            driver=driver,
             docker_socket=str(engine),
+            image_dirs=images,
             token=_token(server.join),
             cpu_m=4000,
             memory_bytes=2 * 2**30,
             cgroup_parent=f"{parent}/n1",
         )
-        await stack.enter_async_context(running_agent(options, made))
+        await stack.enter_async_context(running_agent(options))
         client = await stack.enter_async_context(Client([server.url], _token(server.admin)))
         yield Looked(client, server, driver, engine, netns)
 

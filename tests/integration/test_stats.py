@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,16 @@ async def test_all_are_listed_with_their_node_and_filtered_by_workload(looked: L
 
 async def test_asking_writes_nothing_to_the_store(looked: Looked) -> None:
     (allocation,) = await looked.run(service("still", "sleep 1000"))
-    await asyncio.sleep(1)  # for the last statuses to be stored
-    before = (await looked.client.list("allocations"))["revision"]
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
-        await stats_of(looked, allocation["id"])
-        await asyncio.sleep(0.2)
-    assert (await looked.client.list("allocations"))["revision"] == before
+
+    async def written() -> int:
+        """Return how many revisions are made while it is asked ten times."""
+        before = (await looked.client.list("allocations"))["revision"]
+        for _ in range(10):
+            assert await stats_of(looked, allocation["id"])
+            await asyncio.sleep(0.2)
+        return int((await looked.client.list("allocations"))["revision"] - before)
+
+    await wait_until(written, 40, "nothing is written, once what was before has settled", lambda count: count == 0)
     await looked.client.delete("default", "service", "still")
 
 

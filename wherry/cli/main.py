@@ -37,6 +37,11 @@ COMMANDS = {
         "tell what would follow if nodes were lost, drained or added",
         "wherry simulate --lose n1",
     ),
+    "rebalance": Command(
+        "wherry.cli.commands.rebalance",
+        "tell move the fewest that free nodes, even out or make room",
+        "wherry rebalance --dry-run",
+    ),
     "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),
     "describe": Command(
         "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
