@@ -7,10 +7,11 @@ raised as DriverError in words that say what to do; each call is bounded in time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError
+from manifests.layers import Layer
 
 ContainerId = NewType("ContainerId", str)
 SANDBOX_IMAGE = "wherry/sandbox:1"  # made by drivers themselves, never pulled: a program that only waits
@@ -191,3 +192,15 @@ class Driver(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class ShowsLayers(Protocol):
+    """A driver that can say how its manager sees a container; what the kernel says needs no driver."""
+
+    async def layers(self, container: Container) -> Layer:
+        """Return the container as the manager calls it, with its image (and bundle and runtime) below it.
+
+        Each fact has the manager's own command that shows it. Raises NotFoundError if the container is gone.
+        """
+        ...

@@ -20,6 +20,7 @@ from agent.driver import (
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_codec import Json, to_container, to_create_body
 from agent.drivers.docker_engine import DockerEngine, Engine
+from agent.drivers.docker_layers import container_layer
 from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
@@ -31,6 +32,7 @@ from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError
+from manifests.layers import Layer
 
 MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
@@ -51,6 +53,7 @@ class DockerDriver:
         registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._socket = str(socket)
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
         self._pulls = Pulls()
@@ -203,6 +206,14 @@ class DockerDriver:
         async with aclosing(log) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def layers(self, container: Container) -> Layer:
+        inspected = await self._api.inspect(container.id)
+        try:
+            image = await self._api.image(str(inspected["Image"]))
+        except NotFoundError:
+            image = {}  # removed by force while it runs
+        return container_layer(inspected, image, socket=self._socket)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""
