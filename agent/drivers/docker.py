@@ -209,10 +209,7 @@ class DockerDriver:
 
     async def layers(self, container: Container) -> Layer:
         inspected = await self._api.inspect(container.id)
-        try:
-            image = await self._api.image(str(inspected["Image"]))
-        except NotFoundError:
-            image = {}  # removed by force while it runs
+        image = await self._api.image(str(inspected["Image"])) or {}  # removed by force while it runs
         return container_layer(inspected, image, socket=self._socket)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:

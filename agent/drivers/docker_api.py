@@ -130,9 +130,6 @@ class DockerApi:
             if failure := removed.get("Err"):
                 raise DriverError(f"cannot {call.what}", why=str(failure), fix="See Podman's own words.")
 
-    async def image(self, image: str) -> Json:
-        return await self._http.object(Call(f"look at image {image}", "GET", f"/images/{image}/json"))
-
     async def inspect(self, container: str) -> Json:
         return await self._http.object(Call(f"inspect container {container}", "GET", f"/containers/{container}/json"))
 
