@@ -42,7 +42,7 @@ def container_spec(
     limit = spec.limit()
     return ContainerSpec(
         name=container_name(around.cluster, around.node, allocation.id, attempt, tracked.name),
-        image=spec.image,
+        image=tracked.image,
         command=spec.command,
         args=spec.args,
         env={}

@@ -31,16 +31,19 @@ from agent.drivers.oci_exec import execute
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Images
 from agent.drivers.oci_inotify import Inotify
+from agent.drivers.oci_layers import container_layer
 from agent.drivers.oci_logs import read_log, rotate_all
 from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
 from agent.drivers.pulls import Pulls
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError, NotFoundError, UnavailableError
+from manifests.layers import Layer
 
 DEFAULT_IMAGE_DIRS = (Path("/var/lib/wherry/images"),)
 KILL_WAIT_S = 10.0
@@ -63,6 +66,7 @@ class OciDriver:
         runtime: str = "",
         cgroup_parent: str = "/wherry",
         netns: str | None = None,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
@@ -72,7 +76,7 @@ class OciDriver:
         self._cgroup_parent = cgroup_parent  # of containers whose spec names none
         self._clock = clock or SystemClock()
         self._workers = Workers(netns=netns)
-        self._images = Images(folder / "images", image_dirs)
+        self._images = Images(folder / "images", image_dirs, registries)
         self._starter: Starter | None = None
         self._opening = asyncio.Lock()
         self._known: dict[ContainerId, ContainerFolder] = {}
@@ -104,13 +108,17 @@ class OciDriver:
         }
         return DriverInfo("oci", f"{starter.default.name} {starter.default.version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. Who asks for the same while that goes on shares its result."""
 
         async def ensure(_: str) -> None:
             await self._workers.run(self._images.ensure, image, policy)
 
         await self._pulls.once(f"{policy} {image}", ensure)
+        return await self._workers.run(self._images.digest, image)
+
+    def pulling(self, image: str) -> str:
+        return self._images.pulling(image)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         starter = await self._open()
@@ -258,6 +266,11 @@ class OciDriver:
         starter = await self._open()
         runtime = starter.runtime_named(folder.runtime)
         return await self._workers.run(execute, runtime, folder, tuple(command), timeout_s)
+
+    async def layers(self, container: Container) -> Layer:
+        folder = await self._existing(container.id)
+        runtime = (await self._open()).runtime_named(folder.runtime)
+        return await self._workers.run(container_layer, folder, runtime, self._images)
 
     async def _existing(self, container: ContainerId) -> ContainerFolder:
         folder = await self._workers.run(self._find, container)
