@@ -125,7 +125,8 @@ def even(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
 def _is_uneven(ask: Ask, ledger: Ledger) -> bool:
     """Say whether anything may gain: soon said of the many workloads that are as even as can be."""
     running = ledger.holdings.running(key_of(ask.workload))
-    if ask.policy is Policy.SPREAD or any(spread.shares for spread in ask.spread) or max(running.values(), default=0) > 1:
+    has_shares = any(spread.shares for spread in ask.spread)
+    if ask.policy is Policy.SPREAD or has_shares or max(running.values(), default=0) > 1:
         return True
     rows, counts = list(running.keys()), list(running.values())
     for spread in ask.spread:
