@@ -83,6 +83,7 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
+    runtime: str = ""  # the OCI runtime, by name; "" for the manager's default
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ SENTENCES = {
     "agent-kills": "that no container notices when its agent is killed and restarted, over and over",
     "quorum": "that no container notices when etcd loses its majority, and how soon all is well again",
     "rollout": "how long a rolling update of 50 replicas takes, beside the engine's API alone",
+    "drivers": "how fast 100 replicas start by each driver, and how soon a crashed container runs again",
     "deploy": "how long 50 replicas take to run, beside the engine's API alone",
     "cri": "how many containers a second an agent starts with containerd, beside bare calls of the CRI",
 }

@@ -4,11 +4,13 @@ A new driver adds an Offer. The choice is written down in the agent's folder: sh
 the agent waits for it, and doesn't run elsewhere what runs there.
 """
 
+import importlib.util
 import os
 import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.driver import Driver
 from agent.drivers.docker import DockerDriver
@@ -20,8 +22,10 @@ from foundation.logs import Log
 from manifests.errors import UnavailableError, UsageError
 
 DRIVER_FILE = "driver"
-OCI_FOLDER = "oci"  # below the agent's data folder
+OCI_FOLDER, CRI_LOGS = "oci", "logs"  # below the agent's data folder
 _ANSWER_S = 2.0
+_CRI_SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
+_KUBELET = Path("/var/lib/kubelet/config.yaml")
 _log = Log(__name__)
 
 
@@ -42,15 +46,53 @@ class Choice:
 
 
 def _docker_missing(options: AgentOptions) -> str:
-    """Say why no dockerd answers on the socket; any answer to a ping counts."""
+    return _silent(options.docker_socket)
+
+
+def _podman_missing(options: AgentOptions) -> str:
+    return _silent(options.podman_socket)
+
+
+def _silent(path: str) -> str:
+    """Say why nothing answers on the socket as Docker does; any answer to a ping counts."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ANSWER_S)
         try:
-            connection.connect(options.docker_socket)
+            connection.connect(path)
             connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            return "" if connection.recv(64).startswith(b"HTTP/") else f"{options.docker_socket} answers nothing"
+            return "" if connection.recv(64).startswith(b"HTTP/") else f"{path} answers nothing"
         except OSError as error:
-            return f"nothing answers at {options.docker_socket} ({error.strerror or error})"
+            return f"nothing answers at {path} ({error.strerror or error})"
+
+
+def _cri_missing(options: AgentOptions) -> str:
+    """Say why no runtime with the CRI is this agent's to drive. It is left to a kubelet where there is one."""
+    if os.geteuid() != 0:
+        return "it needs root"
+    if importlib.util.find_spec("grpc") is None:
+        return "the Python package grpcio is missing (`pip install wherry[cri]`)"
+    if _KUBELET.exists():
+        return "a kubelet drives the runtime, and removes what it doesn't know"
+    path = _cri_socket(options)
+    if not os.path.exists(path):
+        return f"there is no {path}"
+    from agent.drivers.cri_channel import answers_in
+
+    return "" if answers_in(path, _ANSWER_S) else f"{path} doesn't speak the CRI (runtime.v1)"
+
+
+def _cri(options: AgentOptions) -> Driver:
+    """Make the driver; gRPC is an extra that other drivers don't need."""
+    if importlib.util.find_spec("grpc") is None:
+        raise UnavailableError("the driver cri needs the Python package grpcio", fix="Run `pip install wherry[cri]`.")
+    from agent.drivers.cri import CriDriver
+
+    return CriDriver(_cri_socket(options), log_root=options.data_dir / CRI_LOGS)
+
+
+def _cri_socket(options: AgentOptions) -> str:
+    """Return the socket that was given, else containerd's, or CRI-O's where there is only that."""
+    return options.cri_socket or next((path for path in _CRI_SOCKETS if os.path.exists(path)), _CRI_SOCKETS[0])
 
 
 def _oci_missing(options: AgentOptions) -> str:
@@ -65,6 +107,8 @@ def _oci_missing(options: AgentOptions) -> str:
 # The preferred first: operators see in `docker ps` what runs.
 OFFERS = (
     Offer("docker", _docker_missing, lambda options: DockerDriver(options.docker_socket)),
+    Offer("podman", _podman_missing, lambda options: DockerDriver(options.podman_socket)),
+    Offer("cri", _cri_missing, _cri),
     Offer(
         "oci",
         _oci_missing,

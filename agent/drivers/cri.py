@@ -20,6 +20,7 @@ from agent.driver import (
     ExecResult,
     ImageError,
     LogChunk,
+    StartError,
 )
 from agent.drivers import cri_codec as codec
 from agent.drivers.container_processes import limit_pids
@@ -47,8 +48,6 @@ from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
 
-DEFAULT_SOCKET = "/run/containerd/containerd.sock"
-DEFAULT_LOGS = "/var/log/wherry/containers"
 CALL_TIMEOUT_S = 10.0
 MOST_LOG_BYTES = 10 << 20  # of one file; there are agent.drivers.log_files.OLDER_FILES more
 
@@ -58,9 +57,9 @@ class CriDriver:
 
     def __init__(
         self,
-        socket: str | Path = DEFAULT_SOCKET,
+        socket: str | Path,
         *,
-        log_root: str | Path = DEFAULT_LOGS,
+        log_root: str | Path,
         cgroup_parent: str = "",
         timeout_s: float = CALL_TIMEOUT_S,
         clock: Clock | None = None,
@@ -110,7 +109,7 @@ class CriDriver:
             return await self._adopted(found, spec)
         try:
             return await self._create_in(pod, config, spec)
-        except (DriverError, NotFoundError, UnavailableError):
+        except (DriverError, NotFoundError):  # after any other error the next try takes the pod that is there
             with suppress(DriverError, UnavailableError):  # then it is swept away later
                 await self._pods.remove(pod)
             raise
@@ -162,7 +161,10 @@ class CriDriver:
         except (DriverError, ConflictError, NotFoundError) as refused:
             if (again := await self.inspect(container)) is not None and again.state is ContainerState.RUNNING:
                 return  # another call, whose answer was lost
-            raise start_failure(found.name, refused.why) from refused
+            failure = start_failure(found.name, refused.why)
+            if isinstance(failure, UnavailableError) and is_network_gone(refused.why) and not found.network_of:
+                failure = StartError(failure.what, why=refused.why, fix="Its own pod ended before it was started.")
+            raise failure from refused
         if not self._is_v2:
             await self._limit_pids(container)
 

@@ -68,6 +68,8 @@ def _host_config(spec: ContainerSpec) -> Json:
     }
     if spec.cgroup_parent:
         config["CgroupParent"] = spec.cgroup_parent
+    if spec.runtime:
+        config["Runtime"] = spec.runtime
     if spec.devices:
         config["Devices"] = [
             {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in spec.devices

@@ -67,6 +67,7 @@ class Images:
         self._skeleton = folder / "skeleton"
         self._allowed = tuple(allowed)
         self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
+        self._pulls: set[subprocess.Popen[bytes]] = set()
 
     def find(self, reference: str) -> Image | None:
         """Return an image that is ready to run; of a folder, or the host, as it is now. Raises ImageError."""
@@ -102,6 +103,11 @@ class Images:
                     fix="Use the policy `ifMissing`, or an image in a file (`oci-archive:/PATH`).",
                 )
             self._pull(reference)
+
+    def stop_pulls(self) -> None:
+        """Have what is being pulled fail now."""
+        for process in list(self._pulls):
+            process.kill()
 
     def _load_file(self, reference: str, kind: str, path: str) -> None:
         file, _, tag = path.partition(":")
@@ -169,18 +175,28 @@ class Images:
         draft = self._names / f".pull-{secrets.token_hex(4)}"
         draft.mkdir(parents=True)
         try:
-            command = [skopeo, "copy", "--quiet", *insecure, f"docker://{reference}", f"oci:{draft}:image"]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PULL_TIMEOUT_S, check=False
+            self._run_pull(
+                reference, [skopeo, "copy", "--quiet", *insecure, f"docker://{reference}", f"oci:{draft}:image"]
             )
-            if done.returncode != 0:
-                raise pull_failure(reference, done.stderr.decode(errors="replace").strip())
             layout = FolderFiles(draft)
             self._store(reference, layout, describe_oci(layout, "image"))
-        except subprocess.TimeoutExpired as late:
-            raise pull_failure(reference, f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s") from late
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    def _run_pull(self, reference: str, command: Sequence[str]) -> None:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            self._pulls.add(process)
+            try:
+                _, text = process.communicate(timeout=PULL_TIMEOUT_S)
+            except subprocess.TimeoutExpired as late:
+                raise pull_failure(reference, f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s") from late
+            finally:
+                process.kill()
+                self._pulls.discard(process)
+        if process.returncode != 0:
+            raise pull_failure(reference, text.decode(errors="replace").strip())
 
     def _store(self, reference: str, files: Files, described: Described) -> None:
         for layer in described.layers:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from agent.cgroups import is_v2
 from agent.driver import ContainerSpec, ContainerState, ImageError, StartError
-from agent.drivers.oci_bundle import Around, Device, User, bundle_config, command_of, user_of
+from agent.drivers.oci_bundle import Around, Device, bundle_config, command_of, user_of
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Image, Images
 from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_workers import mount_overlay, unmount
-from manifests.errors import DriverError, InvalidError, UnavailableError, WherryError
+from agent.drivers.spec_checks import check_limits, check_mounts
+from manifests.errors import InvalidError, UnavailableError, WherryError
 
 _MOST_ACCOUNT_BYTES = 1 << 20
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -32,7 +33,16 @@ class Starter:
     network: Network
 
     def runtime_of(self, spec: ContainerSpec) -> Runtime:
-        return self.default
+        """Return the runtime for a new container. Raises DriverError if the node doesn't have the one it names."""
+        if not spec.runtime:
+            return self.default
+        if spec.runtime not in self.runtimes:
+            raise StartError(
+                f"cannot start container {spec.name}: this node has no runtime {spec.runtime}",
+                why=f"it has {', '.join(self.runtimes)}",
+                fix="Install it on the node, and restart the agent.",
+            )
+        return self.runtimes[spec.runtime]
 
     def runtime_named(self, name: str) -> Runtime:
         """Return the runtime that a container has. Raises UnavailableError if it was removed from the node since."""
@@ -46,16 +56,9 @@ class Starter:
 
     def check(self, spec: ContainerSpec) -> None:
         """Raise what stands against creating the container."""
-        image = self._image(spec)
-        command_of(spec, image)
-        bundle_config(spec, image, Around(Path("/"), User(0, 0, (), "/"), "", "/", None))
-        for mount in spec.mounts:
-            if not Path(mount.source).exists():
-                raise DriverError(
-                    f"cannot create container {spec.name}",
-                    why=f"there is no {mount.source} to mount at {mount.target}",
-                    fix="It was removed from the agent's folder: restart the allocation.",
-                )
+        check_limits(spec)
+        check_mounts(spec)
+        command_of(spec, self._image(spec))
 
     def start(self, folder: ContainerFolder, holder: ContainerFolder | None) -> None:
         """Bring the container up; `holder` is the one in whose network it lives. Raises StartError with the reason."""
@@ -158,6 +161,8 @@ class Starter:
             files=_network_files(folder, hostname, is_host=network is None),
             devices=devices,
             has_cgroup_v2=is_v2(),
+            # Not the agent's own, which may be spared: a container isn't. To lower it needs rights that not all have.
+            oom_score=max(0, int(Path("/proc/self/oom_score_adj").read_text())),
         )
 
 

@@ -71,6 +71,11 @@ def test_host_networking_publishes_nothing() -> None:
     assert "PortBindings" not in body["HostConfig"]
 
 
+def test_a_runtime_is_asked_for_by_its_name() -> None:
+    assert to_create_body(spec(runtime="runsc"))["HostConfig"]["Runtime"] == "runsc"
+    assert "Runtime" not in to_create_body(spec())["HostConfig"]
+
+
 def test_a_container_in_anothers_network_has_no_ports_and_no_hostname_of_its_own() -> None:
     joined = spec(network_of="f0", hostname="web", ports=(PublishedPort(80, 8080, ""),))
     body = to_create_body(joined)

@@ -128,6 +128,7 @@ def test_a_bundle_lets_only_root_keep_capabilities_and_hides_the_kernels_files()
     assert {"A=1", "B=3", "HOME=/root"} <= set(config["process"]["env"])
     assert "CAP_NET_RAW" not in config["process"]["capabilities"]["bounding"]
     assert config["process"]["noNewPrivileges"]
+    assert config["process"]["oomScoreAdj"] == 0  # whatever the agent's is, which is spared
     assert "/proc/kcore" in config["linux"]["maskedPaths"]
     assert "mount" in config["linux"]["seccomp"]["syscalls"][0]["names"]
     nobody = replace(AROUND, user=User(65534, 65534, (), "/"))
