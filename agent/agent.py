@@ -16,13 +16,17 @@ from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts, offered_of
 from agent.folder import Folder
 from agent.generations import Generations
+from agent.glass import Glass
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
 from agent.image_garbage import ImageGarbage
 from agent.image_ledger import ImageLedger
+from agent.kernel import Kernel
+from agent.layers import Layers
 from agent.leash import Guard, Leash
 from agent.log_tails import LogTails
 from agent.machine import Machine
+from agent.meter import Meter
 from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
@@ -62,11 +66,14 @@ class Agent:
         clock: Clock,
         rng: random.Random,
         guard: Guard | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
+        """`kernel` None: containers are not looked into, as where they are no processes of this machine."""
         self._options = options
         self._driver = driver
         self._folder = folder
         self._machine = machine
+        self._kernel = kernel
         self._transport = transport
         self._clock = clock
         self._rng = rng
@@ -87,7 +94,8 @@ class Agent:
         self._offered = offered_of(options, machine.resources())  # what is reserved
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._followers: tuple[HealthChecks | LogTails | Pins, ...] = ()
+        self._followers: tuple[HealthChecks | LogTails | Pins | Meter, ...] = ()
+        self._meter: Meter | None = None
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -141,6 +149,9 @@ class Agent:
             LogTails(self._node, self._driver, tasks=tasks),
             pins,
         )
+        if self._kernel is not None:
+            self._meter = Meter(self._node, self._kernel, self._clock, name=self._options.name)
+            self._followers = (*self._followers, self._meter)
         self._set_surroundings()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -166,6 +177,7 @@ class Agent:
             pin=self._pin,
             save=self._save,
             heard=self._heard,
+            glass=self._glass(),
         )
         session = Session(self._options.servers, self._transport, parts)
         return {
@@ -179,7 +191,13 @@ class Agent:
                 self._driver, self._ledger, self._node.wanted_images, self._options.image_policy, self._clock
             ).run(),
             "leash": self._leash.run(self._node.look_for_severed),
+            **({"meter": self._meter.run()} if self._meter else {}),
         }
+
+    def _glass(self) -> Glass | None:
+        if self._kernel is None or self._meter is None or self._node is None:
+            return None
+        return Glass(self._node, self._meter, Layers(self._driver, self._kernel))
 
     # The node's records.
 

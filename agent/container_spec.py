@@ -66,7 +66,6 @@ def container_spec(
         network_of=tracked.network_of,
         mounts=mounts,
         devices=_devices(tracked),
-        # A sandbox has the same one: a runtime with a kernel of its own may not join a network of another's.
         runtime=tracked.assigned.workload.spec.runtime,
     )
 

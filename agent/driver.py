@@ -7,10 +7,11 @@ raised as DriverError in words that say what to do; each call is bounded in time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError
+from manifests.layers import Layer
 
 ContainerId = NewType("ContainerId", str)
 SANDBOX_IMAGE = "wherry/sandbox:1"  # made by drivers themselves, never pulled: a program that only waits
@@ -83,7 +84,9 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
-    runtime: str = ""  # the OCI runtime, by name; "" for the manager's default
+    # The OCI runtime, by name; "" for the manager's default. Of a sandbox: that of the containers that share it. It may
+    # have another itself: it runs nothing of the user's, and has no room for a kernel of its own.
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +224,15 @@ class Driver(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class ShowsLayers(Protocol):
+    """A driver that can say how its manager sees a container; what the kernel says needs no driver."""
+
+    async def layers(self, container: Container) -> Layer:
+        """Return the container as the manager calls it, with its image (and bundle and runtime) below it.
+
+        Each fact has the manager's own command that shows it. Raises NotFoundError if the container is gone.
+        """
+        ...

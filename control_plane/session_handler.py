@@ -8,6 +8,7 @@ import contextlib
 
 from control_plane import keys
 from control_plane.log_streams import LogStreams
+from control_plane.questions import Questions
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
 from control_plane.state import Batch, ClusterState, ObjectChange
@@ -17,6 +18,7 @@ from foundation.tasks import TaskGroup
 from manifests.allocations import Allocation, AllocationStatus, Health
 from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
+    Answer,
     Assigned,
     Assignments,
     FromAgent,
@@ -100,6 +102,7 @@ class SessionHandler:
         finally:
             self._registry.disconnected(session)
             served.logs.end_all(f"node {session.node} lost its connection")
+            served.questions.end_all(f"node {session.node} lost its connection")
             if self._served.get(session.node) is served:
                 del self._served[session.node]
 
@@ -128,6 +131,7 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
+        self.questions = Questions(session.node, connection)
         self.servers = 1  # that the agent knows
         self._generation = 0  # of the store: the one in which the agent was welcome
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
@@ -140,6 +144,7 @@ class ServedSession:
 
     async def run(self, hello: Hello) -> None:
         self.servers = hello.servers
+        self.questions.answered = frozenset(hello.answers)
         if self.session.is_reboot:
             self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
@@ -181,6 +186,8 @@ class ServedSession:
                 self.logs.feed(frame.stream, frame.data)
             case LogsEnded():
                 self.logs.end(frame.stream, frame.error)
+            case Answer():
+                self.questions.take(frame)
             case Hello():
                 raise ConflictError("the agent said hello twice")
 

@@ -11,7 +11,9 @@ from pydantic import Field, TypeAdapter
 
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
+from manifests.layers import Layer
 from manifests.nodes import NodeFacts
+from manifests.stats import NodeStats
 from manifests.workloads import Workload
 
 PROTOCOL = 1
@@ -29,6 +31,7 @@ class Hello(Model):
     generation: int = 0  # of the store, to which that revision belongs; 0 before the first assignments
     kept: tuple[Allocation, ...] = ()  # what it keeps running from an earlier generation, unknown to this one
     servers: int = 1  # how many it knows: one that knows several may be sent on to another
+    answers: tuple[str, ...] = ()  # what it may be asked; an older agent takes an Ask for an error
 
 
 class NodeReport(Model):
@@ -57,6 +60,16 @@ class Statuses(Model):
 class LogsEnded(Model):
     type: Literal["logsEnded"] = "logsEnded"
     stream: int
+    error: str = ""
+
+
+class Answer(Model):
+    """The answer to the Ask of that number: what was asked for, or an error."""
+
+    type: Literal["answer"] = "answer"
+    number: int
+    stats: NodeStats | None = None
+    layers: tuple[Layer, ...] | None = None
     error: str = ""
 
 
@@ -133,7 +146,18 @@ class CloseStream(Model):
     stream: int
 
 
-FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded
-FromServer: TypeAlias = Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | MoreLogs | CloseStream
+class Ask(Model):
+    """A question that the agent answers from what it sees now; only of what its Hello named."""
+
+    type: Literal["ask"] = "ask"
+    number: int
+    what: Literal["stats", "layers"]
+    allocation: str = ""  # of which the layers are asked for
+
+
+FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | Answer
+FromServer: TypeAlias = (
+    Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | MoreLogs | CloseStream | Ask
+)
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

@@ -14,6 +14,7 @@ from agent.agent import Agent
 from agent.drivers.choice import OFFERS
 from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
+from agent.kernel import Kernel
 from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
@@ -67,6 +68,7 @@ async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
                 clock=SystemClock(),
                 rng=random.Random(1),
                 guard=GuardProcess(options.data_dir),
+                kernel=Kernel(),
             )
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(agent.run(), name="agent under test")

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,12 @@ from manifests.errors import UnavailableError, UsageError
 DRIVER_FILE = "driver"
 OCI_FOLDER, CRI_LOGS = "oci", "logs"  # below the agent's data folder
 _ANSWER_S = 2.0
+_ASK_CRI_S = 15.0  # a Python starts, and asks
+_ASK_CRI = """
+import sys
+from agent.drivers.cri_channel import answers_in
+print(answers_in(sys.argv[1], float(sys.argv[2])))
+"""
 _CRI_SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
 _KUBELET = Path("/var/lib/kubelet/config.yaml")
 _log = Log(__name__)
@@ -77,9 +85,13 @@ def _cri_missing(options: AgentOptions) -> str:
     path = _cri_socket(options)
     if not os.path.exists(path):
         return f"there is no {path}"
-    from agent.drivers.cri_channel import answers_in
-
-    return "" if answers_in(path, _ANSWER_S) else f"{path} doesn't speak the CRI (runtime.v1)"
+    # In a process of its own: gRPC would stay in the memory of agents that then use another driver.
+    command = [sys.executable, "-c", _ASK_CRI, path, str(_ANSWER_S)]
+    try:
+        answer = subprocess.run(command, capture_output=True, timeout=_ASK_CRI_S, check=False, text=True).stdout.strip()
+    except subprocess.TimeoutExpired:
+        answer = ""
+    return "" if answer == "True" else f"{path} doesn't speak the CRI (runtime.v1)"
 
 
 def _cri(options: AgentOptions) -> Driver:

@@ -29,6 +29,7 @@ from agent.drivers.container_processes import limit_pids
 from agent.drivers.cri_channel import CriChannel
 from agent.drivers.cri_events import CriEvents
 from agent.drivers.cri_images import CriImages
+from agent.drivers.cri_layers import container_layer, holder_layer
 from agent.drivers.cri_methods import (
     CONTAINER_STATUS,
     CREATE,
@@ -50,6 +51,7 @@ from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
+from manifests.layers import Layer
 
 CALL_TIMEOUT_S = 10.0
 MOST_LOG_BYTES = 10 << 20  # of one file; there are agent.drivers.log_files.OLDER_FILES more
@@ -69,7 +71,8 @@ class CriDriver:
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._channel = CriChannel(str(socket), timeout_s=timeout_s)
+        self._socket = str(socket)
+        self._channel = CriChannel(self._socket, timeout_s=timeout_s)
         self._pods = CriPods(self._channel, self._clock, log_root=str(log_root), cgroup_parent=cgroup_parent)
         self._images = CriImages(self._channel, registries or Registries())
         self._processes = CriProcesses(self._channel, self._clock)
@@ -301,6 +304,12 @@ class CriDriver:
         async with aclosing(reader) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def layers(self, container: Container) -> Layer:
+        answer = await self._status(container.id)
+        if answer is None:
+            return holder_layer(container, socket=self._socket)
+        return container_layer(container, answer, socket=self._socket)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""

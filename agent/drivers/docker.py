@@ -22,6 +22,7 @@ from agent.driver import (
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_codec import Json, to_container, to_create_body, to_held_image
 from agent.drivers.docker_engine import DockerEngine, Engine
+from agent.drivers.docker_layers import container_layer
 from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
@@ -33,6 +34,7 @@ from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError
+from manifests.layers import Layer
 
 MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
@@ -53,6 +55,7 @@ class DockerDriver:
         registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._socket = str(socket)
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
         self._pulls = Pulls()
@@ -217,6 +220,11 @@ class DockerDriver:
         async with aclosing(log) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def layers(self, container: Container) -> Layer:
+        inspected = await self._api.inspect(container.id)
+        image = await self._api.image(str(inspected["Image"])) or {}  # removed by force while it runs
+        return container_layer(inspected, image, socket=self._socket)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""

@@ -11,7 +11,16 @@ from datetime import datetime
 from time import strptime
 from typing import Any, TypeAlias
 
-from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, HeldImage, Limits, LogChunk
+from agent.driver import (
+    SANDBOX_IMAGE,
+    Container,
+    ContainerId,
+    ContainerSpec,
+    ContainerState,
+    HeldImage,
+    Limits,
+    LogChunk,
+)
 from agent.drivers.spec_checks import check_limits
 from agent.registries import Access
 from manifests.errors import DriverError
@@ -72,7 +81,7 @@ def _host_config(spec: ContainerSpec) -> Json:
     }
     if spec.cgroup_parent:
         config["CgroupParent"] = spec.cgroup_parent
-    if spec.runtime:
+    if spec.runtime and spec.image != SANDBOX_IMAGE:
         config["Runtime"] = spec.runtime
     if spec.devices:
         config["Devices"] = [

@@ -34,6 +34,7 @@ from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_garbage import held_images, remove_image
 from agent.drivers.oci_images import Images
 from agent.drivers.oci_inotify import Inotify
+from agent.drivers.oci_layers import container_layer
 from agent.drivers.oci_logs import read_log, rotate_all
 from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime, default_of, runtimes
@@ -45,6 +46,7 @@ from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError, NotFoundError, UnavailableError
+from manifests.layers import Layer
 
 DEFAULT_IMAGE_DIRS = (Path("/var/lib/wherry/images"),)
 KILL_WAIT_S = 10.0
@@ -279,6 +281,11 @@ class OciDriver:
         starter = await self._open()
         runtime = starter.runtime_named(folder.runtime)
         return await self._workers.run(execute, runtime, folder, tuple(command), timeout_s)
+
+    async def layers(self, container: Container) -> Layer:
+        folder = await self._existing(container.id)
+        runtime = (await self._open()).runtime_named(folder.runtime)
+        return await self._workers.run(container_layer, folder, runtime, self._images)
 
     async def _existing(self, container: ContainerId) -> ContainerFolder:
         folder = await self._workers.run(self._find, container)

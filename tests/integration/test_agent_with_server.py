@@ -42,7 +42,9 @@ async def test_groups_and_configs_come_all_the_way_from_a_manifest(tmp_path: Pat
             async with served(tmp_path / "server") as server:
                 (tmp_path / "agent").mkdir()
                 options = AgentOptions(
-                    *((server.url,), "n1", tmp_path / "agent"),
+                    servers=(server.url,),
+                    name="n1",
+                    data_dir=tmp_path / "agent",
                     docker_socket=str(daemon.socket),
                     token=token(server.join),
                     cpu_m=2000,
@@ -109,7 +111,9 @@ async def run_through(
     data_dir = folder / "agent"
     await asyncio.to_thread(data_dir.mkdir)
     options = AgentOptions(
-        *((url,), "n1", data_dir),
+        servers=(url,),
+        name="n1",
+        data_dir=data_dir,
         docker_socket=str(socket),
         token=token(join),
         cpu_m=2000,
@@ -169,9 +173,9 @@ async def test_a_config_that_breaks_a_service_is_taken_back_from_real_containers
                 data_dir = tmp_path / "agent"
                 await asyncio.to_thread(data_dir.mkdir)
                 options = AgentOptions(
-                    (server.url,),
-                    "n1",
-                    data_dir,
+                    servers=(server.url,),
+                    name="n1",
+                    data_dir=data_dir,
                     docker_socket=str(daemon.socket),
                     token=token(server.join),
                     cpu_m=2000,

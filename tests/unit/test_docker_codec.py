@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.driver import ContainerSpec, ContainerState, Limits, LogChunk, Mount, PublishedPort, StartError
+from agent.driver import (
+    SANDBOX_IMAGE,
+    ContainerSpec,
+    ContainerState,
+    Limits,
+    LogChunk,
+    Mount,
+    PublishedPort,
+    StartError,
+)
 from agent.drivers.docker_codec import Frames, to_container, to_create_body, to_seconds, with_tag
 from agent.drivers.docker_words import start_failure
 from manifests.errors import DriverError, InvalidError, UnavailableError
@@ -74,6 +83,7 @@ def test_host_networking_publishes_nothing() -> None:
 def test_a_runtime_is_asked_for_by_its_name() -> None:
     assert to_create_body(spec(runtime="runsc"))["HostConfig"]["Runtime"] == "runsc"
     assert "Runtime" not in to_create_body(spec())["HostConfig"]
+    assert "Runtime" not in to_create_body(spec(runtime="runsc", image=SANDBOX_IMAGE))["HostConfig"]
 
 
 def test_a_container_in_anothers_network_has_no_ports_and_no_hostname_of_its_own() -> None:
