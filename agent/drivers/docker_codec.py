@@ -183,8 +183,13 @@ def to_held_image(image: Json, used: AbstractSet[str]) -> HeldImage:
     """Return an image of a list; `used` are the ids of those that containers have."""
     names = (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))
     known = tuple(name for name in names if "<none>" not in name)
-    is_used = str(image["Id"]) in used or f"sha256:{image['Id']}" in used
+    is_used = _hex(str(image["Id"])) in map(_hex, used)
     return HeldImage(str(image["Id"]), known, int(image.get("Size", 0)), is_used)
+
+
+def _hex(image_id: str) -> str:
+    """Return the id without its kind, which Podman leaves out in some answers."""
+    return image_id.removeprefix("sha256:")
 
 
 def to_auth_header(access: Access) -> dict[str, str]:

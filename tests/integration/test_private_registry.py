@@ -28,11 +28,13 @@ from foundation.clock import SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, NotFoundError
 from tests import containerd as containerds
+from tests import podman as podmans
 from tests import private_registry as registries
 from tests.conformance.driver_lab import ended, run, shell
 from tests.containerd import containerd
 from tests.dockerd import dockerd
 from tests.oci import oci_rig
+from tests.podman import podman
 from tests.private_registry import PASSWORD, Authority, PrivateRegistry, private_registry
 
 pytestmark = [
@@ -74,6 +76,9 @@ async def _manager(kind: str, folder: Path, env: Mapping[str, str]) -> AsyncIter
     if kind == "docker":
         async with dockerd(folder, bip=None, images=False, env=env) as daemon:
             yield daemon.netns, lambda file: DockerDriver(daemon.socket, registries=Registries(file))
+    elif kind == "podman":
+        async with podman(folder, env=env) as service:
+            yield service.netns, lambda file: DockerDriver(service.socket, registries=Registries(file))
     elif kind == "cri":
         async with containerd(folder, env=env) as runtime:
             logs = runtime.folder / "logs"
@@ -96,11 +101,13 @@ async def _manager(kind: str, folder: Path, env: Mapping[str, str]) -> AsyncIter
             )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["docker", "cri", "oci"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["docker", "podman", "cri", "oci"])
 async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
     kind, folder = str(request.param), tmp_path_factory.mktemp("lab")
     if kind == "cri" and not containerds.is_installed():
         pytest.skip("there is no containerd")
+    if kind == "podman" and not podmans.is_installed():
+        pytest.skip("there is no podman")
     authority = Authority(folder)
     async with _manager(kind, folder, _env(authority)) as (netns, make):
         with private_registry(netns, authority) as served:
