@@ -119,6 +119,7 @@ class Agent:
         )
         self._node = Node(
             allocatable=self._offered,
+            allowed=self._options.allow,
             clock=self._clock,
             perform=self._actions.perform,
             on_change=self._on_change,
@@ -220,6 +221,7 @@ class Agent:
                 address=self._options.publish_address,
                 cgroup_parent=self._cgroup_parent,
                 allocatable=self._allocatable,
+                allowed=self._options.allow,
                 generation=self._generations.present,
             )
 

@@ -21,6 +21,8 @@ from manifests.containers import (
     RestartPolicy,
     is_given,
 )
+from manifests.isolation import SysctlsSpec
+from manifests.permissions import Permission
 from manifests.placement import PlacementSpec
 from manifests.policies import (
     DaemonUpdateSpec,
@@ -51,6 +53,7 @@ class WorkloadSpec(ContainerSpec):
     image: Image | Literal[""] = Field("", description="the name of an image, such as nginx:1.27")
     containers: tuple[MemberSpec, ...] = Field((), max_length=16)
     init_containers: tuple[InitContainerSpec, ...] = Field((), max_length=16)
+    sysctls: SysctlsSpec = SysctlsSpec()  # of the network, which all containers share
     placement: PlacementSpec = PlacementSpec()
     priority: Annotated[int, Field(strict=True, ge=0, le=MOST_PRIORITY)] = DEFAULT_PRIORITY
     preempts: Flag = True  # may have allocations of lower priority stopped where nothing else makes room
@@ -83,6 +86,11 @@ class WorkloadSpec(ContainerSpec):
             total = total.most(reduce(add, sidecars, init.resources))
         return total
 
+    def all_permissions(self) -> tuple[Permission, ...]:
+        """Return what its containers need that a node must allow."""
+        every = (*self.members.values(), *self.init_containers)
+        return tuple(dict.fromkeys(needed for container in every for needed in container.permissions()))
+
     def all_ports(self) -> tuple[PortSpec, ...]:
         return tuple(port for member in self.members.values() for port in member.ports)
 
@@ -101,6 +109,12 @@ class WorkloadSpec(ContainerSpec):
             raise FieldError(("image",), "is missing")
         if self.containers and all(member.sidecar for member in self.containers):
             raise FieldError(("containers",), "are all sidecars: beside which container?")
+        return self
+
+    @model_validator(mode="after")
+    def _sysctls_are_its_own(self) -> Self:
+        if self.sysctls.given() and self.network == "host":
+            raise FieldError(("sysctls",), "has no meaning with network: host, where they are the node's; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -66,7 +66,9 @@ class PodmanEngine:
 
     async def check_create(self, spec: ContainerSpec, body: Json) -> Json:
         await asyncio.to_thread(check_mounts, spec)  # Podman would make an empty folder
-        config = {**body["HostConfig"], "Ulimits": [_ulimit("nofile", MOST_FILES), _ulimit("nproc", MOST_PROCESSES)]}
+        usual = {"nofile": _ulimit("nofile", MOST_FILES), "nproc": _ulimit("nproc", MOST_PROCESSES)}
+        given = {ulimit["Name"]: ulimit for ulimit in body["HostConfig"].get("Ulimits", ())}
+        config = {**body["HostConfig"], "Ulimits": list((usual | given).values())}
         if spec.network_of is not None:
             config["UTSMode"] = f"{JOINED}{spec.network_of}"
         return {**body, "HostConfig": config}

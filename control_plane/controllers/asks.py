@@ -6,7 +6,7 @@ from dataclasses import replace
 from control_plane import keys
 from control_plane.settings import rules_of
 from control_plane.state import ClusterState, Table
-from manifests.constraints import parse_constraint
+from manifests.constraints import Constraint, parse_constraint, permission_constraint
 from manifests.placement import NeighbourSpec, SpreadSpec
 from manifests.taints import parse_toleration
 from manifests.workloads import Kind, WorkloadRecord, WorkloadRef, WorkloadSpec
@@ -34,7 +34,7 @@ def ask_of(
         indexes=tuple(indexes),
         reserved=vector_of(spec.reservation()),
         ports=_ports_of(spec),
-        constraints=tuple(parse_constraint(c) for c in placement.constraints),
+        constraints=constraints_of(spec),
         spread=tuple(_spread(s) for s in placement.spread),
         max_per_node=placement.max_per_node,
         avoid=avoid,
@@ -46,6 +46,12 @@ def ask_of(
         neighbours=tuple(_neighbours(record)),
         priority=spec.priority,
     )
+
+
+def constraints_of(spec: WorkloadSpec) -> tuple[Constraint, ...]:
+    """Return those of the manifest, and that the node allows what it needs."""
+    written = (parse_constraint(c) for c in spec.placement.constraints)
+    return (*written, *(permission_constraint(permission) for permission in spec.all_permissions()))
 
 
 def _spread(spec: SpreadSpec) -> Spread:

@@ -8,7 +8,7 @@ serve do.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from control_plane.controllers.asks import ask_of
+from control_plane.controllers.asks import ask_of, constraints_of
 from control_plane.controllers.decision import (
     Decision,
     Seen,
@@ -32,7 +32,6 @@ from control_plane.controllers.rollouts import (
     waits,
 )
 from manifests.allocations import Phase
-from manifests.constraints import parse_constraint
 from manifests.reasons import Blocked
 from manifests.workloads import DaemonSpec
 from scheduler.eligible import matches
@@ -104,7 +103,7 @@ def progress_of_daemon(course: Course, seen: Sequence[Seen]) -> Progress:
 
 
 def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _Posts:
-    constraints = [parse_constraint(c) for c in course.record.workload.spec.placement.constraints]
+    constraints = constraints_of(course.record.workload.spec)
     matching = {n.name: n for n in nodes if matches(n, constraints)}
     wanted = [s for s in seen if s.is_wanted]
     misplaced = tuple(Stop(s.allocation, reason) for s in wanted if (reason := _unwanted_reason(s, matching)))
