@@ -41,7 +41,7 @@ def container_spec(
     tracked: Tracked, around: Surroundings, ownership: Ownership, mounts: tuple[Mount, ...] = ()
 ) -> ContainerSpec:
     """Raises InvalidError when a config that it needs was not sent, or the node doesn't allow what it asks for."""
-    _check_allowed(tracked, around)
+    check_allowed(tracked, around)
     spec, allocation, attempt = tracked.spec, tracked.assigned.allocation, tracked.status.attempt
     identity = Identity(around.cluster, around.node, allocation.id, allocation.version, attempt, tracked.name)
     workload, is_host = tracked.assigned.workload.spec, tracked.has_host_network
@@ -88,7 +88,7 @@ def limits_of(spec: ManifestSpec, allocatable: Resources) -> Limits:
     )
 
 
-def _check_allowed(tracked: Tracked, around: Surroundings) -> None:
+def check_allowed(tracked: Tracked, around: Surroundings) -> None:
     """Hold the ceiling here once more, where every container passes: one may have been admitted under a higher one."""
     if forbidden := lacking(tracked.assigned.workload.spec.all_permissions(), around.allowed):
         raise InvalidError(f"cannot create {tracked.id}", why=not_allowed(forbidden))

@@ -42,10 +42,11 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file of the host that the container sees at `target`, read only."""
+    """A file or folder of the host that the container sees at `target`."""
 
     source: str  # absolute; it must exist
     target: str
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ A lost session changes nothing on the node: only explicit assignments of the age
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from agent.driver import Driver
 from agent.log_streams import LogStreams
@@ -33,6 +33,7 @@ from manifests.session import (
     NodeReport,
     OpenLogs,
     Refused,
+    RemoveVolume,
     StatusesAck,
     Welcome,
 )
@@ -60,6 +61,7 @@ class SessionParts:
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
     pin: Callable[[str], Awaitable[None]]  # writes it down before any order is obeyed
     save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
+    remove_volume: Callable[[str], Coroutine[Any, Any, None]]
     heard: Callable[[float], None]  # a server has answered what was sent then, on the clock of the boot
 
 
@@ -127,7 +129,7 @@ class Session:
             self._sent_s.clear()
             async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
-                tasks.create_task(self._receive(channel, streams), name="session-receive")
+                tasks.create_task(self._receive(channel, streams, tasks), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -176,11 +178,11 @@ class Session:
         parts.heard(sent_s)
         return answer
 
-    async def _receive(self, channel: Channel, streams: LogStreams) -> None:
+    async def _receive(self, channel: Channel, streams: LogStreams, tasks: TaskGroup) -> None:
         while True:
-            self._handle(await channel.receive(), streams)
+            self._handle(await channel.receive(), streams, tasks)
 
-    def _handle(self, frame: FromServer, streams: LogStreams) -> None:
+    def _handle(self, frame: FromServer, streams: LogStreams, tasks: TaskGroup) -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
@@ -195,6 +197,8 @@ class Session:
                 streams.grant(more)
             case CloseStream(stream=stream):
                 streams.close(stream)
+            case RemoveVolume(volume=volume):
+                tasks.create_task(self._parts.remove_volume(volume), name=f"remove volume {volume}")
             case Welcome() | Refused():
                 raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
             case _:

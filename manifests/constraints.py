@@ -35,7 +35,7 @@ class Operator(StrEnum):
     AT_MOST = "<="
     EXISTS = "exists"
     NOT_EXISTS = "not exists"
-    INCLUDES = "includes"  # of permissions alone; no manifest writes it
+    INCLUDES = "includes"  # of permissions and volumes; no manifest writes it
 
     @property
     def compares_numbers(self) -> bool:
@@ -86,6 +86,11 @@ class Constraint:
 def permission_constraint(permission: str) -> Constraint:
     """Return what must be so of a node where that is allowed."""
     return Constraint("node.attributes.allows", Operator.INCLUDES, (permission,))
+
+
+def volume_constraint(volume: str) -> Constraint:
+    """Return what must be so of the node that keeps the volume."""
+    return Constraint("node.attributes.volumes", Operator.INCLUDES, (volume,))
 
 
 def parse_constraint(text: str) -> Constraint:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from manifests.base import Bytes, Cpu, Duration, FieldError, Flag, Model, Name, Port, Text, checked_text
 from manifests.isolation import LEAST_TMPFS_BYTES, CapabilitiesSpec, TmpfsSpec, UlimitsSpec, refuse_shared_places
 from manifests.permissions import BASE_CAPABILITIES, CAPABILITY, NEW_PRIVILEGES, UNCONFINED, Permission
+from manifests.volumes import MountSpec
 
 DEFAULT_CPU_M = 100
 DEFAULT_MEMORY_BYTES = 64 * 2**20
@@ -254,6 +255,7 @@ class ContainerSpec(Model):
     capabilities: CapabilitiesSpec | None = None
     no_new_privileges: Flag = True
     seccomp: Literal["default", "unconfined"] = "default"
+    mounts: tuple[MountSpec, ...] = Field((), max_length=32)
     tmpfs: tuple[TmpfsSpec, ...] = Field((), max_length=32)
     shm_size_bytes: Annotated[Bytes, Field(ge=LEAST_TMPFS_BYTES)] | None = Field(None, alias="shmSize")
     network: Literal["bridge", "host"] = "bridge"
@@ -323,7 +325,8 @@ class ContainerSpec(Model):
             for at, mount in enumerate(self.configs)
         ]
         tmpfs = [(("tmpfs", at, "path"), mount.path) for at, mount in enumerate(self.tmpfs)]
-        refuse_shared_places([*configs, *tmpfs], self.env)
+        mounts = [(("mounts", at, "path"), mount.path) for at, mount in enumerate(self.mounts)]
+        refuse_shared_places([*configs, *tmpfs, *mounts], self.env)
         return self
 
     @model_validator(mode="after")

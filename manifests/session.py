@@ -108,6 +108,13 @@ class StatusesAck(Model):
     sequence: int
 
 
+class RemoveVolume(Model):
+    """Remove a named volume that nothing uses. Told only to agents that have told of it."""
+
+    type: Literal["removeVolume"] = "removeVolume"
+    volume: str
+
+
 class OpenLogs(Model):
     type: Literal["openLogs"] = "openLogs"
     stream: int
@@ -133,6 +140,8 @@ class CloseStream(Model):
 
 
 FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded
-FromServer: TypeAlias = Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | MoreLogs | CloseStream
+FromServer: TypeAlias = (
+    Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | MoreLogs | CloseStream | RemoveVolume
+)
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

@@ -110,7 +110,7 @@ def to_container_config(spec: ContainerSpec, pod: pb.PodSandboxConfig, *, is_v2:
         args=spec.args,
         working_dir=spec.working_dir,
         envs=[pb.KeyValue(key=name, value=value) for name, value in spec.env.items()],
-        mounts=[pb.Mount(container_path=m.target, host_path=m.source, readonly=True) for m in spec.mounts],
+        mounts=[pb.Mount(container_path=m.target, host_path=m.source, readonly=m.read_only) for m in spec.mounts],
         devices=[pb.Device(container_path=path, host_path=path, permissions="rwm") for path in spec.devices],
         labels=spec.labels,
         annotations=annotations,

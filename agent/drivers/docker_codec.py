@@ -75,7 +75,8 @@ def _host_config(spec: ContainerSpec, *, cgroup_v2: bool) -> Json:
     if spec.mounts:
         # Unlike Binds, these fail when the source is missing, where Docker would make a folder of that name.
         config["Mounts"] = [
-            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": True} for mount in spec.mounts
+            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+            for mount in spec.mounts
         ]
     if not spec.host_network and spec.network_of is None:
         bindings: dict[str, list[Json]] = {}

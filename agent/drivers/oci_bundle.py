@@ -155,7 +155,7 @@ def _mounts(spec: ContainerSpec, image: Image, around: Around) -> list[Json]:
     mounts += [_bind(path, path) for path in image.binds]
     mounts += [_mount(t.path, "tmpfs", "tmpfs", "mode=1777", f"size={t.size_bytes}") for t in spec.isolation.tmpfs]
     mounts += [_bind(str(path), target) for path, target in around.files]
-    mounts += [_bind(mount.source, mount.target) for mount in spec.mounts]
+    mounts += [_bind(mount.source, mount.target, read_only=mount.read_only) for mount in spec.mounts]
     return mounts
 
 
@@ -164,8 +164,9 @@ def _mount(target: str, kind: str, source: str, *options: str, nodev: bool = Tru
     return {"destination": target, "type": kind, "source": source, "options": [*safe, *options]}
 
 
-def _bind(source: str, target: str) -> Json:
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "ro", "rprivate"]}
+def _bind(source: str, target: str, *, read_only: bool = True) -> Json:
+    options = ["rbind", "ro", "rprivate"] if read_only else ["rbind", "rw", "rprivate", "nosuid", "nodev"]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
 
 
 def _namespaces(around: Around) -> list[Json]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.cgroups import has_io_weight, is_v2
-from agent.driver import Driver, Isolation, Limits, Tmpfs
+from agent.driver import Driver, Isolation, Limits, Mount, Tmpfs
 from manifests.errors import InvalidError
 from manifests.permissions import BASE_CAPABILITIES
 from tests.conformance.driver_lab import MIB, cgroup_file, look, process_status, run, shell, until
@@ -113,6 +113,31 @@ async def test_seccomp_is_left_out_only_where_that_is_asked(driver: Driver) -> N
     for is_confined, mode in ((True, "2"), (False, "0")):
         container = await run(driver, shell(FOREVER, isolation=Isolation(is_confined=is_confined)))
         assert process_status((await look(driver, container)).pid)["Seccomp"] == mode
+
+
+async def test_a_mount_can_be_written_only_where_it_may_be(driver: Driver, tmp_path: Path) -> None:
+    kept, shown = tmp_path / "kept", tmp_path / "shown"
+    for folder in (kept, shown):
+        folder.mkdir()
+        folder.chmod(0o777)
+    mounts = (Mount(str(kept), "/kept", read_only=False), Mount(str(shown), "/shown"))
+    script = "echo hi >/kept/a; touch /shown/b 2>&1"
+    assert "Read-only" in await told(driver, script, Isolation(), mounts=mounts, user="1234:1234")
+    assert (kept / "a").read_text() == "hi\n"
+    assert (kept / "a").stat().st_uid == 1234
+    assert not (shown / "b").exists()
+
+
+async def test_a_command_inside_is_kept_apart_as_the_container_is(driver: Driver) -> None:
+    """It has the container's user, capabilities and seccomp: else a health check would be a way out."""
+    script = "id -u; id -g; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status"
+    said = await told(driver, script, Isolation(capabilities=("CHOWN",)), user="1234:4321")
+    user, group, *fields = said.splitlines()
+    assert (user, group) == ("1234", "4321")
+    status = dict(field.split(":\t") for field in fields)
+    assert int(status["CapEff"], 16) == 0
+    assert int(status["CapBnd"], 16) == 1 << CHOWN
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
 async def test_weights_and_soft_memory_are_in_the_cgroup(driver: Driver) -> None:

@@ -13,6 +13,7 @@ from wherry.cli.kinds import (
     NAMESPACES,
     NODES,
     SERVICES,
+    VOLUMES,
     WORKLOADS,
 )
 from wherry.cli.schedule_text import cells_of
@@ -207,7 +208,13 @@ def _namespace(item: Item, view: View) -> list[object]:
     return [*cells, "" if item.get("preempts", True) else "evicts nothing"]
 
 
+def _volume(item: Item, view: View) -> list[object]:
+    users = item.get("users") or []
+    return [item.get("name"), f"used by {', '.join(map(str, users))}" if users else "used by nothing"]
+
+
 _ROWS = {
+    VOLUMES: _volume,
     NAMESPACES: _namespace,
     CONFIGS: _config,
     NODES: _node,
@@ -230,6 +237,7 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
     NAMESPACES: ("NAME", "WORKLOADS", "CONFIGS"),
     CONFIGS: ("NAME", "VERSION", "BYTES", "AGE"),
+    VOLUMES: ("NODE/NAME",),
 }
 _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("ADDRESS", "AGENT", "LABELS"),
@@ -242,4 +250,5 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     EVENTS: ("FIRST", "REVISION"),
     NAMESPACES: ("CHANGED-BY",),
     CONFIGS: ("KEPT-VERSIONS",),
+    VOLUMES: (),
 }
