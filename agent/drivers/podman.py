@@ -180,7 +180,7 @@ class PodmanEngine:
 
 
 def _capabilities(wanted: frozenset[str]) -> Json:
-    """Name what goes of its own, and what is added; distributions have it give some more of the usual ones by default."""
+    """Name what goes of its own, and what is added; some distributions have it give more of the usual ones."""
     dropped = sorted(frozenset(BASE_CAPABILITIES) - wanted)
     return {"CapDrop": ["NET_RAW", *dropped], "CapAdd": sorted(wanted - _CAPABILITIES)}
 

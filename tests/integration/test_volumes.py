@@ -57,5 +57,8 @@ def test_a_volume_outlives_versions_and_workloads_and_goes_when_nothing_uses_it(
 
 def test_a_path_of_the_host_is_refused_where_the_node_does_not_allow_it(dev: Dev) -> None:
     manifest = MANIFEST.format(word="one").replace("named: db", "host: /srv")
-    dev.run("apply", "-f", "-", stdin=manifest)
+    with pytest.raises(AssertionError, match="isolation there is baseline: it needs host-path:/srv"):
+        dev.run("apply", "-f", "-", stdin=manifest)
+    privileged = "apiVersion: wherry/v1\nkind: Namespace\nmetadata: {name: default}\nspec: {isolation: privileged}\n"
+    dev.run("apply", "-f", "-", stdin=f"{privileged}---{manifest}")
     assert "node.attributes.allows includes host-path:/srv" in dev.run("explain", "service/db")

@@ -33,11 +33,9 @@ def volumes_at(folder: Path, heard: list[str] | None = None) -> Volumes:
 
 
 def with_host(path: Path) -> Tracked:
-    spec: dict[str, Any] = {
-        "volumes": [{"name": "media", "host": str(path)}],
-        "mounts": [{"volume": "media", "path": "/media"}],
-    }
-    return newly_assigned(assigned("web-0-a", **spec))
+    volumes: Any = [{"name": "media", "host": str(path)}]
+    mounts: Any = [{"volume": "media", "path": "/media"}]
+    return newly_assigned(assigned("web-0-a", volumes=volumes, mounts=mounts))
 
 
 @pytest.mark.parametrize(
