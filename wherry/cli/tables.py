@@ -205,7 +205,10 @@ def _namespace(item: Item, view: View) -> list[object]:
     cells: list[object] = [item.get("name"), item.get("workloads"), item.get("configs")]
     if view.is_wide:
         cells.append(item.get("changedBy") or "-")
-    return [*cells, "" if item.get("preempts", True) else "evicts nothing"]
+    said = [*([] if item.get("preempts", True) else ["evicts nothing"])]
+    if item.get("isolation", "baseline") != "baseline":
+        said.append(f"isolation is {item['isolation']}")
+    return [*cells, "; ".join(said)]
 
 
 def _volume(item: Item, view: View) -> list[object]:
