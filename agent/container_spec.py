@@ -48,7 +48,7 @@ def container_spec(
     holds_network = tracked.role in (Role.ALONE, Role.SANDBOX) and not is_host
     return ContainerSpec(
         name=container_name(around.cluster, around.node, allocation.id, attempt, tracked.name),
-        image=spec.image,
+        image=tracked.image,
         command=spec.command,
         args=spec.args,
         env={}
@@ -71,6 +71,7 @@ def container_spec(
         network_of=tracked.network_of,
         mounts=mounts,
         devices=_devices(tracked),
+        runtime=tracked.assigned.workload.spec.runtime,
         isolation=_isolation(spec, workload.sysctls.given() if holds_network else {}),
     )
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from agent.answers import Answers
 from agent.driver import Driver
+from agent.glass import Glass
 from agent.log_streams import LogStreams
 from agent.node import Node
 from agent.node_news import NodeNews
@@ -23,6 +25,7 @@ from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError, UnavailableError, WherryError
 from manifests.nodes import NodeFacts
 from manifests.session import (
+    Ask,
     Assignments,
     CloseStream,
     FromServer,
@@ -63,6 +66,7 @@ class SessionParts:
     save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
     remove_volume: Callable[[str], Coroutine[Any, Any, None]]
     heard: Callable[[float], None]  # a server has answered what was sent then, on the clock of the boot
+    glass: Glass | None = None  # what it may be asked about, None: nothing
 
 
 class Session:
@@ -129,7 +133,8 @@ class Session:
             self._sent_s.clear()
             async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
-                tasks.create_task(self._receive(channel, streams, tasks), name="session-receive")
+                answers = Answers(self._parts.glass, channel, tasks)
+                tasks.create_task(self._receive(channel, streams, answers, tasks), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -149,6 +154,7 @@ class Session:
             kept=parts.node.kept,
             trouble=parts.news.trouble,
             servers=len(self._servers),
+            answers=parts.glass.answers if parts.glass else (),
         )
         sent_s = parts.clock.boot_s()
         await channel.send(hello)
@@ -178,11 +184,11 @@ class Session:
         parts.heard(sent_s)
         return answer
 
-    async def _receive(self, channel: Channel, streams: LogStreams, tasks: TaskGroup) -> None:
+    async def _receive(self, channel: Channel, streams: LogStreams, answers: Answers, tasks: TaskGroup) -> None:
         while True:
-            self._handle(await channel.receive(), streams, tasks)
+            self._handle(await channel.receive(), streams, answers, tasks)
 
-    def _handle(self, frame: FromServer, streams: LogStreams, tasks: TaskGroup) -> None:
+    def _handle(self, frame: FromServer, streams: LogStreams, answers: Answers, tasks: TaskGroup) -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
@@ -199,6 +205,8 @@ class Session:
                 streams.close(stream)
             case RemoveVolume(volume=volume):
                 tasks.create_task(self._parts.remove_volume(volume), name=f"remove volume {volume}")
+            case Ask():
+                answers.take(frame)
             case Welcome() | Refused():
                 raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
             case _:

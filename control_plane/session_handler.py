@@ -8,6 +8,7 @@ import contextlib
 
 from control_plane import keys
 from control_plane.log_streams import LogStreams
+from control_plane.questions import Questions
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
 from control_plane.state import Batch, ClusterState, ObjectChange
@@ -17,6 +18,7 @@ from foundation.tasks import TaskGroup
 from manifests.allocations import Allocation, AllocationStatus, Health
 from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
+    Answer,
     Assigned,
     Assignments,
     FromAgent,
@@ -29,6 +31,7 @@ from manifests.session import (
     Statuses,
     StatusesAck,
 )
+from manifests.status import WorkloadStatus
 from manifests.workloads import VersionRecord
 
 log = Log(__name__)
@@ -51,8 +54,21 @@ class SessionHandler:
             if change.table == "cluster":
                 for each in self._served.values():
                     each.wake()
+            elif change.table == "workloadStatus":
+                self._note_pinned(change)
             elif served := self._served.get(_node_of(change)):
                 served.note(change)
+
+    def _note_pinned(self, change: ObjectChange) -> None:
+        """Tell agents of the digests that were found for what they run."""
+        old, new = change.old, change.new
+        before = old.pinned if isinstance(old, WorkloadStatus) else {}
+        if not isinstance(new, WorkloadStatus) or new.pinned == before:
+            return
+        for allocation in self._state.allocations_of(change.id):
+            is_news = new.pinned.get(allocation.version) != before.get(allocation.version)
+            if is_news and (served := self._served.get(allocation.node)):
+                served.look_again(allocation.id)
 
     def of_node(self, node: str) -> "ServedSession | None":
         """Return the node's session if it is served here now."""
@@ -86,6 +102,7 @@ class SessionHandler:
         finally:
             self._registry.disconnected(session)
             served.logs.end_all(f"node {session.node} lost its connection")
+            served.questions.end_all(f"node {session.node} lost its connection")
             if self._served.get(session.node) is served:
                 del self._served[session.node]
 
@@ -114,6 +131,7 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
+        self.questions = Questions(session.node, connection)
         self.servers = 1  # that the agent knows
         self._generation = 0  # of the store: the one in which the agent was welcome
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
@@ -126,6 +144,7 @@ class ServedSession:
 
     async def run(self, hello: Hello) -> None:
         self.servers = hello.servers
+        self.questions.answered = frozenset(hello.answers)
         if self.session.is_reboot:
             self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
@@ -167,6 +186,8 @@ class ServedSession:
                 self.logs.feed(frame.stream, frame.data)
             case LogsEnded():
                 self.logs.end(frame.stream, frame.error)
+            case Answer():
+                self.questions.take(frame)
             case Hello():
                 raise ConflictError("the agent said hello twice")
 
@@ -209,6 +230,11 @@ class ServedSession:
     def note(self, change: ObjectChange) -> None:
         """Take in that something of this node has changed."""
         self._changed |= {change.id} if change.table == "allocation" else self._released()
+        self.wake()
+
+    def look_again(self, allocation: str) -> None:
+        """Take in that something has changed of what the allocation is an instance of."""
+        self._changed.add(allocation)
         self.wake()
 
     def wake(self) -> None:
@@ -273,7 +299,19 @@ class ServedSession:
         ended = status if status and status.is_terminal else None
         stored = self._state.allocations.stored(allocation.id)
         fence = stored.created_at if stored else 0
-        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended, fence=fence)
+        return Assigned(
+            allocation=allocation,
+            workload=version.workload,
+            configs=known,
+            images=self._pinned(allocation),
+            ended=ended,
+            fence=fence,
+        )
+
+    def _pinned(self, allocation: Allocation) -> dict[str, str]:
+        """Return the digests that the leader has recorded for the images of the allocation's version."""
+        said = self._state.workload_statuses.get(keys.id_of_ref(allocation.workload))
+        return said.pinned.get(allocation.version, {}) if said and said.ref.uid == allocation.workload.uid else {}
 
     def _configs_of(self, version: VersionRecord) -> dict[str, str | None]:
         """Return the contents that the version of a workload is to have of its configs; None for what isn't there."""

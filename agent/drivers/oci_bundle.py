@@ -75,10 +75,11 @@ class Around:
     files: Sequence[tuple[Path, str]] = ()  # of ours: /etc/hosts and the like, each with its place inside
     devices: Sequence[Device] = ()
     has_cgroup_v2: bool = False
+    oom_score: int = 0  # how likely the kernel kills it when the host runs out of memory
 
 
 def bundle_config(spec: ContainerSpec, image: Image, around: Around) -> Json:
-    """Return the config.json. Raises InvalidError or ImageError when something is missing for it."""
+    """Return the config.json. Raises ImageError if nothing says what to run."""
     return {
         "ociVersion": "1.0.2",
         "process": _process(spec, image, around),
@@ -118,6 +119,7 @@ def _process(spec: ContainerSpec, image: Image, around: Around) -> Json:
             {"type": f"RLIMIT_{name.upper()}", "soft": soft % _NO_LIMIT, "hard": hard % _NO_LIMIT}
             for name, (soft, hard) in spec.isolation.ulimits.items()
         ],
+        "oomScoreAdj": around.oom_score,
     }
 
 

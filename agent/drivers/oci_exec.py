@@ -15,7 +15,8 @@ from agent.driver import ContainerState, ExecResult
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_words import is_missing_program
-from manifests.errors import DriverError, TimedOutError
+from agent.drivers.oci_workers import run_command
+from manifests.errors import DriverError, TimedOutError, UnavailableError
 
 MOST_OUTPUT_BYTES = 4096
 NO_PROGRAM = 127  # as a shell says it
@@ -36,7 +37,7 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
     deadline_s = time.monotonic() + timeout_s
     process = subprocess.Popen(
         # Told in full, it is kept apart as the container's own process is: crun would run it as root.
-        runtime.command("exec", "--pid-file", str(pid_file), "--process", str(process_file), folder.id),
+        runtime.command("exec", _pid_flag(runtime), str(pid_file), "--process", str(process_file), folder.id),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,7 +52,7 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
         ) from late
     finally:
         if process.poll() is None:
-            _kill_tree(pid_file, folder.id)
+            _kill_command(runtime, pid_file, folder.id)
             process.kill()
             process.wait()
         if process.stdout is not None:
@@ -78,11 +79,21 @@ def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
             output += data[: MOST_OUTPUT_BYTES - len(output)]
 
 
-def _kill_tree(pid_file: Path, container: str) -> None:
-    """Kill the command and its children: to kill the runtime alone would leave them. The cgroup proves whose it is."""
-    with suppress(OSError, ValueError):
+def _pid_flag(runtime: Runtime) -> str:
+    """Return the flag for where the command's process id is written: with a kernel of its own, the one in there."""
+    return "--internal-pid-file" if runtime.name == "runsc" else "--pid-file"
+
+
+def _kill_command(runtime: Runtime, pid_file: Path, container: str) -> None:
+    """Kill the command and its children: to kill the runtime alone would leave them. The cgroup proves whose it is.
+
+    With a kernel of its own only the command itself can be named.
+    """
+    with suppress(OSError, ValueError, UnavailableError):
         pid = int(pid_file.read_text())
-        if container in Path(f"/proc/{pid}/cgroup").read_text():
+        if runtime.name == "runsc":
+            run_command(runtime.command("kill", "--pid", str(pid), container, "9"))
+        elif container in Path(f"/proc/{pid}/cgroup").read_text():
             _kill(pid)
 
 

@@ -7,6 +7,7 @@ from control_plane import keys
 from control_plane.settings import rules_of
 from control_plane.state import ClusterState, Table
 from manifests.constraints import Constraint, parse_constraint, permission_constraint, volume_constraint
+from manifests.engines import engine_constraints
 from manifests.placement import NeighbourSpec, SpreadSpec
 from manifests.taints import parse_toleration
 from manifests.volumes import volume_id
@@ -35,7 +36,7 @@ def ask_of(
         indexes=tuple(indexes),
         reserved=vector_of(spec.reservation()),
         ports=_ports_of(spec),
-        constraints=constraints_of(spec),
+        constraints=(*needs_of(spec), *(parse_constraint(c) for c in placement.constraints)),
         spread=tuple(_spread(s) for s in placement.spread),
         max_per_node=placement.max_per_node,
         avoid=avoid,
@@ -50,10 +51,10 @@ def ask_of(
     )
 
 
-def constraints_of(spec: WorkloadSpec) -> tuple[Constraint, ...]:
-    """Return those of the manifest, and that the node allows what it needs."""
-    written = (parse_constraint(c) for c in spec.placement.constraints)
-    return (*written, *(permission_constraint(permission) for permission in spec.all_permissions()))
+def needs_of(spec: WorkloadSpec) -> tuple[Constraint, ...]:
+    """Return what a node must have and allow, whatever the manifest's own constraints are."""
+    permissions = (permission_constraint(permission) for permission in spec.all_permissions())
+    return (*engine_constraints(spec.driver, spec.runtime), *permissions)
 
 
 def _volumes_of(record: WorkloadRecord) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from agent.container_spec import Surroundings, container_spec
 from agent.drivers.docker_codec import to_create_body
 from agent.ownership import Ownership
 from agent.tracked import Moment, Tracked, newly_assigned, with_sight
-from control_plane.controllers.asks import constraints_of
+from control_plane.controllers.asks import needs_of
 from manifests.allocations import Phase
 from manifests.containers import Resources
 from manifests.errors import InvalidError, UsageError
@@ -99,7 +99,7 @@ def node(attributes: dict[str, str]) -> NodeView:
 
 
 def test_the_scheduler_passes_over_nodes_that_dont_allow_it() -> None:
-    constraints = constraints_of(spec_of("capabilities: {add: [NET_ADMIN]}"))
+    constraints = needs_of(spec_of("capabilities: {add: [NET_ADMIN]}"))
     assert not matches(node({}), constraints)
     assert not matches(node({"allows": "seccomp:unconfined"}), constraints)
     assert matches(node({"allows": f"{NET_ADMIN},seccomp:unconfined"}), constraints)

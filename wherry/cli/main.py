@@ -37,6 +37,11 @@ COMMANDS = {
         "tell what would follow if nodes were lost, drained or added",
         "wherry simulate --lose n1",
     ),
+    "rebalance": Command(
+        "wherry.cli.commands.rebalance",
+        "tell move the fewest that free nodes, even out or make room",
+        "wherry rebalance --dry-run",
+    ),
     "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),
     "describe": Command(
         "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
@@ -48,6 +53,12 @@ COMMANDS = {
         "wherry.cli.commands.events", "tell what happened, why and by whom", "wherry events --for service/web"
     ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
+    "inspect": Command(
+        "wherry.cli.commands.inspect",
+        "show what an allocation is made of, down to the kernel",
+        "wherry inspect --layers service/web",
+    ),
+    "top": Command("wherry.cli.commands.top", "show what allocations and nodes use now", "wherry top service/web"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "run": Command("wherry.cli.commands.run", "start a job of a cronjob now", "wherry run cronjob/backup --wait"),
     "wait": Command(
