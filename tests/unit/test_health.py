@@ -244,10 +244,8 @@ async def grpc_server(states: dict[bytes, bytes]) -> AsyncIterator[int]:
         return states[request]
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(check)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler}),)
-    )
+    methods: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
