@@ -29,6 +29,7 @@ from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
 from agent.outbox import Outbox
+from agent.pins import Pins
 from agent.session import Session, SessionParts
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
 from agent.tracked import Tracked
@@ -90,7 +91,7 @@ class Agent:
         self._offered = offered_of(options, machine.resources())  # what is reserved
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._followers: tuple[HealthChecks | LogTails | Meter, ...] = ()
+        self._followers: tuple[HealthChecks | LogTails | Pins | Meter, ...] = ()
         self._meter: Meter | None = None
         self._actions: Actions | None = None
         self._must_save = False
@@ -115,6 +116,7 @@ class Agent:
 
     def _assemble(self, tasks: TaskGroup) -> None:
         concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * self._machine.cores())
+        pins = Pins()
         self._actions = Actions(
             self._driver,
             self._ownership,
@@ -124,6 +126,7 @@ class Agent:
             tasks=tasks,
             start_concurrency=concurrency,
             configs=ConfigFiles(self._options.data_dir / FOLDER),
+            pins=pins,
         )
         self._node = Node(
             allocatable=self._offered,
@@ -140,6 +143,7 @@ class Agent:
         self._followers = (
             HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
             LogTails(self._node, self._driver, tasks=tasks),
+            pins,
         )
         if self._kernel is not None:
             self._meter = Meter(self._node, self._kernel, self._clock, name=self._options.name)

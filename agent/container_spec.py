@@ -42,7 +42,7 @@ def container_spec(
     limit = spec.limit()
     return ContainerSpec(
         name=container_name(around.cluster, around.node, allocation.id, attempt, tracked.name),
-        image=spec.image,
+        image=tracked.image,
         command=spec.command,
         args=spec.args,
         env={}
@@ -66,7 +66,6 @@ def container_spec(
         network_of=tracked.network_of,
         mounts=mounts,
         devices=_devices(tracked),
-        # A sandbox has the same one: a runtime with a kernel of its own may not join a network of another's.
         runtime=tracked.assigned.workload.spec.runtime,
     )
 

@@ -84,7 +84,9 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
-    runtime: str = ""  # the OCI runtime, by name; "" for the manager's default
+    # The OCI runtime, by name; "" for the manager's default. Of a sandbox: that of the containers that share it. It may
+    # have another itself: it runs nothing of the user's, and has no room for a kernel of its own.
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,19 @@ class ExecResult:
 class Driver(Protocol):
     async def info(self) -> DriverInfo: ...
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready to run: present already, or pulled. One pull an image at a time.
+
+        Returns the digest by which its registry knows it, such as `sha256:…`; "" where none does. Then it is ready to
+        run under its repository and that digest as well.
 
         SANDBOX_IMAGE is never pulled: the driver makes it. Raises ImageError if it is missing and can't or may not
         be pulled.
         """
+        ...
+
+    def pulling(self, image: str) -> str:
+        """Say how far the pull of an image has come that is under way, in a few words; "" if that isn't known."""
         ...
 
     async def create(self, spec: ContainerSpec) -> ContainerId:

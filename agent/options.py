@@ -18,6 +18,7 @@ class AgentOptions:
     cri_socket: str = ""  # "": containerd's, else CRI-O's
     oci_runtime: str = ""  # of the oci driver: "" for the first that works here
     image_dirs: tuple[Path, ...] = (Path("/var/lib/wherry/images"),)  # where its images in files may lie
+    registries_file: Path | None = None  # None: the default one, if it is there
     token: str = ""
     token_file: Path | None = None  # instead of `token`
     cpu_m: int | None = None

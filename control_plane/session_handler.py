@@ -31,6 +31,7 @@ from manifests.session import (
     Statuses,
     StatusesAck,
 )
+from manifests.status import WorkloadStatus
 from manifests.workloads import VersionRecord
 
 log = Log(__name__)
@@ -53,8 +54,21 @@ class SessionHandler:
             if change.table == "cluster":
                 for each in self._served.values():
                     each.wake()
+            elif change.table == "workloadStatus":
+                self._note_pinned(change)
             elif served := self._served.get(_node_of(change)):
                 served.note(change)
+
+    def _note_pinned(self, change: ObjectChange) -> None:
+        """Tell agents of the digests that were found for what they run."""
+        old, new = change.old, change.new
+        before = old.pinned if isinstance(old, WorkloadStatus) else {}
+        if not isinstance(new, WorkloadStatus) or new.pinned == before:
+            return
+        for allocation in self._state.allocations_of(change.id):
+            is_news = new.pinned.get(allocation.version) != before.get(allocation.version)
+            if is_news and (served := self._served.get(allocation.node)):
+                served.look_again(allocation.id)
 
     def of_node(self, node: str) -> "ServedSession | None":
         """Return the node's session if it is served here now."""
@@ -218,6 +232,11 @@ class ServedSession:
         self._changed |= {change.id} if change.table == "allocation" else self._released()
         self.wake()
 
+    def look_again(self, allocation: str) -> None:
+        """Take in that something has changed of what the allocation is an instance of."""
+        self._changed.add(allocation)
+        self.wake()
+
     def wake(self) -> None:
         """Have it look at what has changed."""
         self._has_changed.set()
@@ -280,7 +299,19 @@ class ServedSession:
         ended = status if status and status.is_terminal else None
         stored = self._state.allocations.stored(allocation.id)
         fence = stored.created_at if stored else 0
-        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended, fence=fence)
+        return Assigned(
+            allocation=allocation,
+            workload=version.workload,
+            configs=known,
+            images=self._pinned(allocation),
+            ended=ended,
+            fence=fence,
+        )
+
+    def _pinned(self, allocation: Allocation) -> dict[str, str]:
+        """Return the digests that the leader has recorded for the images of the allocation's version."""
+        said = self._state.workload_statuses.get(keys.id_of_ref(allocation.workload))
+        return said.pinned.get(allocation.version, {}) if said and said.ref.uid == allocation.workload.uid else {}
 
     def _configs_of(self, version: VersionRecord) -> dict[str, str | None]:
         """Return the contents that the version of a workload is to have of its configs; None for what isn't there."""

@@ -67,6 +67,7 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
             *_ailing(state, workload_id, record),
         ],
         "rollout": rollout_views.rollout(state, workload_id, record, said),
+        "images": said.pinned.get(record.version, {}) if said else {},
         **schedule,
     }
 
@@ -283,6 +284,7 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
             "container_id",
             "address",
             "containers",
+            "images",
         },
     )
     shown["restarts"] = status.attempt - 1

@@ -96,6 +96,7 @@ class Assigned(Model):
     allocation: Allocation
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, str] = Field(default_factory=dict)  # the content of each config that it uses, by name
+    images: dict[str, str] = Field(default_factory=dict)  # the digest of each image that is pinned for its version
     fence: int = 0  # the revision that created the allocation: greater than that of whatever it replaced
     ended: AllocationStatus | None = None  # how the node said it had ended: should it have forgotten, it doesn't rerun
 

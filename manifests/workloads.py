@@ -299,6 +299,7 @@ class VersionRecord(Model):
     configs: dict[str, int] = Field(default_factory=dict)  # the version of each config that it uses
     cause: str = ""  # why it was made, where it wasn't a change of the spec: a config's change, undo, restart
     changed_by: str = ""  # who made it, in words
+    copies: int = 0  # the version that an undo copied: it runs the same images, by digest
 
 
 def makes_new_version(old: Workload, new: Workload) -> bool:

@@ -18,7 +18,7 @@ from scheduler.columns import Flags
 from scheduler.hashing import WorkloadKey, key_of
 from scheduler.ledger import Ledger
 from scheduler.model import Ask, PlacedAllocation
-from scheduler.moves import Asks, Moves, Proposal, told
+from scheduler.moves import Asks, Moves, Only, Proposal, running_on, told
 from scheduler.nodes import Rows
 from scheduler.rulings import judge
 from scheduler.score import CONSOLIDATING, fitness_of
@@ -27,7 +27,7 @@ from scheduler.units import MILLIONTHS
 
 LEAST_CROWD = 0.5  # allocations, measured by the share of where they are
 LEAST_EMPTINESS = 0.05  # of a node that is wholly empty
-MOST_SOURCES = 8  # of one workload, the most crowded places first
+MOST_SOURCES = 4  # of one workload, the most crowded places first
 
 Parts: TypeAlias = NDArray[np.float64]
 Reasons: TypeAlias = Callable[[int], str]  # why that row is better
@@ -40,33 +40,39 @@ class _Gain:
 
 
 class _Better:
-    """Accepts nodes where the workload is spread better than with that allocation on its own; keeps the gains."""
+    """Accepts nodes where the workload is spread better than with that allocation on its own; knows by how much."""
 
     def __init__(self) -> None:
-        self.gains: dict[int, _Gain] = {}
+        self._rows: Rows = np.zeros(0, np.int64)
+        self._found: list[tuple[Flags, Parts, Reasons]] = []
 
     def __call__(self, ask: Ask, ledger: Ledger, own: int, rows: Rows) -> Flags:
+        self._rows, self._found = rows, []
         both = np.union1d(rows, [own])
         places, place = np.searchsorted(both, rows), int(np.searchsorted(both, own))
         is_open, accepted = np.ones(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
         for scores, least, reasons in self._measures(ask, ledger, own, both):
             more = scores[places] - scores[place]
-            for number in np.flatnonzero(is_open & (more >= least)).tolist():
-                row = int(rows[number])
-                self.gains[row] = _Gain(float(more[number]), reasons(row))
-                accepted[number] = True
+            better: Flags = is_open & (more >= least)
+            self._found.append((better, more, reasons))
+            accepted |= better
             is_open &= more == 0
         return accepted
+
+    def gain(self, row: int) -> _Gain:
+        """Return what is gained there, of the rows that were accepted."""
+        place = int(np.searchsorted(self._rows, row))
+        more, reasons = next((more, reasons) for better, more, reasons in self._found if better[place])
+        return _Gain(float(more[place]), reasons(row))
 
     def _measures(self, ask: Ask, ledger: Ledger, own: int, rows: Rows) -> Iterator[tuple[Parts, float, Reasons]]:
         """Yield what is looked at: the scores of the nodes, by how much more is worth a move, and how that is said."""
         if ask.spread:
             for counts in counts_of(ask, ledger, judge(ask, ledger).open_rows(), rows):
-                crowds = np.array([counts.part(code) for code in counts.candidates.tolist()])
-                yield crowds / (counts.weight * MILLIONTHS), LEAST_CROWD, _of_spread(counts, ask, own)
-        running = ledger.holdings.running(key_of(ask.workload))
-        there = np.array([-float(running.get(row, 0)) for row in rows.tolist()])
-        yield there, 1.0, _of_siblings(running, ask, ledger, own)
+                yield counts.parts() / (counts.weight * MILLIONTHS), LEAST_CROWD, _of_spread(counts, ask, own)
+        workload = key_of(ask.workload)
+        running = dict(ledger.holdings.running(workload))  # as it is without the one
+        yield -running_on(rows, workload, ledger).astype(np.float64), 1.0, _of_siblings(running, ask, ledger, own)
         if ask.policy is Policy.SPREAD:
             name = ledger.nodes.view(own).name
             emptiness = fitness_of(ask, ledger, rows, CONSOLIDATING) / MILLIONTHS
@@ -95,38 +101,58 @@ def even(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
     """Return the moves after which no other one gains enough, those that gain most first."""
     asks = {id_: ask for id_, ask in asks.items() if ask.spread or ask.policy is Policy.SPREAD}
     moves, gains = Moves(ledger, asks), dict[str, _Gain]()
-    queue = [(-inf, workload) for workload in sorted({key_of(ask.workload) for ask in asks.values()})]
+    specs = {key_of(ask.workload): ask for ask in asks.values()}
+    queue = [(-inf, workload) for workload in sorted(specs) if _is_uneven(specs[workload], ledger)]
     while queue:
         hoped, workload = heappop(queue)
         found = _best(workload, moves)
         if found is None:
             continue
-        then, gain, id_ = found
+        gain, a, row = found
         if queue and -gain.amount > max(hoped, queue[0][0]):  # another one may gain more
             heappush(queue, (-gain.amount, workload))
             continue
+        then = moves.with_moved([a], Only(row))
+        if then is None:
+            continue
         if len(then.targets) > max_moves:
             return Proposal(told(moves, lambda a: _told(gains[a.id])), has_more=True)
-        moves, gains[id_] = then, gain
+        moves, gains[a.id] = then, gain
         heappush(queue, (-inf, workload))
     return Proposal(told(moves, lambda a: _told(gains[a.id])))
+
+
+def _is_uneven(ask: Ask, ledger: Ledger) -> bool:
+    """Say whether anything may gain: soon said of the many workloads that are as even as can be."""
+    running = ledger.holdings.running(key_of(ask.workload))
+    has_shares = any(spread.shares for spread in ask.spread)
+    if ask.policy is Policy.SPREAD or has_shares or max(running.values(), default=0) > 1:
+        return True
+    rows, counts = list(running.keys()), list(running.values())
+    for spread in ask.spread:
+        codes = ledger.nodes.column(spread.over).codes
+        there = np.bincount(codes[rows], counts, len(ledger.nodes.column(spread.over).values))
+        known = there[np.unique(codes[ledger.nodes.is_open])]
+        if there.max() - min(known, default=0.0) > 1:
+            return True
+    return False
 
 
 def _told(gain: _Gain) -> tuple[float, str]:
     return gain.amount, gain.reason
 
 
-def _best(workload: WorkloadKey, moves: Moves) -> tuple[Moves, _Gain, str] | None:
-    """Return the move of one of the workload that gains most, made after all others."""
-    found: list[tuple[float, str, Moves, _Gain]] = []
+def _best(workload: WorkloadKey, moves: Moves) -> tuple[_Gain, PlacedAllocation, int] | None:
+    """Return what gains most of the workload by moving now, and to which row."""
+    found: list[tuple[float, str, _Gain, PlacedAllocation, int]] = []
     for a in _sources(workload, moves):
         better = _Better()
-        then = moves.with_moved([a], better)
-        if then is not None:
-            gain = better.gains[moves.ledger.nodes.rows[then.targets[a.id]]]
-            found.append((-gain.amount, a.id, then, gain))
+        row = moves.target_of(a, better)
+        if row is not None:
+            gain = better.gain(row)
+            found.append((-gain.amount, a.id, gain, a, row))
     best = min(found, key=lambda item: item[:2], default=None)
-    return (best[2], best[3], best[1]) if best else None
+    return best[2:] if best else None
 
 
 def _sources(workload: WorkloadKey, moves: Moves) -> list[PlacedAllocation]:

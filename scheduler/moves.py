@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manifests.workloads import Kind
 from scheduler.columns import Flags
+from scheduler.hashing import WorkloadKey
 from scheduler.ledger import Ledger
 from scheduler.model import Ask, PlacedAllocation
 from scheduler.nodes import Rows
@@ -44,7 +46,7 @@ class Proposal:
     freed: tuple[str, ...] = ()  # nodes that are empty then, but for daemons
     rooms: tuple[str, ...] = ()  # nodes that have room then for what had none, one for each that finds it
     short: int = 0  # so many find none
-    has_more: bool = False  # with more moves more nodes would be freed, or more would find room
+    has_more: bool = False  # with more moves more may come of it
 
 
 class Moves:
@@ -87,23 +89,30 @@ class Moves:
         """Return the same with each moved once, to where it ends up; None if that isn't possible in this order."""
         anew = Moves(self._start, self._asks, self._orders)
         for allocation, to in self.origins():
-            if not anew._move(allocation, _Only(self.ledger.nodes.rows[to])):
+            if not anew._move(allocation, Only(self.ledger.nodes.rows[to])):
                 return None
         return anew
 
-    def _move(self, a: PlacedAllocation, accepts: Accepts) -> bool:
+    def target_of(self, a: PlacedAllocation, accepts: Accepts) -> int | None:
+        """Return the row of the node that it would go to now; None if it finds no place."""
         ledger, ask = self.ledger, self._asks[a.id]
         own = ledger.nodes.rows[a.node]
         with_old = _fitting(ask, ledger)
         ledger.drop(a.node, a.id)
-        rows = np.intersect1d(with_old, _fitting(ask, ledger))
+        rows = np.intersect1d(with_old, _fitting(ask, ledger), assume_unique=True)
         rows = rows[rows != own]
         if len(rows):
             rows = rows[accepts(ask, ledger, own, rows)]
         row = self._best(ask, rows) if len(rows) else None
+        ledger.put(a)
+        return row
+
+    def _move(self, a: PlacedAllocation, accepts: Accepts) -> bool:
+        ledger, ask = self.ledger, self._asks[a.id]
+        row = self.target_of(a, accepts)
         if row is None:
-            ledger.put(a)
             return False
+        ledger.drop(a.node, a.id)
         node = ledger.nodes.view(row)
         ports = assign_ports(ask, a.index, node.name, ledger.holdings, row, seed=0) if ask.ports else ()
         devices = assign_devices(ask, node, ledger.holdings, row) if ask.reserved.devices else ()
@@ -119,7 +128,7 @@ class Moves:
 
 
 @dataclass(frozen=True, slots=True)
-class _Only:
+class Only:
     """Accepts one node."""
 
     row: int
@@ -139,6 +148,14 @@ def _fitting(ask: Ask, ledger: Ledger) -> Rows:
 def told(moves: Moves, of: Callable[[PlacedAllocation], tuple[float, str]]) -> tuple[Move, ...]:
     """Return the moves in their order, with what `of` says of the gain and the reason of each."""
     return tuple(Move(a, to, *of(a)) for a, to in moves.origins())
+
+
+def running_on(rows: Rows, workload: WorkloadKey, ledger: Ledger) -> NDArray[np.int64]:
+    """Return how many wanted allocations of the workload are on each of the nodes."""
+    counts = np.zeros(ledger.nodes.size, np.int64)
+    running = ledger.holdings.running(workload)
+    counts[list(running.keys())] = list(running.values())
+    return counts[rows]
 
 
 def stays(a: PlacedAllocation) -> bool:

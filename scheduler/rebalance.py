@@ -14,13 +14,13 @@ from scheduler.columns import Flags
 from scheduler.hashing import key_of
 from scheduler.ledger import Ledger
 from scheduler.model import Ask, PlacedAllocation
-from scheduler.moves import Asks, Moves, Proposal, stays, told
+from scheduler.moves import Asks, Moves, Proposal, running_on, stays, told
 from scheduler.nodes import Rows
 from scheduler.rulings import judge
 from scheduler.score import preferences
 from scheduler.spreading import counts_of
 
-MOST_SOURCES = 256  # nodes that are tried, those with the fewest allocations first
+MOST_SOURCES = 64  # nodes that are tried, those with the fewest allocations first
 
 
 def pack(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
@@ -32,11 +32,12 @@ def pack(ledger: Ledger, asks: Asks, *, max_moves: int) -> Proposal:
     while True:
         before = len(freed)
         for row in list(_sources(moves, in_use, asks)):
-            then = moves.with_moved(moves.on(row), _Gently(ledger, in_use - {row}))
-            if then is None:
-                continue
-            if len(then.targets) > max_moves:
+            here = moves.on(row)
+            if len(here) + len(moves.targets) > max_moves:
                 beyond.add(row)
+                continue
+            then = moves.with_moved(here, _Gently(ledger, in_use - {row}))
+            if then is None:
                 continue
             moves = then
             in_use.discard(row)
@@ -64,18 +65,17 @@ class _Gently:
 
     def __call__(self, ask: Ask, ledger: Ledger, own: int, rows: Rows) -> Flags:
         workload = key_of(ask.workload)
-        running = ledger.holdings.running(workload)
         most = max(self._start.holdings.running(workload).values(), default=0)
         if ask.spread:  # what is to be spread out over anything isn't to share nodes either
-            most = running.get(own, 0) + 1
-        is_fine: Flags = self._among[rows] & np.array([running.get(row, 0) < most for row in rows.tolist()])
+            most = ledger.holdings.running(workload).get(own, 0) + 1
+        is_fine: Flags = self._among[rows] & (running_on(rows, workload, ledger) < most)
         both = np.union1d(rows, [own])
         places, place = np.searchsorted(both, rows), int(np.searchsorted(both, own))
         for _, scores in preferences(ask, ledger, both):
             is_fine &= scores[places] >= scores[place]
         if ask.spread:
             for counts in counts_of(ask, ledger, judge(ask, ledger).open_rows(), both):
-                parts = np.array([counts.part(code) for code in counts.candidates.tolist()])
+                parts = counts.parts()
                 is_fine &= parts[places] >= parts[place]
         return is_fine
 

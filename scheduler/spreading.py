@@ -1,6 +1,7 @@
 """The allocations of one workload, counted by the values of what it is spread over."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manifests.reasons import Code
 from scheduler.columns import Codes, Flags
@@ -52,6 +53,11 @@ class SpreadCounts:
     def part(self, code: int) -> int:
         """Return the part of a score, in millionths, up to a constant that is the same for all values."""
         return self._parts[code]
+
+    def parts(self) -> NDArray[np.float64]:
+        """Return the part of each of the rows that fit, in their order."""
+        parts: NDArray[np.float64] = np.array(self._parts, np.float64)[self.candidates]
+        return parts
 
     def least(self) -> int:
         """Return the part of the emptiest value, which counts as zero."""

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.oci import OciDriver
 from agent.folder import Folder
 from agent.options import AgentOptions
+from agent.registries import Registries
 from agent.state_file import STATE_FILE
 from foundation.logs import Log
 from manifests.errors import UnavailableError, UsageError
@@ -24,6 +27,12 @@ from manifests.errors import UnavailableError, UsageError
 DRIVER_FILE = "driver"
 OCI_FOLDER, CRI_LOGS = "oci", "logs"  # below the agent's data folder
 _ANSWER_S = 2.0
+_ASK_CRI_S = 15.0  # a Python starts, and asks
+_ASK_CRI = """
+import sys
+from agent.drivers.cri_channel import answers_in
+print(answers_in(sys.argv[1], float(sys.argv[2])))
+"""
 _CRI_SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
 _KUBELET = Path("/var/lib/kubelet/config.yaml")
 _log = Log(__name__)
@@ -76,9 +85,13 @@ def _cri_missing(options: AgentOptions) -> str:
     path = _cri_socket(options)
     if not os.path.exists(path):
         return f"there is no {path}"
-    from agent.drivers.cri_channel import answers_in
-
-    return "" if answers_in(path, _ANSWER_S) else f"{path} doesn't speak the CRI (runtime.v1)"
+    # In a process of its own: gRPC would stay in the memory of agents that then use another driver.
+    command = [sys.executable, "-c", _ASK_CRI, path, str(_ANSWER_S)]
+    try:
+        answer = subprocess.run(command, capture_output=True, timeout=_ASK_CRI_S, check=False, text=True).stdout.strip()
+    except subprocess.TimeoutExpired:
+        answer = ""
+    return "" if answer == "True" else f"{path} doesn't speak the CRI (runtime.v1)"
 
 
 def _cri(options: AgentOptions) -> Driver:
@@ -87,7 +100,7 @@ def _cri(options: AgentOptions) -> Driver:
         raise UnavailableError("the driver cri needs the Python package grpcio", fix="Run `pip install wherry[cri]`.")
     from agent.drivers.cri import CriDriver
 
-    return CriDriver(_cri_socket(options), log_root=options.data_dir / CRI_LOGS)
+    return CriDriver(_cri_socket(options), log_root=options.data_dir / CRI_LOGS, registries=registries_of(options))
 
 
 def _cri_socket(options: AgentOptions) -> str:
@@ -104,16 +117,35 @@ def _oci_missing(options: AgentOptions) -> str:
     return "" if shutil.which("conmon") else "there is no conmon"
 
 
+def registries_of(options: AgentOptions) -> Registries:
+    """Return the node's file of registries. Raises InvalidError if that is wrong: better now than at the first pull."""
+    file = options.registries_file
+    registries = Registries() if file is None else Registries(file, is_optional=False)
+    registries.check()
+    return registries
+
+
 # The preferred first: operators see in `docker ps` what runs.
 OFFERS = (
-    Offer("docker", _docker_missing, lambda options: DockerDriver(options.docker_socket)),
-    Offer("podman", _podman_missing, lambda options: DockerDriver(options.podman_socket)),
+    Offer(
+        "docker",
+        _docker_missing,
+        lambda options: DockerDriver(options.docker_socket, registries=registries_of(options)),
+    ),
+    Offer(
+        "podman",
+        _podman_missing,
+        lambda options: DockerDriver(options.podman_socket, registries=registries_of(options)),
+    ),
     Offer("cri", _cri_missing, _cri),
     Offer(
         "oci",
         _oci_missing,
         lambda options: OciDriver(
-            options.data_dir / OCI_FOLDER, image_dirs=options.image_dirs, runtime=options.oci_runtime
+            options.data_dir / OCI_FOLDER,
+            image_dirs=options.image_dirs,
+            runtime=options.oci_runtime,
+            registries=registries_of(options),
         ),
     ),
 )

@@ -45,6 +45,7 @@ from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.listing import inspect_all
 from agent.drivers.log_files import read_log, remove_logs, rotate
 from agent.drivers.spec_checks import check_limits, check_mounts
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
@@ -64,13 +65,14 @@ class CriDriver:
         log_root: str | Path,
         cgroup_parent: str = "",
         timeout_s: float = CALL_TIMEOUT_S,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._socket = str(socket)
         self._channel = CriChannel(self._socket, timeout_s=timeout_s)
         self._pods = CriPods(self._channel, self._clock, log_root=str(log_root), cgroup_parent=cgroup_parent)
-        self._images = CriImages(self._channel)
+        self._images = CriImages(self._channel, registries or Registries())
         self._processes = CriProcesses(self._channel, self._clock)
         self._is_v2 = is_v2()
         self._addresses: dict[str, str] = {}  # by container, while it is there
@@ -94,10 +96,12 @@ class CriDriver:
         }
         return DriverInfo("cri", f"{version.runtime_name} {version.runtime_version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. A holder has the runtime's own image, for which its settings answer."""
-        if image != SANDBOX_IMAGE:
-            await self._images.ensure(image, policy)
+        return "" if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
+
+    def pulling(self, image: str) -> str:
+        return ""  # the CRI tells nothing of progress
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         check_limits(spec)

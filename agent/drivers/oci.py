@@ -38,6 +38,7 @@ from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
 from agent.drivers.pulls import Pulls
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
@@ -65,6 +66,7 @@ class OciDriver:
         runtime: str = "",
         cgroup_parent: str = "/wherry",
         netns: str | None = None,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
@@ -74,7 +76,7 @@ class OciDriver:
         self._cgroup_parent = cgroup_parent  # of containers whose spec names none
         self._clock = clock or SystemClock()
         self._workers = Workers(netns=netns)
-        self._images = Images(folder / "images", image_dirs)
+        self._images = Images(folder / "images", image_dirs, registries)
         self._starter: Starter | None = None
         self._opening = asyncio.Lock()
         self._known: dict[ContainerId, ContainerFolder] = {}
@@ -106,13 +108,17 @@ class OciDriver:
         }
         return DriverInfo("oci", f"{starter.default.name} {starter.default.version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. Who asks for the same while that goes on shares its result."""
 
         async def ensure(_: str) -> None:
             await self._workers.run(self._images.ensure, image, policy)
 
         await self._pulls.once(f"{policy} {image}", ensure)
+        return await self._workers.run(self._images.digest, image)
+
+    def pulling(self, image: str) -> str:
+        return self._images.pulling(image)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         starter = await self._open()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cgroups import is_v2
-from agent.driver import ContainerSpec, ContainerState, ImageError, StartError
+from agent.driver import SANDBOX_IMAGE, ContainerSpec, ContainerState, ImageError, StartError
 from agent.drivers.oci_bundle import Around, Device, bundle_config, command_of, user_of
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Image, Images
@@ -34,7 +34,7 @@ class Starter:
 
     def runtime_of(self, spec: ContainerSpec) -> Runtime:
         """Return the runtime for a new container. Raises DriverError if the node doesn't have the one it names."""
-        if not spec.runtime:
+        if not spec.runtime or spec.image == SANDBOX_IMAGE:
             return self.default
         if spec.runtime not in self.runtimes:
             raise StartError(
@@ -69,11 +69,13 @@ class Starter:
             image = self._image(spec)
             self._mount(folder, image)
             hostname = _hostname(spec, holder)
-            config = bundle_config(spec, image, self._around(folder, image, network, hostname))
+            address = "127.0.1.1" if holder is None else holder.look().address or "127.0.1.1"
+            config = bundle_config(spec, image, self._around(folder, image, network, hostname, address))
             folder.config.write_text(json.dumps(config))
             runtime.create(folder, self.conmon)
             if network == "":
-                self.network.attach(folder, int(folder.pid_file.read_text()))
+                address = self.network.attach(folder, int(folder.pid_file.read_text()))
+                write_hosts(folder.path, hostname, address)  # the file that the container has seen since its creation
             runtime.start(folder)
         except WherryError as error:
             self.clear(folder)
@@ -142,7 +144,9 @@ class Starter:
             return None if holder.spec.host_network else f"/proc/{found.pid}/ns/net"
         return None if spec.host_network else ""
 
-    def _around(self, folder: ContainerFolder, image: Image, network: str | None, hostname: str) -> Around:
+    def _around(
+        self, folder: ContainerFolder, image: Image, network: str | None, hostname: str, address: str
+    ) -> Around:
         spec, root = folder.spec, folder.path / "merged"
         top = Path("/") if image.binds else root
         try:
@@ -158,7 +162,7 @@ class Starter:
             hostname=hostname,
             cgroup=folder.cgroup,
             network=network,
-            files=_network_files(folder, hostname, is_host=network is None),
+            files=_network_files(folder, hostname, address, is_host=network is None),
             devices=devices,
             has_cgroup_v2=is_v2(),
             # Not the agent's own, which may be spared: a container isn't. To lower it needs rights that not all have.
@@ -173,16 +177,22 @@ def _hostname(spec: ContainerSpec, holder: ContainerFolder | None) -> str:
     return spec.hostname or (socket.gethostname() if spec.host_network else spec.name[-63:].lstrip("-."))
 
 
-def _network_files(folder: ContainerFolder, hostname: str, *, is_host: bool) -> list[tuple[Path, str]]:
+def _network_files(folder: ContainerFolder, hostname: str, address: str, *, is_host: bool) -> list[tuple[Path, str]]:
     """Write the files that tell the container of its network, and return them with their places inside."""
     hosts, name, resolver = (folder.path / file for file in ("hosts", "hostname", "resolv.conf"))
     name.write_text(f"{hostname}\n")
-    own = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-    with suppress(OSError):
-        own = Path("/etc/hosts").read_text() if is_host else own
-    hosts.write_text(f"{own.rstrip()}\n127.0.1.1 {hostname}\n")
+    write_hosts(folder.path, hostname, address, is_host=is_host)
     resolver.write_text(_resolver(is_host=is_host))
     return [(hosts, "/etc/hosts"), (name, "/etc/hostname"), (resolver, "/etc/resolv.conf")]
+
+
+def write_hosts(folder: Path, hostname: str, address: str, *, is_host: bool = False) -> None:
+    """Write, in place, which names the container knows by itself: its own, and on the host's network the host's."""
+    names = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    if is_host:
+        with suppress(OSError):
+            names = Path("/etc/hosts").read_text()
+    (folder / "hosts").write_text(f"{names.rstrip()}\n{address} {hostname}\n")
 
 
 def _resolver(*, is_host: bool) -> str:
@@ -190,7 +200,8 @@ def _resolver(*, is_host: bool) -> str:
     for file in _RESOLVERS:
         with suppress(OSError):
             text = file.read_text()
-            if is_host or not any(line.split()[1:2] == ["127.0.0.53"] for line in text.splitlines()):
+            servers = [line.split()[1] for line in text.splitlines() if line.startswith("nameserver ")]
+            if is_host or not any(server.startswith("127.") for server in servers):
                 return text
     return ""
 

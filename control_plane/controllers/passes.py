@@ -19,6 +19,7 @@ from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
 from control_plane.controllers.moving import with_moves
+from control_plane.controllers.pinning import pinned_of
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.snapshot import kept_since_restore, seen_of
@@ -225,6 +226,7 @@ class Passes:
             is_failed=decision.is_failed,
             is_waiting=decision.is_waiting,
             rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
+            pinned=pinned_of(self._state, workload, record, said),
         )
         return [status_unit(self._state, workload, status)] if status != said else []
 

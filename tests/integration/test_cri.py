@@ -250,3 +250,10 @@ async def test_a_container_whose_own_pod_ended_before_its_start_is_tried_anew(dr
     await driver._pods.stop(pod.id)
     with pytest.raises(StartError):
         await driver.start(container)
+
+
+async def test_a_runtime_is_asked_for_by_its_name(driver: CriDriver) -> None:
+    container = await run(driver, shell("exit 3", runtime="runc"))
+    assert (await ended(driver, container)).exit_code == 3
+    with pytest.raises(DriverError, match="nope"):
+        await driver.create(shell("true", runtime="nope"))

@@ -115,6 +115,15 @@ async def test_a_port_on_which_a_process_of_the_host_listens_is_taken(driver: Oc
     await driver.remove(holder)
 
 
+async def test_a_container_and_those_that_share_its_network_find_it_by_its_name(driver: OciDriver) -> None:
+    holder = await run(driver, shell(FOREVER, host_network=False, hostname="web-0"))
+    member = await run(driver, shell("cat /etc/hosts", host_network=False, network_of=holder))
+    await ended(driver, member)
+    line = f"{(await look(driver, holder)).address} web-0"
+    assert line in text(await read(driver, member), "stdout").splitlines()
+    assert line in (await driver.execute(holder, ["cat", "/etc/hosts"], timeout_s=10)).output.decode().splitlines()
+
+
 async def test_nothing_is_left_of_what_is_removed(driver: OciDriver, rig: OciRig) -> None:
     container = await run(driver, shell(FOREVER, host_network=False))
     folder = folder_of(rig, container)

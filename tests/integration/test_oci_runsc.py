@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from agent.driver import ContainerSpec, Limits, StartError
+from agent.driver import SANDBOX_IMAGE, ContainerSpec, Limits, StartError
 from agent.drivers.oci import OciDriver
+from manifests.containers import PullPolicy
 from manifests.errors import TimedOutError
 from tests.conformance.driver_lab import MIB, ended, look, run, say, shell, tidied, until
 from tests.conformance.test_driver import read, text
@@ -56,6 +57,16 @@ async def test_it_has_an_address_and_takes_commands_and_signals(driver: OciDrive
     assert b"4242" not in (await driver.execute(container, ["ps"], timeout_s=20)).output
     await driver.stop(container, signal="SIGTERM", grace_s=10)
     assert (await look(driver, container)).exit_code == 7
+
+
+async def test_a_group_shares_its_network_though_each_has_a_kernel_of_its_own(driver: OciDriver) -> None:
+    await driver.ensure_image(SANDBOX_IMAGE, PullPolicy.NEVER)
+    sandbox = await run(driver, shell("", command=(), image=SANDBOX_IMAGE, host_network=False))
+    await run(driver, boxed("nc -ll -p 80 -e echo hello", host_network=False, network_of=sandbox))
+    ask = "until nc -w 1 127.0.0.1 80; do sleep 0.1; done"
+    client = await run(driver, boxed(ask, host_network=False, network_of=sandbox))
+    assert (await ended(driver, client)).exit_code == 0
+    assert text(await read(driver, client), "stdout") == "hello\n"
 
 
 async def test_a_runtime_that_is_not_there_is_named(driver: OciDriver) -> None:

@@ -168,7 +168,7 @@ def test_moves_are_told_with_their_gains_and_reasons(stub: Stub, capsys: pytest.
         "Moves: 1",
         "  service/web [0]: n1 -> n2: frees n1 (gain 1.00)",
         "Nodes that become free: n1",
-        "With more moves (--max-moves) more nodes would become free.",
+        "With more moves (--max-moves) more nodes may become free.",
     ]
     assert stub.requests[-1].body == {"goal": "pack", "maxMoves": 1, "dryRun": True, "atRevision": 5}
     assert main(["rebalance", "--dry-run", "--exit-code"]) == 6

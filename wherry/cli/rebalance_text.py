@@ -35,7 +35,7 @@ def _freed(answer: Item) -> Iterator[str]:
     freed = [clean(name) for name in answer.get("freed") or []]
     yield f"Nodes that become free: {', '.join(freed) or 'none'}"
     if answer.get("hasMore"):
-        yield "With more moves (--max-moves) more nodes would become free."
+        yield "With more moves (--max-moves) more nodes may become free."
 
 
 def _room(answer: Item, workload: Workload) -> Iterator[str]:

@@ -39,6 +39,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="where images of driver oci in files may lie; may be repeated (default: /var/lib/wherry/images)",
     )
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="credentials and CAs of image registries (default: /etc/wherry/registries.yaml, if it is there)",
+    )
     parser.add_argument("--join-token-file", metavar="FILE", help="what it presents to the servers")
     parser.add_argument("--cpu", metavar="CPU", help="what may be reserved here (default: this host's, less a reserve)")
     parser.add_argument("--memory", metavar="MEMORY", help="likewise")
@@ -89,6 +95,7 @@ def run(arguments: Namespace) -> int:
         cri_socket=arguments.cri and _socket_of(arguments.cri, "a runtime's", "/run/containerd/containerd.sock"),
         oci_runtime=arguments.oci_runtime,
         **({"image_dirs": tuple(arguments.image_dir)} if arguments.image_dir else {}),
+        registries_file=arguments.registries,
         token=os.environ.get("WHERRY_JOIN_TOKEN", "").strip(),
         token_file=Path(arguments.join_token_file) if arguments.join_token_file else None,
         cpu_m=cpu_m,
