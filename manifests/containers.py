@@ -8,6 +8,9 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from manifests.base import Bytes, Cpu, Duration, FieldError, Flag, Model, Name, Port, Text, checked_text
+from manifests.isolation import LEAST_TMPFS_BYTES, CapabilitiesSpec, TmpfsSpec, UlimitsSpec, refuse_shared_places
+from manifests.permissions import BASE_CAPABILITIES, CAPABILITY, NEW_PRIVILEGES, UNCONFINED, Permission
+from manifests.volumes import MountSpec
 
 DEFAULT_CPU_M = 100
 DEFAULT_MEMORY_BYTES = 64 * 2**20
@@ -93,12 +96,21 @@ class NodeResources(Resources):
     disk_bytes: Bytes = Field(UNCOUNTED_BYTES, alias="disk")
 
 
+Weight = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+
+
 class LimitsSpec(Model):
-    """What the cgroup enforces, where it differs from the reservation."""
+    """What the cgroup enforces, where it differs from the reservation; and what counts only where something is short.
+
+    Weights are those of cgroup v2: 100 is everybody's, and who has 200 gets twice as much of what isn't enough for all.
+    """
 
     cpu_m: Cpu | None = Field(None, alias="cpu")
     memory_bytes: Bytes | None = Field(None, alias="memory")
     pids: Pids | None = None
+    cpu_weight: Weight | None = None
+    io_weight: Weight | None = None  # where the node's kernel has it
+    memory_soft_bytes: Bytes | None = Field(None, alias="memorySoft")  # above it, the kernel takes memory here first
 
 
 class PortSpec(Model):
@@ -257,6 +269,13 @@ class ContainerSpec(Model):
         str, Field(pattern=r"^[A-Za-z0-9_.:-]{0,64}\z", description="a user or user:group, by name or number")
     ] = ""
     read_only_root: Flag = False
+    ulimits: UlimitsSpec = UlimitsSpec()
+    capabilities: CapabilitiesSpec | None = None
+    no_new_privileges: Flag = True
+    seccomp: Literal["default", "unconfined"] = "default"
+    mounts: tuple[MountSpec, ...] = Field((), max_length=32)
+    tmpfs: tuple[TmpfsSpec, ...] = Field((), max_length=32)
+    shm_size_bytes: Annotated[Bytes, Field(ge=LEAST_TMPFS_BYTES)] | None = Field(None, alias="shmSize")
     network: Literal["bridge", "host"] = "bridge"
     resources: Resources = Resources()
     limits: LimitsSpec = LimitsSpec()
@@ -268,8 +287,17 @@ class ContainerSpec(Model):
 
     def limit(self) -> Resources:
         """Return what the cgroup enforces: the limits, and the reservation where there is none."""
-        given = {name: value for name, value in self.limits if value is not None}
+        given = {name: value for name, value in self.limits if value is not None and name in Resources.model_fields}
         return self.resources.model_copy(update=given)
+
+    def permissions(self) -> tuple[Permission, ...]:
+        """Return what the container needs that a node must allow."""
+        added = self.capabilities.add if self.capabilities else ()
+        return (
+            *(f"{CAPABILITY}{name}" for name in added if name not in BASE_CAPABILITIES),
+            *((UNCONFINED,) if self.seccomp == "unconfined" else ()),
+            *(() if self.no_new_privileges else (NEW_PRIVILEGES,)),
+        )
 
     def port_number(self, port: int | str) -> int:
         """Return the container port of that name or number."""
@@ -286,6 +314,9 @@ class ContainerSpec(Model):
                 )
         if self.limit().memory_bytes < LEAST_MEMORY_BYTES:
             raise FieldError(("resources", "memory"), "is below 6Mi, the least that container managers accept")
+        soft = self.limits.memory_soft_bytes
+        if soft is not None and soft > self.limit().memory_bytes:
+            raise FieldError(("limits", "memorySoft"), "is above the limit of memory: it would never count")
         return self
 
     @model_validator(mode="after")
@@ -306,13 +337,14 @@ class ContainerSpec(Model):
         return self
 
     @model_validator(mode="after")
-    def _configs_have_places_of_their_own(self) -> Self:
-        places = set(self.env)
-        for at, mount in enumerate(self.configs):
-            field, place = ("path", mount.path) if mount.path is not None else ("env", mount.env or "")
-            if place in places:
-                raise FieldError(("configs", at, field), f"'{place}' is there twice: give each its own")
-            places.add(place)
+    def _mounts_have_places_of_their_own(self) -> Self:
+        configs = [
+            (("configs", at, "path" if mount.path is not None else "env"), mount.path or mount.env or "")
+            for at, mount in enumerate(self.configs)
+        ]
+        tmpfs = [(("tmpfs", at, "path"), mount.path) for at, mount in enumerate(self.tmpfs)]
+        mounts = [(("mounts", at, "path"), mount.path) for at, mount in enumerate(self.mounts)]
+        refuse_shared_places([*configs, *tmpfs, *mounts], self.env)
         return self
 
     @model_validator(mode="after")
