@@ -313,6 +313,8 @@ class CriDriver:
     async def layers(self, container: Container) -> Layer:
         answer = await self._status(container.id)
         if answer is None:
+            if await self._inspect_holder(container.id) is None:
+                raise NotFoundError(f"there is no container {container.id[:12]}")
             return holder_layer(container, socket=self._socket)
         return container_layer(container, answer, socket=self._socket)
 
