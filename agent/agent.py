@@ -21,6 +21,8 @@ from agent.generations import Generations
 from agent.glass import Glass
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.image_garbage import ImageGarbage
+from agent.image_ledger import ImageLedger
 from agent.kernel import Kernel
 from agent.layers import Layers
 from agent.leash import Guard, Leash
@@ -86,6 +88,7 @@ class Agent:
         self._volumes = Volumes(options.data_dir / volumes.FOLDER, [socket], self._news.facts_changed)
         self._ownership = folder.ownership()
         self._agent_id = load_agent_id(folder)
+        self._ledger = ImageLedger(folder)
         state = load_state(folder, machine.boot_id())
         self._boot_id = state.boot_id
         self._cluster = state.cluster
@@ -134,6 +137,7 @@ class Agent:
             configs=ConfigFiles(self._options.data_dir / FOLDER),
             volumes=self._volumes,
             pins=pins,
+            ledger=self._ledger,
         )
         self._node = Node(
             allocatable=self._offered,
@@ -192,6 +196,9 @@ class Agent:
             "timers": self._node.run_timers(),
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
+            "image-garbage": ImageGarbage(
+                self._driver, self._ledger, self._node.wanted_images, self._options.image_policy, self._clock
+            ).run(),
             "leash": self._leash.run(self._node.look_for_severed),
             **({"meter": self._meter.run()} if self._meter else {}),
         }

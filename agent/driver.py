@@ -151,14 +151,31 @@ class ExecResult:
     output: bytes  # stdout and stderr as they came, cut at 4 KiB
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyImage:
+    """An image that containers can be made of."""
+
+    digest: str = ""  # by which its registry knows it, such as `sha256:…`; "" where none does
+    was_pulled: bool = False  # for whoever asked: it wasn't here before, or not in this form
+
+
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image that the manager has."""
+
+    id: str
+    names: tuple[str, ...]  # references by tag and by digest; () for one that has lost all of them
+    size_bytes: int  # of which it may share some with others
+    is_used: bool  # a container has it, whoever's, also one that doesn't run
+
+
 class Driver(Protocol):
     async def info(self) -> DriverInfo: ...
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         """Make the image ready to run: present already, or pulled. One pull an image at a time.
 
-        Returns the digest by which its registry knows it, such as `sha256:…`; "" where none does. Then it is ready to
-        run under its repository and that digest as well.
+        One that has a digest is ready to run under its repository and that digest as well.
 
         SANDBOX_IMAGE is never pulled: the driver makes it. Raises ImageError if it is missing and can't or may not
         be pulled.
@@ -167,6 +184,21 @@ class Driver(Protocol):
 
     def pulling(self, image: str) -> str:
         """Say how far the pull of an image has come that is under way, in a few words; "" if that isn't known."""
+        ...
+
+    async def list_images(self) -> Sequence[HeldImage]:
+        """Return all images that it has, but for those that the driver makes itself."""
+        ...
+
+    async def remove_image(self, name: str) -> None:
+        """Take this name from an image (or the image, by its id), which goes with the last of them.
+
+        Raises NotFoundError if there is none of that name, and ConflictError if a container has it.
+        """
+        ...
+
+    async def image_folder(self) -> str:
+        """Return a folder of the file system on which images are kept."""
         ...
 
     async def create(self, spec: ContainerSpec) -> ContainerId:

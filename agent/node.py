@@ -105,6 +105,10 @@ class Node:
         """Whether this session's server has said all that is desired."""
         return self._has_full
 
+    def wanted_images(self) -> set[str] | None:
+        """Return the images that assignments name, by tag and by digest; None until a server has said all of them."""
+        return {name for t in self._members() for name in (t.spec.image, t.image)} if self._has_full else None
+
     def find(self, container: str) -> Tracked | None:
         group = self._groups.get(container.partition("/")[0])
         return None if group is None else group.member(container)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.image_choice import ImagePolicy
 from manifests.permissions import Permission
 
 
@@ -21,6 +22,7 @@ class AgentOptions:
     oci_runtime: str = ""  # of the oci driver: "" for the first that works here
     image_dirs: tuple[Path, ...] = (Path("/var/lib/wherry/images"),)  # where its images in files may lie
     registries_file: Path | None = None  # None: the default one, if it is there
+    image_policy: ImagePolicy = field(default_factory=ImagePolicy)  # which images are removed, and when
     token: str = ""
     token_file: Path | None = None  # instead of `token`
     cpu_m: int | None = None

@@ -137,6 +137,13 @@ class TcpCheck(Model):
     port: Port | Name = Field(description=PORT_OF_A_CHECK)
 
 
+class GrpcCheck(Model):
+    """Healthy when grpc.health.v1.Health/Check answers SERVING, without TLS."""
+
+    port: Port | Name = Field(description=PORT_OF_A_CHECK)
+    service: Annotated[str, Field(max_length=200)] = ""  # "": the server as a whole
+
+
 class ExecCheck(Model):
     """Healthy when the command, run in the container, exits with 0."""
 
@@ -144,10 +151,11 @@ class ExecCheck(Model):
 
 
 class CheckSpec(Model):
-    """One check: exactly one of http, tcp and exec, every `interval`."""
+    """One check: exactly one of http, tcp, grpc and exec, every `interval`."""
 
     http: HttpCheck | None = None
     tcp: TcpCheck | None = None
+    grpc: GrpcCheck | None = None
     exec_: ExecCheck | None = Field(None, alias="exec")
     initial_delay_s: Duration = Field(0.0, alias="initialDelay")
     interval_s: Duration = Field(5.0, alias="interval", ge=0.1)
@@ -157,15 +165,25 @@ class CheckSpec(Model):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in ("http", "tcp", "exec_") if getattr(self, kind) is not None]
+        given = [kind for kind in ("http", "tcp", "grpc", "exec_") if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"a check has exactly one of http, tcp and exec; this one has {len(given)}")
+            raise ValueError(f"a check has exactly one of http, tcp, grpc and exec; this one has {len(given)}")
         return self
+
+    @property
+    def dialled(self) -> tuple[str, HttpCheck | TcpCheck | GrpcCheck] | None:
+        """Return what is dialled and its field's name; None for a command."""
+        found = (("http", self.http), ("tcp", self.tcp), ("grpc", self.grpc))
+        return next(((name, check) for name, check in found if check is not None), None)
 
 
 class HealthSpec(Model):
-    """readiness says whether it can serve; liveness, once failed, restarts it."""
+    """readiness says whether it can serve; liveness, once failed, restarts it. Both begin once startup has passed.
 
+    Startup is for what takes long to begin: it restarts it as liveness does, but isn't asked again once it has passed.
+    """
+
+    startup: CheckSpec | None = None
     readiness: CheckSpec | None = None
     liveness: CheckSpec | None = None
 
@@ -332,14 +350,13 @@ class ContainerSpec(Model):
     @model_validator(mode="after")
     def _checks_name_known_ports(self) -> Self:
         known = {p.name for p in self.ports}
-        for role in ("readiness", "liveness"):
+        for role in ("startup", "readiness", "liveness"):
             check: CheckSpec | None = getattr(self.health, role)
-            probe = (check.http or check.tcp) if check else None
-            if check and probe and isinstance(probe.port, str) and probe.port not in known:
+            kind, probe = (check and check.dialled) or ("", None)
+            if probe and isinstance(probe.port, str) and probe.port not in known:
                 have = ", ".join(sorted(known)) or "none"
                 raise FieldError(
-                    ("health", role, "http" if check.http else "tcp", "port"),
-                    f"names the port '{probe.port}', but the ports here are: {have}",
+                    ("health", role, kind, "port"), f"names the port '{probe.port}', but the ports here are: {have}"
                 )
         return self
 

@@ -18,8 +18,10 @@ from agent.driver import (
     ContainerState,
     DriverInfo,
     ExecResult,
+    HeldImage,
     ImageError,
     LogChunk,
+    ReadyImage,
     StartError,
 )
 from agent.drivers import cri_codec as codec
@@ -96,12 +98,28 @@ class CriDriver:
         }
         return DriverInfo("cri", f"{version.runtime_name} {version.runtime_version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         """Make the image ready. A holder has the runtime's own image, for which its settings answer."""
-        return "" if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
+        return ReadyImage() if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
 
     def pulling(self, image: str) -> str:
         return ""  # the CRI tells nothing of progress
+
+    async def list_images(self) -> Sequence[HeldImage]:
+        listed = await self._channel.call(LIST_CONTAINERS, pb.ListContainersRequest(), "list containers")
+        used = {ref for container in listed.containers for ref in (container.image.image, container.image_ref)}
+        return await self._images.held(used)
+
+    async def remove_image(self, name: str) -> None:
+        used = next((image.is_used for image in await self.list_images() if name in (image.id, *image.names)), None)
+        if used is None:
+            raise NotFoundError(f"there is no image {name}")
+        if used:  # the runtime would take it from under the container
+            raise ConflictError(f"cannot remove image {name}", why="a container has it")
+        await self._images.remove(name)
+
+    async def image_folder(self) -> str:
+        return await self._images.folder()
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         check_limits(spec)
@@ -295,6 +313,8 @@ class CriDriver:
     async def layers(self, container: Container) -> Layer:
         answer = await self._status(container.id)
         if answer is None:
+            if await self._inspect_holder(container.id) is None:
+                raise NotFoundError(f"there is no container {container.id[:12]}")
             return holder_layer(container, socket=self._socket)
         return container_layer(container, answer, socket=self._socket)
 

@@ -6,6 +6,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from time import strptime
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from agent.driver import (
     ContainerId,
     ContainerSpec,
     ContainerState,
+    HeldImage,
     Isolation,
     Limits,
     LogChunk,
@@ -199,6 +201,19 @@ def with_tag(image: str) -> str:
     """
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+def to_held_image(image: Json, used: AbstractSet[str]) -> HeldImage:
+    """Return an image of a list; `used` are the ids of those that containers have."""
+    names = (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))
+    known = tuple(name for name in names if "<none>" not in name)
+    is_used = _hex(str(image["Id"])) in map(_hex, used)
+    return HeldImage(str(image["Id"]), known, int(image.get("Size", 0)), is_used)
+
+
+def _hex(image_id: str) -> str:
+    """Return the id without its kind, which Podman leaves out in some answers."""
+    return image_id.removeprefix("sha256:")
 
 
 def to_auth_header(access: Access) -> dict[str, str]:

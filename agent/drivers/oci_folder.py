@@ -5,6 +5,7 @@
     pid          its first process                  shim.pid     conmon, its parent
     started      when it was started                error        why it could not be
     network.json its address and ports              log log.1    what it wrote, as conmon puts it
+    layers.json  what its file system lies on
     oom          there, once the kernel killed one of its processes
 
 The exit code is in a file of its own, in a folder for those of all containers. Methods block for a moment.
@@ -80,6 +81,16 @@ class ContainerFolder:
     @property
     def network(self) -> Path:
         return self.path / "network.json"
+
+    def layers(self) -> tuple[str, ...] | None:
+        """Return the layers that it lies on, as agent.drivers.oci_images names them; None if that wasn't noted."""
+        try:
+            return tuple(json.loads((self.path / "layers.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def note_layers(self, layers: tuple[str, ...]) -> None:
+        (self.path / "layers.json").write_text(json.dumps(layers))
 
     @property
     def cgroup(self) -> str:

@@ -61,6 +61,13 @@ async def test_the_first_that_found_a_digest_decides_and_nobody_after_it() -> No
     assert pinned_of(state, WEB, web, said_of(web, {1: {"web:1": ONE}})) == {1: {"web:1": ONE}}
 
 
+async def test_what_is_no_digest_or_of_no_image_of_the_version_is_not_passed_on() -> None:
+    web = record(image="web:1")
+    assert pinned_of(state_of(**with_found(web, "sha256:../../etc")), WEB, web, None) == {}
+    other = record(image="other:1")
+    assert pinned_of(state_of(**with_found(other, ONE)), WEB, other, None) == {}
+
+
 async def test_versions_that_are_gone_and_other_lives_of_the_workload_are_forgotten() -> None:
     web = record(image="web:1")
     state = state_of(**with_found(web))
