@@ -269,7 +269,6 @@ class ContainerSpec(Model):
         str, Field(pattern=r"^[A-Za-z0-9_.:-]{0,64}\z", description="a user or user:group, by name or number")
     ] = ""
     read_only_root: Flag = False
-    ulimits: UlimitsSpec = UlimitsSpec()
     capabilities: CapabilitiesSpec | None = None
     no_new_privileges: Flag = True
     seccomp: Literal["default", "unconfined"] = "default"
@@ -279,6 +278,7 @@ class ContainerSpec(Model):
     network: Literal["bridge", "host"] = "bridge"
     resources: Resources = Resources()
     limits: LimitsSpec = LimitsSpec()
+    ulimits: UlimitsSpec = UlimitsSpec()
     ports: tuple[PortSpec, ...] = Field((), max_length=32)
     configs: tuple[ConfigMount, ...] = Field((), max_length=32)
     health: HealthSpec = HealthSpec()

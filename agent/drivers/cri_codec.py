@@ -123,7 +123,7 @@ def to_container_config(spec: ContainerSpec, pod: pb.PodSandboxConfig, *, is_v2:
 
 
 def to_resources(limits: Limits, *, is_v2: bool) -> pb.LinuxContainerResources:
-    """Return the cgroup's limits, as far as the CRI has words for them, for a create or an update."""
+    """Return the cgroup's limits, as far as the CRI has words for them."""
     unified = {"pids.max": str(limits.pids)}
     if limits.memory_soft_bytes is not None:
         unified["memory.low"] = str(limits.memory_soft_bytes)

@@ -127,7 +127,7 @@ def _isolation(isolation: Isolation) -> Json:
 
 
 def to_limits(limits: Limits, *, cgroup_v2: bool) -> Json:
-    """Return the cgroup's limits, as a create and an update take them.
+    """Return the cgroup's limits.
 
     The quota is given in microseconds because Docker refuses NanoCpus beyond the machine's count of CPUs.
     """

@@ -187,7 +187,7 @@ def _sysctl(spec: ContainerSpec, around: Around) -> Json:
 
 
 def to_limits(spec: ContainerSpec, *, cgroup_v2: bool) -> Json:
-    """Return the cgroup's limits, as a bundle has them and an update takes them."""
+    """Return the cgroup's limits. Raises InvalidError when one is missing."""
     check_limits(spec)
     limits = spec.limits
     shares = {"shares": cpu_shares(limits.cpu_weight, cgroup_v2=cgroup_v2)} if limits.cpu_weight else {}

@@ -196,7 +196,7 @@ def with_news(value: Any) -> Any:
         return [with_news(item) for item in value]
     if isinstance(value, dict):
         inner = {
-            key: item if key in ("env", "labels", "configs", "devices", "shares") else with_news(item)
+            key: item if key in ("env", "labels", "configs", "devices", "images", "shares") else with_news(item)
             for key, item in value.items()
         }
         return {**inner, "newField": {"deep": [1]}}
