@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from typing import assert_never
 
 from agent.config_files import ConfigFiles
-from agent.container_spec import Surroundings, container_spec
+from agent.container_spec import Surroundings, check_allowed, container_spec
 from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, Mount, ReadyImage, StartError
 from agent.image_ledger import ImageLedger
 from agent.leash import Leash
@@ -20,6 +20,7 @@ from agent.pins import Pins
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
 from agent.references import at_digest
 from agent.tracked import Failure, Tracked, Work
+from agent.volumes import Volumes
 from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
@@ -48,12 +49,14 @@ class Actions:
         tasks: TaskGroup,
         start_concurrency: int,
         configs: ConfigFiles,
+        volumes: Volumes,
         pins: Pins,
         ledger: ImageLedger,
     ) -> None:
         self._ledger = ledger
         self._pins = pins
         self._configs = configs
+        self._volumes = volumes
         self._driver = driver
         self._ownership = ownership
         self._leash = leash
@@ -172,6 +175,10 @@ class Actions:
         mounts: tuple[Mount, ...] = ()
         if self._configs.is_needed(tracked):
             mounts = await asyncio.to_thread(self._configs.write, tracked)
+        if tracked.spec.mounts:
+            check_allowed(tracked, self.surroundings)
+            mounts = (*mounts, *await asyncio.to_thread(self._volumes.prepare, tracked))
+            self._volumes.note()  # servers hear of a new one before they hear that its container runs
         spec = container_spec(tracked, self.surroundings, self._ownership, mounts)
         try:
             container = await self._driver.create(spec)

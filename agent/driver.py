@@ -43,19 +43,42 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file of the host that the container sees at `target`, read only."""
+    """A file or folder of the host that the container sees at `target`."""
 
     source: str  # absolute; it must exist
     target: str
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the cgroup enforces."""
+    """What the cgroup enforces; and weights from 1 to 10,000, of which 100 is usual. None: the manager's own."""
 
     cpu_m: int  # millicores, by quota
     memory_bytes: int  # memory and swap together: no swap
     pids: int
+    cpu_weight: int | None = None
+    io_weight: int | None = None
+    memory_soft_bytes: int | None = None  # above it, the kernel takes memory from here first
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How the container is kept apart. What a driver can't do it refuses with InvalidError, and never leaves out."""
+
+    capabilities: tuple[str, ...] | None = None  # without CAP_; None: the usual ones
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # soft and hard, -1 for none
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shm_bytes: int | None = None
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # of the network, given to who holds it
+    may_gain_privileges: bool = False
+    is_confined: bool = True  # by the manager's own seccomp profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +107,7 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
+    isolation: Isolation = Isolation()
     # The OCI runtime, by name; "" for the manager's default. Of a sandbox: that of the containers that share it. It may
     # have another itself: it runs nothing of the user's, and has no room for a kernel of its own.
     runtime: str = ""

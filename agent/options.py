@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.image_choice import ImagePolicy
+from manifests.permissions import Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class AgentOptions:
     disk_bytes: int | None = None
     cpu_overcommit: float = 1.0  # how many times the allocatable cpu may be reserved
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by kind: their paths under /dev
+    allow: frozenset[Permission] = frozenset()  # the ceiling: what manifests may ask for beyond the safe defaults
     publish_address: str = ""  # where published ports answer; "" for all of the node's addresses
     cgroup_parent: str | None = None  # None: one of its own, "": that of the container manager
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -5,10 +5,10 @@ A lost session changes nothing on the node: only explicit assignments of the age
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from agent.answers import Answers
 from agent.driver import Driver
@@ -36,6 +36,7 @@ from manifests.session import (
     NodeReport,
     OpenLogs,
     Refused,
+    RemoveVolume,
     StatusesAck,
     Welcome,
 )
@@ -63,6 +64,7 @@ class SessionParts:
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
     pin: Callable[[str], Awaitable[None]]  # writes it down before any order is obeyed
     save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
+    remove_volume: Callable[[str], Coroutine[Any, Any, None]]
     heard: Callable[[float], None]  # a server has answered what was sent then, on the clock of the boot
     glass: Glass | None = None  # what it may be asked about, None: nothing
 
@@ -132,7 +134,7 @@ class Session:
             async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
                 answers = Answers(self._parts.glass, channel, tasks)
-                tasks.create_task(self._receive(channel, streams, answers), name="session-receive")
+                tasks.create_task(self._receive(channel, streams, answers, tasks), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -182,11 +184,11 @@ class Session:
         parts.heard(sent_s)
         return answer
 
-    async def _receive(self, channel: Channel, streams: LogStreams, answers: Answers) -> None:
+    async def _receive(self, channel: Channel, streams: LogStreams, answers: Answers, tasks: TaskGroup) -> None:
         while True:
-            self._handle(await channel.receive(), streams, answers)
+            self._handle(await channel.receive(), streams, answers, tasks)
 
-    def _handle(self, frame: FromServer, streams: LogStreams, answers: Answers) -> None:
+    def _handle(self, frame: FromServer, streams: LogStreams, answers: Answers, tasks: TaskGroup) -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
@@ -201,6 +203,8 @@ class Session:
                 streams.grant(more)
             case CloseStream(stream=stream):
                 streams.close(stream)
+            case RemoveVolume(volume=volume):
+                tasks.create_task(self._parts.remove_volume(volume), name=f"remove volume {volume}")
             case Ask():
                 answers.take(frame)
             case Welcome() | Refused():

@@ -122,6 +122,13 @@ class StatusesAck(Model):
     sequence: int
 
 
+class RemoveVolume(Model):
+    """Remove a named volume that nothing uses. Told only to agents that have told of it."""
+
+    type: Literal["removeVolume"] = "removeVolume"
+    volume: str
+
+
 class OpenLogs(Model):
     type: Literal["openLogs"] = "openLogs"
     stream: int
@@ -157,7 +164,16 @@ class Ask(Model):
 
 FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | Answer
 FromServer: TypeAlias = (
-    Welcome | Refused | Assignments | HeartbeatAck | StatusesAck | OpenLogs | MoreLogs | CloseStream | Ask
+    Welcome
+    | Refused
+    | Assignments
+    | HeartbeatAck
+    | StatusesAck
+    | OpenLogs
+    | MoreLogs
+    | CloseStream
+    | Ask
+    | RemoveVolume
 )
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

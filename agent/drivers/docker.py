@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
+from agent.cgroups import is_v2
 from agent.driver import (
     SANDBOX_IMAGE,
     Container,
@@ -62,6 +63,7 @@ class DockerDriver:
         self._progress: dict[str, PullProgress] = {}  # of pulls under way
         self._registries = registries or Registries()
         self._found: Engine | None = None
+        self._is_v2 = is_v2()
 
     async def close(self) -> None:
         if self._found is not None:
@@ -125,7 +127,7 @@ class DockerDriver:
         return str((await self._api.info())["DockerRootDir"])
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
-        body = await (await self._engine()).check_create(spec, to_create_body(spec))
+        body = await (await self._engine()).check_create(spec, to_create_body(spec, cgroup_v2=self._is_v2))
         try:
             return ContainerId(await self._api.create(spec.name, body))
         except ConflictError:

@@ -20,9 +20,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.cgroups import ROOT, is_v2
-from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, Mount, PublishedPort
+from agent.driver import (
+    Container,
+    ContainerId,
+    ContainerSpec,
+    ContainerState,
+    Isolation,
+    Limits,
+    Mount,
+    PublishedPort,
+    Tmpfs,
+)
 
 UNKNOWN_EXIT = 255  # as other managers say when the exit code is lost
 KILL_S = 5.0
@@ -108,6 +119,7 @@ class ContainerFolder:
         fields["limits"] = Limits(**fields["limits"])
         fields["ports"] = tuple(PublishedPort(**port) for port in fields["ports"])
         fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+        fields["isolation"] = _isolation(fields.get("isolation", {}))
         return cls(path, exits, ContainerSpec(**fields), stored["runtime"])
 
     def look(self) -> Container:
@@ -215,6 +227,14 @@ class ContainerFolder:
         with suppress(OSError, ValueError, KeyError):
             return str(json.loads(self.network.read_text())["address"])
         return ""
+
+
+def _isolation(fields: dict[str, Any]) -> Isolation:
+    """Return what was stored; nothing by who wrote before there was anything."""
+    given = fields.get("capabilities")
+    lists = {"tmpfs": tuple(Tmpfs(**tmpfs) for tmpfs in fields.get("tmpfs", ()))}
+    ulimits = {name: (soft, hard) for name, (soft, hard) in fields.get("ulimits", {}).items()}
+    return Isolation(**fields | lists | {"capabilities": given and tuple(given), "ulimits": ulimits})
 
 
 def _modified_s(file: Path) -> float:

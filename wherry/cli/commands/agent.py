@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import UsageError
+from manifests.permissions import CAPABILITY, PERMISSION, is_capability
 from wherry.cli.arguments import whole_number
 from wherry.cli.commands.server import LOG_LEVELS
 
@@ -77,6 +78,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="devices that may be reserved one by one, such as gpu=/dev/nvidia0,/dev/nvidia1; may be repeated",
     )
     parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="let manifests ask for it here: capability:NAME, seccomp:unconfined or new-privileges; may be repeated",
+    )
+    parser.add_argument(
         "--publish-address", default="", metavar="IP", help="where published ports listen (default: all)"
     )
     parser.add_argument("--cgroup-parent", metavar="PATH", help="(default: one of the agent's own)")
@@ -128,6 +136,7 @@ def run(arguments: Namespace) -> int:
         disk_bytes=disk_bytes,
         cpu_overcommit=arguments.cpu_overcommit,
         devices=devices_of(arguments.device),
+        allow=allowed_of(arguments.allow),
         publish_address=arguments.publish_address,
         cgroup_parent=arguments.cgroup_parent,
         labels=labels_of(arguments.label),
@@ -183,6 +192,15 @@ def devices_of(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise UsageError(f"'{word}' names no devices", fix="Write KIND=/dev/PATH[,/dev/PATH]")
         devices[kind] = (*devices.get(kind, ()), *paths)
     return devices
+
+
+def allowed_of(words: Sequence[str]) -> frozenset[str]:
+    """Return the permissions. Raises UsageError for one that is none: a typo must not seem to allow something."""
+    for word in words:
+        if not PERMISSION.fullmatch(word) or (word.startswith(CAPABILITY) and not is_capability(word)):
+            fix = "Write capability:NAME (such as capability:NET_ADMIN), seccomp:unconfined or new-privileges."
+            raise UsageError(f"'{word}' is nothing that a node can allow", fix=fix)
+    return frozenset(words)
 
 
 def labels_of(words: Sequence[str]) -> dict[str, str]:
