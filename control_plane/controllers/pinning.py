@@ -3,6 +3,7 @@
 import re
 
 from control_plane.state import ClusterState
+from manifests.containers import PullPolicy
 from manifests.status import Pinned, WorkloadStatus
 from manifests.workloads import Workload, WorkloadRecord
 
@@ -20,17 +21,20 @@ def pinned_of(state: ClusterState, workload: str, record: WorkloadRecord, said: 
     for number, kept in sorted(versions.items()):
         if number not in pinned and kept.copies in pinned:
             pinned[number] = dict(pinned[kept.copies])
+    sought = {n: _pinnable(v.workload) - pinned.get(n, {}).keys() for n, v in versions.items()}
+    if not any(sought.values()):
+        return pinned  # as it is nearly always
     for allocation in state.allocations_of(workload):
-        status, version = state.statuses.get(allocation.id), versions.get(allocation.version)
-        if status is None or not status.images or version is None or status.workload.uid != record.uid:
+        status = state.statuses.get(allocation.id)
+        if status is None or not status.images or status.workload.uid != record.uid:
             continue
-        found, named = pinned.setdefault(allocation.version, {}), _images_of(version.workload)
-        for image, digest in status.images.items():
-            if image in named and _DIGEST.fullmatch(digest):  # other nodes are told: one node may slip in nothing else
-                found.setdefault(image, digest)
-    return {number: images for number, images in pinned.items() if images}
+        for image in sought.get(allocation.version, frozenset()) & status.images.keys():
+            if _DIGEST.fullmatch(status.images[image]):  # other nodes are told: a node may slip in nothing else
+                pinned.setdefault(allocation.version, {}).setdefault(image, status.images[image])
+    return pinned
 
 
-def _images_of(workload: Workload) -> set[str]:
-    spec = workload.spec
-    return {container.image for container in (*spec.members.values(), *spec.init_containers)}
+def _pinnable(workload: Workload) -> set[str]:
+    """Return the images of a version that a digest may be found for."""
+    containers = (*workload.spec.members.values(), *workload.spec.init_containers)
+    return {c.image for c in containers if "@" not in c.image and c.pull is not PullPolicy.NEVER}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.group import new_group, with_assigned
 from agent.pins import PIN_WAIT_S, Pins
 from agent.tracked import Tracked, newly_assigned, with_digest
 from control_plane import keys
@@ -102,6 +103,12 @@ def test_a_digest_in_the_manifest_and_the_policy_never_are_left_alone() -> None:
     by_digest = f"web@{ONE}"
     assert tracked(by_digest, pinned=OTHER).image == by_digest
     assert tracked(pinned=OTHER, pull=PullPolicy.NEVER).image == "web:1"
+
+
+def test_a_server_that_has_forgotten_a_digest_changes_nothing() -> None:
+    told = tracked(pinned=ONE).assigned
+    group = with_assigned(new_group(told), told.model_copy(update={"images": {}}))
+    assert group.first.image == f"web@{ONE}"
 
 
 async def test_an_agent_goes_on_once_it_is_told_or_after_a_while() -> None:
