@@ -15,7 +15,7 @@ from foundation.tasks import TaskGroup
 from manifests.errors import NotFoundError, UnavailableError, WherryError
 from manifests.session import LOG_WINDOW_BYTES, LogsEnded, MoreLogs, OpenLogs
 
-MOST_STREAMS = 64
+MOST_STREAMS = 256
 MOST_CHUNK_BYTES = 32 * 1024
 _HEADER = struct.Struct(">IB")
 _NUMBERS = {"stdout": 1, "stderr": 2}
@@ -72,14 +72,15 @@ class LogStreams:
         self._windows.pop(stream, None)
 
     async def _serve(self, ask: OpenLogs, group: Group | None, *, is_full: bool) -> None:
-        error = ""
+        error, status = "", 0
         try:
             if is_full:
                 raise UnavailableError(f"this node streams {MOST_STREAMS} logs already")
             await self._pass_on(ask, _container_of(ask, group))
         except WherryError as failure:
             error = f"{failure.what}: {failure.why}" if failure.why else failure.what
-        await self._channel.send(LogsEnded(stream=ask.stream, error=error))
+            status = failure.http_status
+        await self._channel.send(LogsEnded(stream=ask.stream, error=error, status=status))
 
     async def _pass_on(self, ask: OpenLogs, container: ContainerId) -> None:
         window = self._windows[ask.stream]
@@ -100,6 +101,8 @@ def _container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
     if group is None:
         raise NotFoundError(f"allocation {ask.allocation} is not on this node")
     tracked = _member_of(ask, group)
+    if ask.previous:
+        return _previous_of(ask, tracked)
     if tracked.container is not None:
         return tracked.container.id
     if tracked.earlier:
@@ -109,6 +112,15 @@ def _container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
         f"allocation {of} has no container yet" if group.is_alone else f"{of} has not started yet",
         why=tracked.status.message or group.status.message,
     )
+
+
+def _previous_of(ask: OpenLogs, tracked: Tracked) -> ContainerId:
+    if not tracked.earlier:
+        raise NotFoundError(
+            f"{ask.allocation} has no earlier attempt here whose log is kept",
+            why=f"attempt {tracked.status.attempt} is its first on this node, or an earlier one's container is gone",
+        )
+    return tracked.earlier[-1]
 
 
 def _member_of(ask: OpenLogs, group: Group) -> Tracked:

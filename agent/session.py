@@ -31,6 +31,7 @@ from manifests.session import (
     Hello,
     MoreLogs,
     NodeReport,
+    Offer,
     OpenLogs,
     Refused,
     StatusesAck,
@@ -147,6 +148,7 @@ class Session:
             kept=parts.node.kept,
             trouble=parts.news.trouble,
             servers=len(self._servers),
+            offers=tuple(Offer),
         )
         sent_s = parts.clock.boot_s()
         await channel.send(hello)

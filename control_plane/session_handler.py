@@ -15,7 +15,7 @@ from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.allocations import Allocation, AllocationStatus, Health
-from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
+from manifests.errors import ConflictError, DriverError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
     Assigned,
     Assignments,
@@ -25,6 +25,7 @@ from manifests.session import (
     Hello,
     LogsEnded,
     NodeReport,
+    Offer,
     Refused,
     Statuses,
     StatusesAck,
@@ -115,6 +116,7 @@ class ServedSession:
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
         self.servers = 1  # that the agent knows
+        self._offers: frozenset[str] = frozenset()  # what the agent understands
         self._generation = 0  # of the store: the one in which the agent was welcome
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._changed: set[str] = set()  # allocations of which the agent must hear
@@ -125,7 +127,7 @@ class ServedSession:
         self._has_statuses = asyncio.Event()
 
     async def run(self, hello: Hello) -> None:
-        self.servers = hello.servers
+        self.servers, self._offers = hello.servers, frozenset(hello.offers)
         if self.session.is_reboot:
             self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
@@ -145,6 +147,15 @@ class ServedSession:
             log.info("agent disconnected", node=self.session.node, session=self.session.number)
         except* ConflictError as group:
             log.info("session ended", node=self.session.node, why=str(group.exceptions[0]))
+
+    def require(self, offer: Offer, what: str) -> None:
+        """Raises DriverError if this agent is too old to be asked for it."""
+        if offer not in self._offers:
+            raise DriverError(
+                f"node {self.session.node} can't {what}",
+                why="its agent is of an older version, which doesn't know how",
+                fix="Upgrade the agent: its containers go on running meanwhile.",
+            )
 
     async def _read(self) -> None:
         """Take frames until the connection is closed."""
@@ -166,7 +177,7 @@ class ServedSession:
             case LogData():
                 self.logs.feed(frame.stream, frame.data)
             case LogsEnded():
-                self.logs.end(frame.stream, frame.error)
+                self.logs.end(frame.stream, frame.error, frame.status)
             case Hello():
                 raise ConflictError("the agent said hello twice")
 

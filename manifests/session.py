@@ -5,6 +5,7 @@ Each heartbeat is acknowledged, so that a cut in one direction is noticed by the
 log bytes from agent to server: stream number (4 bytes, big-endian), 1 for stdout or 2 for stderr, then the bytes.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
@@ -18,6 +19,12 @@ PROTOCOL = 1
 LOG_WINDOW_BYTES = 256 * 1024  # of each log stream that may be under way unread
 
 
+class Offer(StrEnum):
+    """What an agent may be asked for. A server asks no agent for what it doesn't offer: it would end the session."""
+
+    PREVIOUS_LOGS = "previousLogs"
+
+
 class Hello(Model):
     type: Literal["hello"] = "hello"
     protocol: int = PROTOCOL
@@ -29,6 +36,7 @@ class Hello(Model):
     generation: int = 0  # of the store, to which that revision belongs; 0 before the first assignments
     kept: tuple[Allocation, ...] = ()  # what it keeps running from an earlier generation, unknown to this one
     servers: int = 1  # how many it knows: one that knows several may be sent on to another
+    offers: tuple[str, ...] = ()  # of Offer, what it understands beyond the first version of the frames
 
 
 class NodeReport(Model):
@@ -58,6 +66,7 @@ class LogsEnded(Model):
     type: Literal["logsEnded"] = "logsEnded"
     stream: int
     error: str = ""
+    status: int = 0  # of HTTP, for that error; 0: it broke off, or the agent is too old to tell
 
 
 class Welcome(Model):
@@ -117,6 +126,7 @@ class OpenLogs(Model):
     tail: int | None = None
     timed: bool = False  # each line begins with when it was written, and a space
     since: str = ""  # only lines from that time on, in the same form
+    previous: bool = False  # of the attempt before
 
 
 class MoreLogs(Model):

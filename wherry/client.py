@@ -171,15 +171,18 @@ class Client:
         tail: int | None = None,
         timestamps: bool = False,
         since: str = "",
+        previous: bool = False,
     ) -> AsyncIterator[bytes]:
         """Yield what an allocation wrote, as it comes; of a group, what the named container wrote.
 
         `timestamps`: each line begins with when it was written, and a space. The last of these, given as `since`, goes
-        on where a stream broke off, beginning with the line of that time.
+        on where a stream broke off, beginning with the line of that time. `previous`: of the attempt before.
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if since:
             query["since"] = since
+        if previous:
+            query["previous"] = "true"
         if container:
             query["container"] = container
         if tail is not None:

@@ -11,7 +11,7 @@ from control_plane.records import EndedAllocation
 from control_plane.session_handler import ServedSession
 from manifests.allocations import Allocation
 from manifests.errors import NotFoundError, UnavailableError, UsageError
-from manifests.session import CloseStream, MoreLogs, OpenLogs
+from manifests.session import CloseStream, MoreLogs, Offer, OpenLogs
 
 FORWARDED = "X-Wherry-Forwarded"  # set by a server that asks on: the next one must answer by itself
 MOST_TAIL = 1_000_000
@@ -59,6 +59,8 @@ async def logs(request: web.Request) -> web.StreamResponse:
     served = context.sessions.of_node(allocation.node)
     if served is None:
         return await _ask_on(request, context, allocation)
+    if is_previous := flag(request, "previous"):
+        served.require(Offer.PREVIOUS_LOGS, "show the log of an earlier attempt")
     number = served.logs.open()
     ask = OpenLogs(
         stream=number,
@@ -68,6 +70,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
         tail=tail,
         timed=flag(request, "timestamps"),
         since=_since_of(request),
+        previous=is_previous,
     )
     try:
         await served.connection.send(ask)
@@ -96,7 +99,7 @@ async def _pass_on(request: web.Request, served: ServedSession, number: int) -> 
         await _write(response, served, number, first)
         async for chunk in chunks:
             await _write(response, served, number, chunk)
-    except (UnavailableError, ConnectionError):
+    except (UnavailableError, NotFoundError, ConnectionError):
         if request.transport:
             request.transport.abort()  # the reader must see that this is not the end
         return response

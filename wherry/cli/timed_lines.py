@@ -26,21 +26,26 @@ class TimedLines:
         >>> TimedLines().feed(b"2026-11-24T22:15:00.123456789Z hello\\n2026-11-24T22:15:01.0")
         b'hello\\n'
         """
-        text: list[bytes] = []
-        data, self._start = self._start + data, b""
-        while data:
+        return b"".join(text for _, text in self.pieces(data))
+
+    def pieces(self, data: bytes) -> list[tuple[str, bytes]]:
+        """Return the same text line by line, each with its time; the last may be a part of a line."""
+        found: list[tuple[str, bytes]] = []
+        *whole, last = (self._start + data).split(b"\n")
+        self._start = b""
+        for text in [*(line + b"\n" for line in whole), *([last] if last else [])]:
+            is_whole = text.endswith(b"\n")
             if not self._is_within:
-                if len(data) <= TIME_BYTES and not _is_plain(data):
-                    self._start = data
+                if not is_whole and len(text) <= TIME_BYTES and not _is_plain(text):
+                    self._start = text
                     break
-                data = self._begin(data)
-            line, newline, data = data.partition(b"\n")
+                text = self._begin(text)  # what is left of it
             if not self._is_left_out:
-                text.append(line + newline)
-            self._is_within = not newline
-            if newline:
+                found.append((self._time, text))
+            self._is_within = not is_whole
+            if is_whole:
                 self.newest = self._time
-        return b"".join(text)
+        return found
 
     def end(self) -> bytes:
         """Return what is left at the end of the stream."""
