@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,7 @@ class World:
         found: list[str] = []
         for manifest in manifests:
             name = manifest["metadata"]["name"]
-            await wait_until(
-                lambda name=name: self.client.workload("default", "service", name), 60, "it is well", _well
-            )  # type: ignore[misc]  # bound now
+            await wait_until(partial(self.client.workload, "default", "service", name), 60, "it is well", _well)
             items = (await self.client.list("allocations", name=name))["items"]
             found += [a["id"] for a in sorted(items, key=lambda a: a["index"]) if a["phase"] == "running"]
         return found

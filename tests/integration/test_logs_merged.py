@@ -1,11 +1,11 @@
 """`wherry logs` against a real server, agent and dockerd: replicas, groups and attempts, in order, none lost."""
 
 import asyncio
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +48,7 @@ async def test_replicas_are_merged_in_time_order_and_nothing_is_lost(world: Worl
         assert [int(line.split()[1]) for line in lines] == list(range(COUNT))
     seconds = [int(line.split(" | ")[1].split()[0]) for line in ended.out.decode().splitlines()]
     # A replica's second is when it wrote, the order that of when docker read it: a moment later.
-    assert all(later >= earlier - 1 for earlier, later in zip(seconds, seconds[1:], strict=False))
+    assert all(later >= earlier - 1 for earlier, later in itertools.pairwise(seconds))
     tail = await world.wherry("logs", "service/many", "--tail", "2")
     assert {source: len(lines) for source, lines in by_source(tail.out).items()} == dict.fromkeys(allocations, 2)
     assert (await world.wherry("logs", allocations[0], "--since", "2035-01-01 00:00")).out == b""
