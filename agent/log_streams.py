@@ -22,7 +22,7 @@ _NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 @dataclass(slots=True)
-class _Window:
+class Window:
     """How much the reader has room for."""
 
     left_bytes: int = LOG_WINDOW_BYTES
@@ -48,13 +48,13 @@ class LogStreams:
         self._channel = channel
         self._tasks = tasks
         self._open: dict[int, asyncio.Task[None]] = {}
-        self._windows: dict[int, _Window] = {}
+        self._windows: dict[int, Window] = {}
 
     def open(self, ask: OpenLogs, group: Group | None) -> None:
         if ask.stream in self._open:
             return
         is_full = len(self._open) >= MOST_STREAMS
-        self._windows[ask.stream] = _Window()
+        self._windows[ask.stream] = Window()
         task = self._tasks.create_task(self._serve(ask, group, is_full=is_full), name=f"logs {ask.allocation}")
         self._open[ask.stream] = task
         task.add_done_callback(lambda _: self._ended(ask.stream))
@@ -76,7 +76,7 @@ class LogStreams:
         try:
             if is_full:
                 raise UnavailableError(f"this node streams {MOST_STREAMS} logs already")
-            await self._pass_on(ask, _container_of(ask, group))
+            await self._pass_on(ask, container_of(ask, group))
         except WherryError as failure:
             error = f"{failure.what}: {failure.why}" if failure.why else failure.what
             status = failure.http_status
@@ -96,11 +96,10 @@ def _frames(stream: int, chunk: LogChunk) -> list[bytes]:
     return [header + chunk.data[at : at + MOST_CHUNK_BYTES] for at in range(0, len(chunk.data), MOST_CHUNK_BYTES)]
 
 
-def _container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
+def container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
     """Return the current attempt's container, or between two attempts the last one's."""
-    if group is None:
-        raise NotFoundError(f"allocation {ask.allocation} is not on this node")
-    tracked = _member_of(ask, group)
+    tracked = member_of(ask.allocation, ask.container, group)
+    assert group is not None
     if ask.previous:
         return _previous_of(ask, tracked)
     if tracked.container is not None:
@@ -123,14 +122,16 @@ def _previous_of(ask: OpenLogs, tracked: Tracked) -> ContainerId:
     return tracked.earlier[-1]
 
 
-def _member_of(ask: OpenLogs, group: Group) -> Tracked:
+def member_of(allocation: str, container: str, group: Group | None) -> Tracked:
     """Return the one that was named, or the only one."""
+    if group is None:
+        raise NotFoundError(f"allocation {allocation} is not on this node")
     members = {member.name: member for member in group.members if member.role is not Role.SANDBOX}
-    if ask.container in members:
-        return members[ask.container]
-    if not ask.container and len(members) == 1:
+    if container in members:
+        return members[container]
+    if not container and len(members) == 1:
         return next(iter(members.values()))
     have = ", ".join(members)
-    if ask.container:
-        raise NotFoundError(f"allocation {ask.allocation} has no container {ask.container}: its containers are {have}")
-    raise NotFoundError(f"allocation {ask.allocation} has {len(members)} containers: name one of {have} (-c NAME)")
+    if container:
+        raise NotFoundError(f"allocation {allocation} has no container {container}: its containers are {have}")
+    raise NotFoundError(f"allocation {allocation} has {len(members)} containers: name one of {have} (-c NAME)")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
+from agent.attached_streams import AttachedStreams
 from agent.driver import Driver
 from agent.log_streams import LogStreams
 from agent.node import Node
@@ -29,12 +30,18 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    InputEnded,
     MoreLogs,
     NodeReport,
     Offer,
+    OpenExec,
+    OpenFiles,
+    OpenForward,
     OpenLogs,
     Refused,
+    Resize,
     StatusesAck,
+    StreamData,
     Welcome,
 )
 
@@ -128,7 +135,8 @@ class Session:
             self._sent_s.clear()
             async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
-                tasks.create_task(self._receive(channel, streams), name="session-receive")
+                attached = AttachedStreams(self._parts.driver, channel, tasks)
+                tasks.create_task(self._receive(channel, streams, attached), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -161,7 +169,7 @@ class Session:
             self._answered_s = parts.clock.now_s()
             raise ConflictError(answer.what, why=answer.why, fix=answer.fix)
         if not isinstance(answer, Welcome):
-            raise UnavailableError(f"the server began with {answer.type} and not with a welcome")
+            raise UnavailableError("the server began with something else than a welcome")
         if parts.cluster() not in ("", answer.cluster):
             raise ConflictError(
                 f"server {answer.server} is of another cluster",
@@ -178,11 +186,11 @@ class Session:
         parts.heard(sent_s)
         return answer
 
-    async def _receive(self, channel: Channel, streams: LogStreams) -> None:
+    async def _receive(self, channel: Channel, streams: LogStreams, attached: AttachedStreams) -> None:
         while True:
-            self._handle(await channel.receive(), streams)
+            self._handle(await channel.receive(), streams, attached)
 
-    def _handle(self, frame: FromServer, streams: LogStreams) -> None:
+    def _handle(self, frame: FromServer | StreamData, streams: LogStreams, attached: AttachedStreams) -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
@@ -195,8 +203,14 @@ class Session:
                 streams.open(frame, self._parts.node.groups.get(frame.allocation))
             case MoreLogs() as more:
                 streams.grant(more)
+                attached.grant(more)
+            case OpenExec() | OpenFiles() | OpenForward():
+                attached.open(frame, self._parts.node.groups.get(frame.allocation))
+            case StreamData() | Resize() | InputEnded():
+                attached.take(frame)
             case CloseStream(stream=stream):
                 streams.close(stream)
+                attached.close(stream)
             case Welcome() | Refused():
                 raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
             case _:

@@ -21,6 +21,7 @@ from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.settings import SettingsWriter
+from control_plane.desired.visits import VisitWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.event_log import EventLog
 from control_plane.membership import Membership
@@ -52,6 +53,7 @@ class Core:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
+    visit_writer: VisitWriter
     settings_writer: SettingsWriter
     leader: Leader
     standing: Standing
@@ -124,6 +126,7 @@ def assemble(
         cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
         freeze_writer=FreezeWriter(committer, clock),
+        visit_writer=VisitWriter(committer, clock, rng),
         settings_writer=SettingsWriter(committer),
         leader=Leader(
             store,

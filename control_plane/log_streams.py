@@ -40,8 +40,13 @@ class LogStreams:
 
     def open(self) -> int:
         """Return the number of a new stream."""
+        number = self.next_number()
+        self._streams[number] = _Stream()
+        return number
+
+    def next_number(self) -> int:
+        """Return one that no stream of this session had."""
         self._last_number += 1
-        self._streams[self._last_number] = _Stream()
         return self._last_number
 
     def close(self, number: int) -> None:

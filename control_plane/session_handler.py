@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 
 from control_plane import keys
+from control_plane.attached_streams import AttachedStreams
 from control_plane.log_streams import LogStreams
 from control_plane.session_writes import StatusWriter
-from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
+from control_plane.sessions import Connection, LiveSession, SessionRegistry
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from foundation.logs import Log
@@ -24,11 +25,14 @@ from manifests.session import (
     HeartbeatAck,
     Hello,
     LogsEnded,
+    MoreInput,
     NodeReport,
     Offer,
     Refused,
     Statuses,
     StatusesAck,
+    StreamData,
+    StreamEnded,
 )
 from manifests.workloads import VersionRecord
 
@@ -61,7 +65,7 @@ class SessionHandler:
 
     def movable(self) -> list[str]:
         """Return the nodes whose agents know other servers, and from which nobody reads just now."""
-        return sorted(node for node, served in self._served.items() if served.servers > 1 and served.logs.is_idle)
+        return sorted(node for node, served in self._served.items() if served.servers > 1 and served.is_idle)
 
     async def send_on(self, node: str) -> None:
         """Let the node's agent go on to another server."""
@@ -87,6 +91,7 @@ class SessionHandler:
         finally:
             self._registry.disconnected(session)
             served.logs.end_all(f"node {session.node} lost its connection")
+            served.attached.end_all(f"node {session.node} lost its connection")
             if self._served.get(session.node) is served:
                 del self._served[session.node]
 
@@ -115,6 +120,7 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
+        self.attached = AttachedStreams(self.logs)
         self.servers = 1  # that the agent knows
         self._offers: frozenset[str] = frozenset()  # what the agent understands
         self._generation = 0  # of the store: the one in which the agent was welcome
@@ -148,6 +154,10 @@ class ServedSession:
         except* ConflictError as group:
             log.info("session ended", node=self.session.node, why=str(group.exceptions[0]))
 
+    @property
+    def is_idle(self) -> bool:
+        return self.logs.is_idle and self.attached.is_idle
+
     def require(self, offer: Offer, what: str) -> None:
         """Raises DriverError if this agent is too old to be asked for it."""
         if offer not in self._offers:
@@ -164,7 +174,7 @@ class ServedSession:
             await self._handle(frame)
         log.info("agent disconnected", node=self.session.node, session=self.session.number)
 
-    async def _handle(self, frame: FromAgent | LogData) -> None:
+    async def _handle(self, frame: FromAgent | StreamData) -> None:
         match frame:
             case Heartbeat(sequence=sequence):
                 if self._registry.may_acknowledge(self.session):
@@ -174,10 +184,15 @@ class ServedSession:
             case NodeReport():
                 self._report = frame
                 self._has_statuses.set()
-            case LogData():
+            case StreamData():
                 self.logs.feed(frame.stream, frame.data)
+                self.attached.feed(frame)
             case LogsEnded():
                 self.logs.end(frame.stream, frame.error, frame.status)
+            case MoreInput():
+                self.attached.grant(frame)
+            case StreamEnded():
+                self.attached.end(frame)
             case Hello():
                 raise ConflictError("the agent said hello twice")
 

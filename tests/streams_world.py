@@ -9,8 +9,8 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,10 @@ class World:
     client: Client
     urls: tuple[str, ...]
     token: str
+
+    def through(self, server: int) -> "World":
+        """Return the same, with a command line that knows that server alone."""
+        return replace(self, urls=(self.urls[server],))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -102,21 +106,28 @@ async def streams_world(folder: Path) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def oci_streams_world(folder: Path, runtime: str = "") -> AsyncIterator[World]:
-    """On the oci driver."""
+async def oci_streams_world(folder: Path, runtime: str = "", *, servers: int = 1) -> AsyncIterator[World]:
+    """On the oci driver. The agent is with the first of the servers and knows no other."""
     async with oci_rig(runtime) as rig:
         driver = rig.driver()
         await driver.ensure_image(BUSYBOX_IMAGE, PullPolicy.IF_MISSING)
         with in_network_namespace(rig.netns):
-            async with _world(folder, f"{rig.cgroup_parent}/n1", "", driver) as world:
+            async with _world(folder, f"{rig.cgroup_parent}/n1", "", driver, servers=servers) as world:
                 yield world
 
 
 @asynccontextmanager
-async def _world(folder: Path, cgroup_parent: str, socket: str, driver: Driver | None) -> AsyncIterator[World]:
+async def _world(
+    folder: Path, cgroup_parent: str, socket: str, driver: Driver | None, *, servers: int = 1
+) -> AsyncIterator[World]:
     data_dir = folder / "agent"
     await asyncio.to_thread(data_dir.mkdir)
-    async with served(folder / "server") as server:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(served(folder / "server"))
+        others = [
+            await stack.enter_async_context(served(folder / f"server-{n}", on=server.store, name=f"s{n}"))
+            for n in range(2, servers + 1)
+        ]
         join, admin = (h["Authorization"].removeprefix("Bearer ") for h in (server.join, server.admin))
         options = AgentOptions(
             (server.url,),
@@ -129,4 +140,4 @@ async def _world(folder: Path, cgroup_parent: str, socket: str, driver: Driver |
             cgroup_parent=cgroup_parent,
         )
         async with running_agent(options, driver), Client([server.url], admin) as client:
-            yield World(client, (server.url,), admin)
+            yield World(client, (server.url, *(other.url for other in others)), admin)

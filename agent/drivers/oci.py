@@ -12,22 +12,24 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.cgroups import is_v2
 from agent.driver import (
+    Attached,
     Container,
     ContainerId,
     ContainerSpec,
     ContainerState,
     DriverInfo,
     ExecResult,
+    ExecSpec,
     ImageError,
     LogChunk,
 )
-from agent.drivers.oci_exec import execute
+from agent.drivers.oci_exec import execute, start_attached
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Images
 from agent.drivers.oci_inotify import Inotify
@@ -36,6 +38,7 @@ from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
+from agent.drivers.runtime_attach import attached
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
@@ -271,6 +274,14 @@ class OciDriver:
             has_ended=has_ended,
         ):
             yield chunk
+
+    @asynccontextmanager
+    async def attach_exec(self, container: ContainerId, spec: ExecSpec) -> AsyncGenerator[Attached, None]:
+        folder = await self._existing(container)
+        runtime = (await self._open()).runtime_named(folder.runtime)
+        process, end = await self._workers.run(start_attached, runtime, folder, spec)
+        async with attached(process, end):
+            yield process
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         folder = await self._existing(container)

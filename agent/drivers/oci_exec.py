@@ -1,19 +1,22 @@
 """Runs a command inside a container by its runtime. Blocks: for a thread of agent.drivers.oci_workers."""
 
+import json
 import os
 import secrets
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from agent.driver import ContainerState, ExecResult
+from agent.driver import ContainerState, ExecResult, ExecSpec
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_words import is_missing_program
+from agent.drivers.runtime_attach import RuntimeProcess, start
 from manifests.errors import DriverError, TimedOutError
 
 MOST_OUTPUT_BYTES = 4096
@@ -56,6 +59,42 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
     if code in _RUNTIME_FAILED and not pid_file.exists() and is_missing_program(output.decode(errors="replace")):
         code = NO_PROGRAM
     return ExecResult(code, output)
+
+
+def start_attached(
+    runtime: Runtime, folder: ContainerFolder, spec: ExecSpec
+) -> tuple[RuntimeProcess, Callable[[bool], None]]:
+    """Start a command to which somebody is attached; return it, and what ends it: see `attached`."""
+    if folder.look().state is not ContainerState.RUNNING:
+        raise DriverError(
+            f"cannot run {spec.command[0]} in container {folder.id[:12]}",
+            why="the container is not running",
+            fix="Only a running container takes commands.",
+        )
+    pid_file = folder.path / f"exec-{secrets.token_hex(4)}"
+    made = pid_file.with_suffix(".json")
+    if spec.has_terminal:
+        # By a file, as crun's --env leaves out the container's own variables.
+        made.write_text(json.dumps(_process(folder, spec)))
+        words = ("--process", str(made), "--pid-file", str(pid_file), folder.id)
+    else:
+        words = ("--pid-file", str(pid_file), folder.id, *spec.command)
+    process = start(runtime.command("exec", *words), spec)
+
+    def end(is_running: bool) -> None:  # what a callback is given
+        if is_running:
+            _kill_tree(pid_file, folder.id)
+        pid_file.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
+
+    return process, end
+
+
+def _process(folder: ContainerFolder, spec: ExecSpec) -> dict[str, Any]:
+    """Return what the runtime is to run: like the container's own process, but for the command and its terminal."""
+    own: dict[str, Any] = json.loads((folder.path / "config.json").read_text())["process"]
+    env = [word for word in own.get("env", []) if not word.startswith("TERM=")]
+    return own | {"terminal": True, "args": list(spec.command), "env": [*env, "TERM=xterm"]}
 
 
 def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:

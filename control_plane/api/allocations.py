@@ -41,11 +41,11 @@ async def show(request: web.Request) -> web.Response:
     state, id_ = context_of(request).state, request.match_info["id"]
     view = views.allocation(state, id_) or views.ended(state, id_)
     if view is None:
-        raise _unknown(request)
+        raise unknown(request)
     return web.json_response(view)
 
 
-def _unknown(request: web.Request) -> NotFoundError:
+def unknown(request: web.Request) -> NotFoundError:
     return NotFoundError(f"there is no allocation {request.match_info['id'][:80]}")
 
 
@@ -54,7 +54,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     context = context_of(request)
     allocation = context.state.allocations.get(request.match_info["id"])
     if allocation is None:
-        raise _unknown(request)
+        raise unknown(request)
     tail = whole_number(request, "tail", most=MOST_TAIL)
     served = context.sessions.of_node(allocation.node)
     if served is None:

@@ -12,6 +12,7 @@ from control_plane.desired.freeze import FreezeWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.settings import SettingsWriter
+from control_plane.desired.visits import VisitWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
@@ -32,6 +33,7 @@ class Context:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
+    visit_writer: VisitWriter
     settings_writer: SettingsWriter
     standing: Standing
     rehearser: Rehearser

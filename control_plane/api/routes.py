@@ -4,6 +4,7 @@ from aiohttp import web
 
 from control_plane.api import (
     allocations,
+    attach,
     cluster,
     configs,
     events,
@@ -66,6 +67,7 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/allocations", allocations.list_allocations, ADMIN),
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
+    ("GET", "/v1/allocations/{id}/exec", attach.execute, ADMIN),
     ("GET", "/v1/allocations/{id}/explain", explain.explain_allocation, ADMIN),
     ("GET", "/v1/events", events.list_events, ADMIN),
     ("GET", "/v1/watch", watch.watch, ADMIN),

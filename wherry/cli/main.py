@@ -48,6 +48,7 @@ COMMANDS = {
         "wherry.cli.commands.events", "tell what happened, why and by whom", "wherry events --for service/web"
     ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
+    "exec": Command("wherry.cli.commands.exec", "run a command in a container", "wherry exec web-0-1f3a9c2e -it -- sh"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "run": Command("wherry.cli.commands.run", "start a job of a cronjob now", "wherry run cronjob/backup --wait"),
     "wait": Command(
@@ -154,7 +155,10 @@ def _call(name: str, command: Command, rest: list[str]) -> int:
     )
     module.add_arguments(parser)
     try:
-        arguments = parser.parse_intermixed_args(rest)
+        # What stands behind `--` is a command's own words, which argparse would take apart.
+        own = rest[: rest.index("--")] if getattr(module, "TAKES_COMMAND", False) and "--" in rest else rest
+        arguments = parser.parse_intermixed_args(own)
+        arguments.command = rest[len(own) + 1 :]
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     return int(module.run(arguments))
