@@ -8,7 +8,7 @@ async with streams_world(tmp_path) as world:
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from tests.agents import in_network_namespace, running_agent
 from tests.dockerd import dockerd
 from tests.lab.waiting import wait_until
 from tests.oci import oci_rig
-from tests.scripted import served
+from tests.scripted import Served, served
 from wherry.client import Client
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +51,13 @@ class World:
     client: Client
     urls: tuple[str, ...]
     token: str
+    ends: tuple[Callable[[], Awaitable[None]], ...] = ()  # of each server
+
+    @classmethod
+    def of(cls, server: Served) -> "World":
+        """Return a command line for a server."""
+        token = server.admin["Authorization"].removeprefix("Bearer ")
+        return cls(Client([server.url], token), (server.url,), token)
 
     def through(self, server: int) -> "World":
         """Return the same, with a command line that knows that server alone."""
@@ -124,10 +131,12 @@ async def _world(
     await asyncio.to_thread(data_dir.mkdir)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(served(folder / "server"))
-        others = [
-            await stack.enter_async_context(served(folder / f"server-{n}", on=server.store, name=f"s{n}"))
-            for n in range(2, servers + 1)
-        ]
+        others, ends = [], [stack.aclose]
+        for number in range(2, servers + 1):
+            own = await stack.enter_async_context(AsyncExitStack())
+            other = served(folder / f"server-{number}", on=server.store, name=f"s{number}")
+            others.append(await own.enter_async_context(other))
+            ends.append(own.aclose)
         join, admin = (h["Authorization"].removeprefix("Bearer ") for h in (server.join, server.admin))
         options = AgentOptions(
             (server.url,),
@@ -140,4 +149,4 @@ async def _world(
             cgroup_parent=cgroup_parent,
         )
         async with running_agent(options, driver), Client([server.url], admin) as client:
-            yield World(client, (server.url, *(other.url for other in others)), admin)
+            yield World(client, (server.url, *(other.url for other in others)), admin, tuple(ends))

@@ -79,7 +79,7 @@ def start_attached(
         words = ("--process", str(made), "--pid-file", str(pid_file), folder.id)
     else:
         words = ("--pid-file", str(pid_file), folder.id, *spec.command)
-    process = start(runtime.command("exec", *words), spec)
+    process = start(runtime.command("exec", *words), spec, pid_file)
 
     def end(is_running: bool) -> None:  # what a callback is given
         if is_running:

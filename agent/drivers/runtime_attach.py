@@ -13,6 +13,7 @@ import subprocess
 import termios
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from agent.driver import ExecSpec, LogChunk
 from agent.drivers.descriptors import ended, read_some, write_all
@@ -23,8 +24,8 @@ _QUEUED = 4  # chunks of output that wait for a reader
 class RuntimeProcess:
     """Implements agent.driver.Attached."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", terminal: int | None) -> None:
-        self._process, self._terminal = process, terminal
+    def __init__(self, process: "subprocess.Popen[bytes]", terminal: int | None, pid_file: Path) -> None:
+        self._process, self._terminal, self._pid_file = process, terminal, pid_file
         self._output: asyncio.Queue[LogChunk | None] = asyncio.Queue(_QUEUED)
         self._input = terminal if terminal is not None else process.stdin.fileno() if process.stdin else None
 
@@ -65,6 +66,17 @@ class RuntimeProcess:
             set_size(self._terminal, columns, rows)
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGWINCH)
+            with suppress(OSError, ValueError):
+                self._resize_inside(columns, rows)
+
+    def _resize_inside(self, columns: int, rows: int) -> None:
+        """Set the size of the command's own terminal: crun passes no new size on."""
+        inside = os.open(f"/proc/{int(self._pid_file.read_text())}/fd/0", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            if os.isatty(inside):
+                set_size(inside, columns, rows)
+        finally:
+            os.close(inside)
 
     async def exit_code(self) -> int:
         descriptor = os.pidfd_open(self._process.pid)
@@ -94,8 +106,11 @@ def set_size(terminal: int, columns: int, rows: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def start(command: Sequence[str], spec: ExecSpec) -> RuntimeProcess:
-    """Start the runtime's command. Blocks for a moment: for a thread."""
+def start(command: Sequence[str], spec: ExecSpec, pid_file: Path) -> RuntimeProcess:
+    """Start the runtime's command, which writes the pid of the command inside to `pid_file`.
+
+    Blocks for a moment: for a thread.
+    """
     if not spec.has_terminal:
         given = subprocess.PIPE if spec.has_input else subprocess.DEVNULL
         process = subprocess.Popen(
@@ -104,7 +119,7 @@ def start(command: Sequence[str], spec: ExecSpec) -> RuntimeProcess:
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 os.set_blocking(pipe.fileno(), False)
-        return RuntimeProcess(process, None)
+        return RuntimeProcess(process, None, pid_file)
     ours, theirs = os.openpty()
     try:
         set_size(ours, spec.columns, spec.rows)
@@ -115,7 +130,7 @@ def start(command: Sequence[str], spec: ExecSpec) -> RuntimeProcess:
     finally:
         os.close(theirs)
     os.set_blocking(ours, False)
-    return RuntimeProcess(process, ours)
+    return RuntimeProcess(process, ours, pid_file)
 
 
 @asynccontextmanager
