@@ -76,9 +76,9 @@ def start_attached(
     if spec.has_terminal:
         # By a file, as crun's --env leaves out the container's own variables.
         made.write_text(json.dumps(_process(folder, spec)))
-        words = ("--process", str(made), "--pid-file", str(pid_file), folder.id)
+        words = ["--process", str(made), "--pid-file", str(pid_file), folder.id]
     else:
-        words = ("--pid-file", str(pid_file), folder.id, *spec.command)
+        words = ["--pid-file", str(pid_file), folder.id, *spec.command]
     process = start(runtime.command("exec", *words), spec, pid_file)
 
     def end(is_running: bool) -> None:  # what a callback is given
@@ -94,7 +94,9 @@ def _process(folder: ContainerFolder, spec: ExecSpec) -> dict[str, Any]:
     """Return what the runtime is to run: like the container's own process, but for the command and its terminal."""
     own: dict[str, Any] = json.loads((folder.path / "config.json").read_text())["process"]
     env = [word for word in own.get("env", []) if not word.startswith("TERM=")]
-    return own | {"terminal": True, "args": list(spec.command), "env": [*env, "TERM=xterm"]}
+    size = {"width": spec.columns, "height": spec.rows}
+    terminal = {"terminal": True, "consoleSize": size, "env": [*env, "TERM=xterm"]}
+    return own | {"args": list(spec.command), **terminal}
 
 
 def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.driver import ExecSpec, LogChunk
 from agent.drivers.descriptors import ended, read_some, write_all
+from foundation.tasks import TaskGroup
 
 _QUEUED = 4  # chunks of output that wait for a reader
 
@@ -32,7 +33,7 @@ class RuntimeProcess:
     async def pump(self) -> None:
         """Read its output until there is no more; the queue's bound holds it back."""
         sources = [("stdout", self._terminal)] if self._terminal is not None else self._pipes()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for name, descriptor in sources:
                 if descriptor is not None:
                     tasks.create_task(self._pump_one(name, descriptor), name=f"exec {name}")

@@ -135,7 +135,7 @@ class Connection:
         self.agent, self.server = agent, server
         self.network = network
         self.to_server: Pipe[bytes | Heartbeat | StreamData] = Pipe(network, agent, server)
-        self.to_agent: Pipe[bytes | HeartbeatAck] = Pipe(network, server, agent)
+        self.to_agent: Pipe[bytes | HeartbeatAck | StreamData] = Pipe(network, server, agent)
         self.serving: asyncio.Task[None] | None = None
         network.connections.append(self)
 
