@@ -10,7 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
+from agent.copies import Place, reading, writing
 from agent.driver import Attached, Container, ContainerState, Driver, ExecSpec, SupportsAttach
+from agent.forwards import connecting
 from agent.group import Group
 from agent.log_streams import MOST_CHUNK_BYTES, Window, member_of
 from agent.tracked import Role
@@ -158,8 +160,9 @@ class AttachedStreams:
                     container.id, ExecSpec(ask.command, ask.has_input, ask.has_terminal, ask.columns, ask.rows)
                 )
             case OpenFiles():
-                raise DriverError("this agent copies no files yet")
+                place = Place(container.pid, container.id, ask.path, ask.name)
+                return writing(place) if ask.is_write else reading(place)
             case OpenForward():
-                raise DriverError("this agent forwards no ports yet")
+                return connecting(container, ask.port)
             case _:
                 assert_never(ask)

@@ -30,6 +30,8 @@ class Offer(StrEnum):
 
     PREVIOUS_LOGS = "previousLogs"
     EXEC = "exec"
+    FILES = "files"
+    FORWARD = "forward"
 
 
 class Hello(Model):

@@ -20,6 +20,7 @@ from agent.drivers.runtime_attach import RuntimeProcess, start
 from manifests.errors import DriverError, TimedOutError
 
 MOST_OUTPUT_BYTES = 4096
+PID_WAIT_S = 2.0
 NO_PROGRAM = 127  # as a shell says it
 _RUNTIME_FAILED = (1, 255)  # what a runtime ends with when it couldn't run the command
 
@@ -83,11 +84,22 @@ def start_attached(
 
     def end(is_running: bool) -> None:  # what a callback is given
         if is_running:
+            _await_pid(pid_file)
             _kill_tree(pid_file, folder.id)
         pid_file.unlink(missing_ok=True)
         made.unlink(missing_ok=True)
 
     return process, end
+
+
+def _await_pid(pid_file: Path) -> None:
+    """Return once the runtime has told the command's pid: runc does so a moment after the command has begun."""
+    until_s = time.monotonic() + PID_WAIT_S
+    while time.monotonic() < until_s:
+        with suppress(OSError):
+            if pid_file.read_text():
+                return
+        time.sleep(0.01)
 
 
 def _process(folder: ContainerFolder, spec: ExecSpec) -> dict[str, Any]:

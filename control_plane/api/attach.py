@@ -1,5 +1,6 @@
-"""WebSockets into containers: exec. What comes over the socket goes to the node's agent over its own session.
+"""WebSockets into containers: exec, files, connections.
 
+What comes over the socket goes to the node's agent over its own session, and back.
 Binary messages are one byte of channel (0 input, 1 stdout, 2 stderr) and the bytes. Text messages are JSON: from the
 caller `{"type": "inputEnded"}` and `{"type": "resize", "columns", "rows"}`; to the caller, last of all,
 `{"type": "ended", "exitCode"}` or `{"type": "ended", "error": PROBLEM}`: a problem is told here because callers of a
@@ -30,6 +31,8 @@ from manifests.session import (
     MoreLogs,
     Offer,
     OpenExec,
+    OpenFiles,
+    OpenForward,
     Resize,
     StreamData,
 )
@@ -63,6 +66,43 @@ async def execute(request: web.Request) -> web.StreamResponse:
             raise UsageError("there is no command to run, or it is too long", fix="Give `command` once for each word.")
 
     return await _attach(request, Offer.EXEC, "run commands in containers", f"exec `{shown}`", ask, check)
+
+
+async def files(request: web.Request) -> web.StreamResponse:
+    """Copy what is at a path out of a container as a tar archive, or one into it."""
+    query = request.query
+    path, is_write = query.get("path", ""), flag(request, "write")
+
+    def ask(number: int) -> OpenFiles:
+        return OpenFiles(
+            stream=number,
+            allocation=request.match_info["id"],
+            container=query.get("container", ""),
+            path=path,
+            is_write=is_write,
+            name=query.get("name", ""),
+        )
+
+    def check() -> None:
+        if not path.startswith("/") or "\0" in path:
+            raise UsageError(f"'{path[:80]}' is no path in a container", fix="Begin it with /.")
+
+    told = f"copy {'to' if is_write else 'from'} {path}"
+    return await _attach(request, Offer.FILES, "copy files of containers", told, ask, check)
+
+
+async def forward(request: web.Request) -> web.StreamResponse:
+    """Connect to a port inside an allocation's network."""
+    port = whole_number(request, "port", most=65535) or 0
+
+    def ask(number: int) -> OpenForward:
+        return OpenForward(stream=number, allocation=request.match_info["id"], port=port)
+
+    def check() -> None:
+        if not port:
+            raise UsageError("there is no port to connect to", fix="Give `port`, from 1 to 65535.")
+
+    return await _attach(request, Offer.FORWARD, "forward ports of containers", f"connect to port {port}", ask, check)
 
 
 async def _attach(

@@ -68,6 +68,8 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/allocations/{id}", allocations.show, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
     ("GET", "/v1/allocations/{id}/exec", attach.execute, ADMIN),
+    ("GET", "/v1/allocations/{id}/files", attach.files, ADMIN),
+    ("GET", "/v1/allocations/{id}/forward", attach.forward, ADMIN),
     ("GET", "/v1/allocations/{id}/explain", explain.explain_allocation, ADMIN),
     ("GET", "/v1/events", events.list_events, ADMIN),
     ("GET", "/v1/watch", watch.watch, ADMIN),

@@ -49,6 +49,14 @@ COMMANDS = {
     ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
     "exec": Command("wherry.cli.commands.exec", "run a command in a container", "wherry exec web-0-1f3a9c2e -it -- sh"),
+    "cp": Command(
+        "wherry.cli.commands.cp", "copy files out of containers and into them", "wherry cp web-0-1f3a9c2e:/etc/hosts ."
+    ),
+    "port-forward": Command(
+        "wherry.cli.commands.port_forward",
+        "reach a container's port from here",
+        "wherry port-forward web-0-1f3a9c2e 8080:80",
+    ),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "run": Command("wherry.cli.commands.run", "start a job of a cronjob now", "wherry run cronjob/backup --wait"),
     "wait": Command(

@@ -7,11 +7,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 from manifests.errors import UsageError
 from wherry.cli import terminal
-from wherry.cli.arguments import add_connection, connection_of
+from wherry.cli.arguments import add_connection
+from wherry.cli.attaching import client_of
 from wherry.client import Attachment, Client
 
 TAKES_COMMAND = True
@@ -40,8 +40,7 @@ def run(arguments: Namespace) -> int:
         raise UsageError(
             "-t needs a terminal", why="standard input is none", fix="Leave -t out: -i alone passes it on."
         )
-    connection = connection_of(arguments)
-    client = Client(connection.servers, connection.token, Path(connection.ca_file) if connection.ca_file else None)
+    client = client_of(arguments)
     columns, rows = terminal.size()
     query = [("command", word) for word in arguments.command]
     query += [("container", arguments.container)] if arguments.container else []
