@@ -17,6 +17,7 @@ from manifests.errors import ConflictError, DriverError, NotFoundError, Unavaila
 
 _READ_BYTES = 64 * 1024
 _POLL_S = 0.02
+_PID_S = 2.0
 _END_S = 10.0  # the output closes a moment before docker knows of the end
 _SIZE_TRIES = 20  # a terminal can only be resized once the command runs
 
@@ -98,4 +99,14 @@ async def attached_exec(
     finally:
         streams[1].close()
         with suppress(NotFoundError, UnavailableError, DriverError):
-            kill(await api.exec_inspect(execution))
+            kill(await _begun(api, execution, clock))
+
+
+async def _begun(api: DockerApi, execution: str, clock: Clock) -> Json:
+    """Return what docker says of a command once it knows its process: that is a moment after the first output."""
+    until_s = clock.now_s() + _PID_S
+    while True:
+        said = await api.exec_inspect(execution)
+        if (said["Pid"] and said["Running"]) or said["ExitCode"] is not None or clock.now_s() > until_s:
+            return said
+        await clock.sleep(_POLL_S)

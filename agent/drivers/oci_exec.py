@@ -72,20 +72,28 @@ def start_attached(
             why="the container is not running",
             fix="Only a running container takes commands.",
         )
-    pid_file = folder.path / f"exec-{secrets.token_hex(4)}"
+    return start_inside(runtime.command(), folder.id, folder.path, folder.path, spec)
+
+
+def start_inside(
+    runtime: Sequence[str], container: str, bundle: Path, files: Path, spec: ExecSpec
+) -> tuple[RuntimeProcess, Callable[[bool], None]]:
+    """Have a runtime, given with its options, start a command in a container; `files` is for files of our own."""
+    pid_file = files / f"exec-{secrets.token_hex(4)}"
     made = pid_file.with_suffix(".json")
+    words = ["--pid-file", str(pid_file), container]
     if spec.has_terminal:
         # By a file, as crun's --env leaves out the container's own variables.
-        made.write_text(json.dumps(_process(folder, spec)))
-        words = ["--process", str(made), "--pid-file", str(pid_file), folder.id]
+        made.write_text(json.dumps(_process(bundle, spec)))
+        words = ["--process", str(made), *words]
     else:
-        words = ["--pid-file", str(pid_file), folder.id, *spec.command]
-    process = start(runtime.command("exec", *words), spec, pid_file)
+        words += spec.command
+    process = start([*runtime, "exec", *words], spec, pid_file)
 
     def end(is_running: bool) -> None:  # what a callback is given
         if is_running:
             _await_pid(pid_file)
-            _kill_tree(pid_file, folder.id)
+            _kill_tree(pid_file, container)
         pid_file.unlink(missing_ok=True)
         made.unlink(missing_ok=True)
 
@@ -102,9 +110,9 @@ def _await_pid(pid_file: Path) -> None:
         time.sleep(0.01)
 
 
-def _process(folder: ContainerFolder, spec: ExecSpec) -> dict[str, Any]:
+def _process(bundle: Path, spec: ExecSpec) -> dict[str, Any]:
     """Return what the runtime is to run: like the container's own process, but for the command and its terminal."""
-    own: dict[str, Any] = json.loads((folder.path / "config.json").read_text())["process"]
+    own: dict[str, Any] = json.loads((bundle / "config.json").read_text())["process"]
     env = [word for word in own.get("env", []) if not word.startswith("TERM=")]
     size = {"width": spec.columns, "height": spec.rows}
     terminal = {"terminal": True, "consoleSize": size, "env": [*env, "TERM=xterm"]}
