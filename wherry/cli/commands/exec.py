@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 
 from manifests.errors import UsageError
 from wherry.cli import terminal
-from wherry.cli.arguments import add_connection
-from wherry.cli.attaching import client_of
+from wherry.cli.arguments import add_connection, add_namespace
+from wherry.cli.attaching import allocation_of, client_of
 from wherry.client import Attachment, Client
 
 TAKES_COMMAND = True
@@ -24,10 +24,11 @@ The exit code is the command's own, 128+n if signal n ended it."""
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = "wherry exec ALLOCATION [-c NAME] [-i] [-t] -- COMMAND ..."
-    parser.add_argument("allocation", metavar="ALLOCATION", help="an allocation's id, see `wherry get allocations`")
+    parser.add_argument("allocation", metavar="ALLOCATION", help="an allocation's id, or service/web for any of its")
     parser.add_argument("-c", "--container", metavar="NAME", default="", help="which container, of a group")
     parser.add_argument("-i", "--stdin", action="store_true", help="pass standard input on")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    add_namespace(parser)
     add_connection(parser)
 
 
@@ -40,6 +41,7 @@ def run(arguments: Namespace) -> int:
         raise UsageError(
             "-t needs a terminal", why="standard input is none", fix="Leave -t out: -i alone passes it on."
         )
+    arguments.allocation = allocation_of(arguments)
     client = client_of(arguments)
     columns, rows = terminal.size()
     query = [("command", word) for word in arguments.command]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from foundation.tasks import TaskGroup
 from manifests.errors import UsageError, WherryError
 from wherry.cli import lookup
-from wherry.cli.arguments import add_connection, transport_of
-from wherry.cli.attaching import client_of
+from wherry.cli.arguments import add_connection, add_namespace, transport_of
+from wherry.cli.attaching import allocation_of, client_of
 from wherry.cli.kinds import ALLOCATIONS
 from wherry.cli.lookup import Scope
 from wherry.cli.text import clean, say
@@ -28,16 +28,18 @@ class Ports(NamedTuple):
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("allocation", metavar="ALLOCATION", help="an allocation's id, see `wherry get allocations`")
+    parser.add_argument("allocation", metavar="ALLOCATION", help="an allocation's id, or service/web for any of its")
     parser.add_argument("ports", metavar="[LOCAL:]REMOTE", nargs="+", help="the port here, and the container's")
+    add_namespace(parser)
     add_connection(parser)
 
 
 def run(arguments: Namespace) -> int:
     pairs = [ports_of(text) for text in arguments.ports]
-    lookup.get_named(transport_of(arguments), Scope(ALLOCATIONS, (arguments.allocation,), None))
+    allocation = allocation_of(arguments)
+    lookup.get_named(transport_of(arguments), Scope(ALLOCATIONS, (allocation,), None))
     client = client_of(arguments)
-    asyncio.run(_run(client, arguments.allocation, pairs))
+    asyncio.run(_run(client, allocation, pairs))
     return 0
 
 
