@@ -6,6 +6,7 @@ manager is tried again later, and only a failure of the container itself counts 
 
 import asyncio
 import random
+from itertools import chain, repeat
 from typing import assert_never
 
 from agent.config_files import ConfigFiles
@@ -14,6 +15,7 @@ from agent.driver import Container, ContainerId, ContainerState, Driver, ImageEr
 from agent.leash import Leash
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
+from agent.pins import Pins
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
 from agent.tracked import Failure, Tracked, Work
 from foundation.backoff import Backoff
@@ -25,6 +27,7 @@ from manifests.containers import PullPolicy
 from manifests.errors import InvalidError, WherryError
 
 RETRY = Backoff(0.5, 15.0)
+PROGRESS_AFTER_S, PROGRESS_EVERY_S = (2.0, 5.0), 15.0  # between what is told of a pull; most are over sooner
 IMAGE_KNOWN_S = 60.0  # so long an image that was present is believed to be still there
 _log = Log(__name__)
 
@@ -43,7 +46,9 @@ class Actions:
         tasks: TaskGroup,
         start_concurrency: int,
         configs: ConfigFiles,
+        pins: Pins,
     ) -> None:
+        self._pins = pins
         self._configs = configs
         self._driver = driver
         self._ownership = ownership
@@ -55,7 +60,7 @@ class Actions:
         self._restarts = asyncio.Semaphore(max(2, start_concurrency // 2))  # a burst of new work doesn't delay them
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._can_cancel: set[str] = set()
-        self._images: dict[str, float] = {}
+        self._images: dict[str, tuple[float, str]] = {}  # when each was last found present, and its digest
         self._discarding: set[ContainerId] = set()
         self._node: Node | None = None
         self.surroundings: Surroundings | None = None  # None until the cluster is known
@@ -94,9 +99,7 @@ class Actions:
         tracked = self.node.known(container)
         self._can_cancel.add(container)
         try:
-            if not self._is_known(tracked):
-                self.node.progress(container, Phase.PULLING)
-                await self._make_image_ready(tracked)
+            tracked = await self._with_image(tracked)
             async with self._restarts if is_restart else self._first_starts:
                 # From here on half done is worse than late: the manager would go on without us.
                 self._can_cancel.discard(container)
@@ -111,13 +114,41 @@ class Actions:
         finally:
             self._can_cancel.discard(container)
 
-    def _is_known(self, tracked: Tracked) -> bool:
-        is_fresh = self._clock.now_s() - self._images.get(tracked.spec.image, -IMAGE_KNOWN_S) < IMAGE_KNOWN_S
-        return is_fresh and tracked.spec.pull is PullPolicy.IF_MISSING
+    async def _with_image(self, tracked: Tracked) -> Tracked:
+        """Make its image ready, by the digest that all replicas of its version have, and return its record then."""
+        digest, wanted = await self._ensure(tracked), tracked.digest
+        if not digest or not tracked.may_be_pinned:
+            return self.node.known(tracked.id)
+        self.node.resolve(tracked.id, wanted or digest)
+        if not wanted:
+            await self._pins.wait(self.node.known(tracked.id))
+        now = self.node.known(tracked.id)
+        if now.digest == digest:
+            self._images[now.image] = (self._clock.now_s(), digest)  # present under this name as well
+        else:
+            await self._ensure(now)
+            self.node.resolve(now.id, now.digest)
+        return self.node.known(tracked.id)
 
-    async def _make_image_ready(self, tracked: Tracked) -> None:
-        await self._driver.ensure_image(tracked.spec.image, tracked.spec.pull)
-        self._images[tracked.spec.image] = self._clock.now_s()
+    async def _ensure(self, tracked: Tracked) -> str:
+        """Make its image ready, unless it is known to be, and return its digest; "" if it has none."""
+        known_s, digest = self._images.get(tracked.image, (-IMAGE_KNOWN_S, ""))
+        if self._clock.now_s() - known_s < IMAGE_KNOWN_S and tracked.spec.pull is PullPolicy.IF_MISSING:
+            return digest
+        self.node.progress(tracked.id, Phase.PULLING)
+        telling = self._tasks.create_task(self._tell_progress(tracked), name=f"pull-progress {tracked.id}")
+        try:
+            digest = await self._driver.ensure_image(tracked.image, tracked.spec.pull)
+        finally:
+            telling.cancel()
+        self._images[tracked.image] = (self._clock.now_s(), digest)
+        return digest
+
+    async def _tell_progress(self, tracked: Tracked) -> None:
+        """Say in its status how far the pull has come: seldom, as each time is a write to the store."""
+        for delay_s in chain(PROGRESS_AFTER_S, repeat(PROGRESS_EVERY_S)):
+            await self._clock.sleep(delay_s)
+            self.node.tell_pulled(tracked.id, self._driver.pulling(tracked.image))
 
     async def _bring_up(self, tracked: Tracked) -> ContainerId:
         assert self.surroundings is not None  # assignments come from a known cluster
@@ -132,10 +163,10 @@ class Actions:
         try:
             container = await self._driver.create(spec)
         except ImageError:
-            if self._images.pop(tracked.spec.image, None) is None:
+            if self._images.pop(tracked.image, None) is None:
                 raise
             self._can_cancel.add(tracked.id)  # nothing was created, and a pull can take long
-            await self._make_image_ready(tracked)  # it was removed since
+            await self._ensure(tracked)  # it was removed since
             self._can_cancel.discard(tracked.id)
             container = await self._driver.create(spec)
         await self._leash.hold(tracked, container)

@@ -16,15 +16,20 @@ from agent.driver import Driver, DriverInfo
 from agent.facts import allocatable_of, node_facts, offered_of
 from agent.folder import Folder
 from agent.generations import Generations
+from agent.glass import Glass
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.kernel import Kernel
+from agent.layers import Layers
 from agent.leash import Guard, Leash
 from agent.log_tails import LogTails
 from agent.machine import Machine
+from agent.meter import Meter
 from agent.node import Node
 from agent.node_news import NodeNews
 from agent.options import AgentOptions
 from agent.outbox import Outbox
+from agent.pins import Pins
 from agent.session import Session, SessionParts
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
 from agent.tracked import Tracked
@@ -59,11 +64,14 @@ class Agent:
         clock: Clock,
         rng: random.Random,
         guard: Guard | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
+        """`kernel` None: containers are not looked into, as where they are no processes of this machine."""
         self._options = options
         self._driver = driver
         self._folder = folder
         self._machine = machine
+        self._kernel = kernel
         self._transport = transport
         self._clock = clock
         self._rng = rng
@@ -83,7 +91,8 @@ class Agent:
         self._offered = offered_of(options, machine.resources())  # what is reserved
         self._driver_info: DriverInfo | None = None
         self._node: Node | None = None
-        self._followers: tuple[HealthChecks | LogTails, ...] = ()
+        self._followers: tuple[HealthChecks | LogTails | Pins | Meter, ...] = ()
+        self._meter: Meter | None = None
         self._actions: Actions | None = None
         self._must_save = False
         self._saving = asyncio.Lock()
@@ -107,6 +116,7 @@ class Agent:
 
     def _assemble(self, tasks: TaskGroup) -> None:
         concurrency = self._options.start_concurrency or max(LEAST_STARTS, 4 * self._machine.cores())
+        pins = Pins()
         self._actions = Actions(
             self._driver,
             self._ownership,
@@ -116,6 +126,7 @@ class Agent:
             tasks=tasks,
             start_concurrency=concurrency,
             configs=ConfigFiles(self._options.data_dir / FOLDER),
+            pins=pins,
         )
         self._node = Node(
             allocatable=self._offered,
@@ -132,7 +143,11 @@ class Agent:
         self._followers = (
             HealthChecks(self._node, self._driver, clock=self._clock, rng=self._rng, tasks=tasks),
             LogTails(self._node, self._driver, tasks=tasks),
+            pins,
         )
+        if self._kernel is not None:
+            self._meter = Meter(self._node, self._kernel, self._clock, name=self._options.name)
+            self._followers = (*self._followers, self._meter)
         self._set_surroundings()
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -158,6 +173,7 @@ class Agent:
             pin=self._pin,
             save=self._save,
             heard=self._heard,
+            glass=self._glass(),
         )
         session = Session(self._options.servers, self._transport, parts)
         return {
@@ -168,7 +184,13 @@ class Agent:
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
             "leash": self._leash.run(self._node.look_for_severed),
+            **({"meter": self._meter.run()} if self._meter else {}),
         }
+
+    def _glass(self) -> Glass | None:
+        if self._kernel is None or self._meter is None or self._node is None:
+            return None
+        return Glass(self._node, self._meter, Layers(self._driver, self._kernel))
 
     # The node's records.
 

@@ -42,7 +42,7 @@ def container_spec(
     limit = spec.limit()
     return ContainerSpec(
         name=container_name(around.cluster, around.node, allocation.id, attempt, tracked.name),
-        image=spec.image,
+        image=tracked.image,
         command=spec.command,
         args=spec.args,
         env={}
@@ -66,6 +66,7 @@ def container_spec(
         network_of=tracked.network_of,
         mounts=mounts,
         devices=_devices(tracked),
+        runtime=tracked.assigned.workload.spec.runtime,
     )
 
 

@@ -12,6 +12,7 @@ from typing import NewType, Protocol, runtime_checkable
 
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError
+from manifests.layers import Layer
 
 ContainerId = NewType("ContainerId", str)
 SANDBOX_IMAGE = "wherry/sandbox:1"  # made by drivers themselves, never pulled: a program that only waits
@@ -84,6 +85,9 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
+    # The OCI runtime, by name; "" for the manager's default. Of a sandbox: that of the containers that share it. It may
+    # have another itself: it runs nothing of the user's, and has no room for a kernel of its own.
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +162,19 @@ class Attached(Protocol):
 class Driver(Protocol):
     async def info(self) -> DriverInfo: ...
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready to run: present already, or pulled. One pull an image at a time.
+
+        Returns the digest by which its registry knows it, such as `sha256:…`; "" where none does. Then it is ready to
+        run under its repository and that digest as well.
 
         SANDBOX_IMAGE is never pulled: the driver makes it. Raises ImageError if it is missing and can't or may not
         be pulled.
         """
+        ...
+
+    def pulling(self, image: str) -> str:
+        """Say how far the pull of an image has come that is under way, in a few words; "" if that isn't known."""
         ...
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
@@ -223,5 +234,17 @@ class SupportsAttach(Protocol):
         """Run it inside, for as long as the block lasts: what still runs of it then is killed.
 
         Raises DriverError if the container doesn't run.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsLayers(Protocol):
+    """A driver that can say how its manager sees a container; what the kernel says needs no driver."""
+
+    async def layers(self, container: Container) -> Layer:
+        """Return the container as the manager calls it, with its image (and bundle and runtime) below it.
+
+        Each fact has the manager's own command that shows it. Raises NotFoundError if the container is gone.
         """
         ...

@@ -12,7 +12,8 @@ from manifests.containers import NodeResources
 from manifests.nodes import NodeFacts
 
 _LEAST_CPU_M, _LEAST_MEMORY_BYTES = 100, 256 * 2**20
-_ATTRIBUTES = ("cgroup.version", "runtimes", "storage", "live-restore")  # of the driver's, those worth a constraint
+# Of the driver's, those worth a constraint.
+_ATTRIBUTES = ("cgroup.version", "runtimes", "storage", "live-restore", "network")
 
 
 def capacity_of(options: AgentOptions, machine: NodeResources) -> NodeResources:

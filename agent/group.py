@@ -78,11 +78,14 @@ def with_member(group: Group, new: Tracked) -> Group:
 def with_assigned(group: Group, assigned: Assigned) -> Group:
     """Return the group as it is desired now; ended, if the server knows that it has and this agent has forgotten it.
 
-    Configs that came before and not again are kept: they never change.
+    Configs and digests that came before and not again are kept: they never change.
     """
     if group.first.assigned.configs.keys() - assigned.configs.keys():
         configs = {**group.first.assigned.configs, **assigned.configs}
         assigned = assigned.model_copy(update={"configs": configs})
+    if group.first.assigned.images.keys() - assigned.images.keys():
+        images = {**group.first.assigned.images, **assigned.images}
+        assigned = assigned.model_copy(update={"images": images})
     ended = assigned.ended
     members = (reminded(replace(member, assigned=assigned, is_withdrawn=False)) for member in group.members)
     is_news = ended is not None and not group.is_alone and not group.status.is_terminal

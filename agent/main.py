@@ -13,6 +13,7 @@ from agent.agent import Agent
 from agent.drivers.choice import choose
 from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
+from agent.kernel import Kernel
 from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
@@ -46,6 +47,7 @@ async def run_agent(options: AgentOptions) -> None:
                     clock=SystemClock(),
                     rng=random.Random(),
                     guard=GuardProcess(options.data_dir),
+                    kernel=Kernel(),
                 )
                 await _until_signal(agent)
         finally:

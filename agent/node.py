@@ -35,6 +35,7 @@ from agent.tracked import (
     Work,
     condemned,
     with_delay,
+    with_digest,
     with_failure,
     with_health,
     with_log_tail,
@@ -279,6 +280,16 @@ class Node:
         tracked = self.known(container)
         if tracked.work is Work.START and phase in NEXT[tracked.status.phase]:
             self._keep(replace(tracked, status=advance(tracked.status, phase, message=message)))
+
+    def tell_pulled(self, container: str, message: str) -> None:
+        """Its image is being pulled, and has come so far."""
+        tracked = self.find(container)
+        if tracked is not None and tracked.status.phase is Phase.PULLING and message:
+            self._keep(replace(tracked, status=tracked.status.model_copy(update={"message": message})))
+
+    def resolve(self, container: str, digest: str) -> None:
+        """Its image was found to have this digest."""
+        self._keep(with_digest(self.known(container), digest))
 
     def finish(self, container: str, work: Work, seen: Container | None) -> None:
         """Work is done, and this is how the container is now."""

@@ -14,8 +14,11 @@ class AgentOptions:
     data_dir: Path
     driver: str = ""  # "": the one that it had, else the first that the node can do
     docker_socket: str = "/var/run/docker.sock"
+    podman_socket: str = "/run/podman/podman.sock"
+    cri_socket: str = ""  # "": containerd's, else CRI-O's
     oci_runtime: str = ""  # of the oci driver: "" for the first that works here
     image_dirs: tuple[Path, ...] = (Path("/var/lib/wherry/images"),)  # where its images in files may lie
+    registries_file: Path | None = None  # None: the default one, if it is there
     token: str = ""
     token_file: Path | None = None  # instead of `token`
     cpu_m: int | None = None

@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
+from agent.answers import Answers
 from agent.attached_streams import AttachedStreams
 from agent.driver import Driver
+from agent.glass import Glass
 from agent.log_streams import LogStreams
 from agent.node import Node
 from agent.node_news import NodeNews
@@ -24,6 +26,7 @@ from foundation.tasks import TaskGroup
 from manifests.errors import ConflictError, UnavailableError, WherryError
 from manifests.nodes import NodeFacts
 from manifests.session import (
+    Ask,
     Assignments,
     CloseStream,
     FromServer,
@@ -69,6 +72,7 @@ class SessionParts:
     pin: Callable[[str], Awaitable[None]]  # writes it down before any order is obeyed
     save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
     heard: Callable[[float], None]  # a server has answered what was sent then, on the clock of the boot
+    glass: Glass | None = None  # what it may be asked about, None: nothing
 
 
 class Session:
@@ -136,7 +140,8 @@ class Session:
             async with TaskGroup() as tasks:
                 streams = LogStreams(self._parts.driver, channel, tasks)
                 attached = AttachedStreams(self._parts.driver, channel, tasks)
-                tasks.create_task(self._receive(channel, streams, attached), name="session-receive")
+                answers = Answers(self._parts.glass, channel, tasks)
+                tasks.create_task(self._receive(channel, streams, attached, answers), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -157,6 +162,7 @@ class Session:
             trouble=parts.news.trouble,
             servers=len(self._servers),
             offers=tuple(Offer),
+            answers=parts.glass.answers if parts.glass else (),
         )
         sent_s = parts.clock.boot_s()
         await channel.send(hello)
@@ -186,11 +192,15 @@ class Session:
         parts.heard(sent_s)
         return answer
 
-    async def _receive(self, channel: Channel, streams: LogStreams, attached: AttachedStreams) -> None:
+    async def _receive(
+        self, channel: Channel, streams: LogStreams, attached: AttachedStreams, answers: Answers
+    ) -> None:
         while True:
-            self._handle(await channel.receive(), streams, attached)
+            self._handle(await channel.receive(), streams, attached, answers)
 
-    def _handle(self, frame: FromServer | StreamData, streams: LogStreams, attached: AttachedStreams) -> None:
+    def _handle(
+        self, frame: FromServer | StreamData, streams: LogStreams, attached: AttachedStreams, answers: Answers
+    ) -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
@@ -211,6 +221,8 @@ class Session:
             case CloseStream(stream=stream):
                 streams.close(stream)
                 attached.close(stream)
+            case Ask():
+                answers.take(frame)
             case Welcome() | Refused():
                 raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
             case _:

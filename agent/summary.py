@@ -43,6 +43,7 @@ def summary(before: AllocationStatus, members: Sequence[Tracked], fate: Fate | N
             "message": _message(phase, members, fate),
             "next_attempt_s": min(waits) if waits and phase is Phase.BACKOFF else None,
             "last_ending": _last_ending(members, fate),
+            "images": {i: d for member in members for i, d in (member.status.images or {}).items()} or None,
             "containers": tuple(_container(member) for member in sorted(others, key=lambda m: m.role is not Role.INIT)),
         }
     )

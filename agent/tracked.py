@@ -9,8 +9,9 @@ from enum import StrEnum
 
 from agent.driver import SANDBOX_IMAGE, Container, ContainerId, ContainerState
 from agent.pacing import free_again_s
+from agent.references import at_digest
 from manifests.allocations import AllocationStatus, Desired, Health, HostPort, Phase
-from manifests.containers import ContainerSpec, Resources, RestartPolicy, StopSpec
+from manifests.containers import ContainerSpec, PullPolicy, Resources, RestartPolicy, StopSpec
 from manifests.session import Assigned
 from manifests.workloads import MAIN, Job, Kind, Workload, restart_policy_of
 
@@ -129,6 +130,28 @@ class Tracked:
                 return next(init for init in workload.init_containers if init.name == self.name)
             case _:
                 return workload.members[self.name]
+
+    @property
+    def is_pinned(self) -> bool:
+        """The leader has said which digest all of the version's replicas run."""
+        return self.spec.image in self.assigned.images
+
+    @property
+    def may_be_pinned(self) -> bool:
+        """What is named by digest is that already, and what is never pulled is the operator's own affair."""
+        return "@" not in self.spec.image and self.spec.pull is not PullPolicy.NEVER
+
+    @property
+    def digest(self) -> str:
+        """Return the digest that it is to run: its version's, else what was found here before; "" if none is known."""
+        image = self.spec.image
+        found = self.assigned.images.get(image) or (self.status.images or {}).get(image, "")
+        return found if self.may_be_pinned else ""
+
+    @property
+    def image(self) -> str:
+        """Return what its container is made of, by digest where one is known."""
+        return at_digest(self.spec.image, self.digest) if self.digest else self.spec.image
 
     @property
     def has_host_network(self) -> bool:
@@ -276,6 +299,14 @@ def with_delay(tracked: Tracked, *, retry_s: float, message: str) -> Tracked:
 def with_failure(tracked: Tracked, failure: Failure, container: Container | None) -> Tracked:
     """Return the record after its start failed by its own fault."""
     return replace(without_work(tracked), failure=failure, container=container, is_seen=True)
+
+
+def with_digest(tracked: Tracked, digest: str) -> Tracked:
+    """Return the record with the digest that its container has, or is about to have."""
+    images = {tracked.spec.image: digest}
+    if tracked.status.images == images:
+        return tracked
+    return replace(tracked, status=tracked.status.model_copy(update={"images": images}))
 
 
 def with_health(tracked: Tracked, health: Health, now_s: float) -> Tracked:

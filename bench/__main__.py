@@ -22,6 +22,7 @@ SENTENCES = {
     "store": "how fast the two stores commit, one write at a time and 64 at once",
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
+    "stats": "what it costs to know what a container uses, beside the engine's own statistics",
     "crash": "how soon a container that crashed runs again",
     "agents": "2,000 simulated agents on one server: registered, kept, and handed a service of 2,000 replicas",
     "burst": "10,000 replicas at once on 2,000 simulated nodes: stored, or known to fit nowhere",
@@ -29,6 +30,7 @@ SENTENCES = {
     "agent-kills": "that no container notices when its agent is killed and restarted, over and over",
     "quorum": "that no container notices when etcd loses its majority, and how soon all is well again",
     "rollout": "how long a rolling update of 50 replicas takes, beside the engine's API alone",
+    "drivers": "how fast 100 replicas start by each driver, and how soon a crashed container runs again",
     "deploy": "how long 50 replicas take to run, beside the engine's API alone",
     "cri": "how many containers a second an agent starts with containerd, beside bare calls of the CRI",
 }

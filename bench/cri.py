@@ -1,15 +1,18 @@
 """How many containers a second an agent starts with containerd, beside the same pods and containers by bare CRI calls.
 
 Both make the same on the same containerd, by turns, on the host's network. Bare calls are given their best concurrency.
-A run ends when the runtime has started the last container (its started_at).
+A run ends when the runtime has started the last container (its started_at). Then some of the agent's are killed, and
+its successor adopts all.
 """
 
 import asyncio
+import os
 import secrets
+import signal
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +20,6 @@ import grpc
 
 from agent.driver import ContainerSpec, Limits
 from agent.drivers import cri_codec as codec
-from agent.drivers.cri import CriDriver
 from agent.drivers.cri_methods import CONTAINER_STATUS, CREATE, LIST_CONTAINERS, LIST_PODS, REMOVE_POD, RUN_POD, START
 from agent.drivers.cri_stubs import cri_pb2 as pb
 from agent.options import AgentOptions
@@ -35,8 +37,12 @@ CONTAINERS = 100
 CONCURRENCIES = (2, 4, 8, 16)
 ROUNDS, SHORT_ROUNDS = 5, 2
 TARGET = 1.15
+CRASHES = 10
+CRASH_TARGET_MS = 300.0
+ADOPTED_TARGET_S = 3.0  # said of 200 containers
 DEADLINE_S = 120.0
 _REMOVALS = 4  # at once
+_NAMES = [f"web-{number}-a" for number in range(CONTAINERS)]
 
 
 class Bare:
@@ -78,12 +84,14 @@ class Bare:
                 tasks.create_task(work(), name=f"bare-{number}")
         return await self.last_start_s() - began_s
 
-    async def last_start_s(self) -> float:
+    async def statuses(self) -> list[pb.ContainerStatusResponse]:
         listed = await self.call(LIST_CONTAINERS, pb.ListContainersRequest())
-        found = [
-            (await self.call(CONTAINER_STATUS, pb.ContainerStatusRequest(container_id=c.id))).status
-            for c in listed.containers
-        ]
+        ids = [container.id for container in listed.containers]
+        requests = [pb.ContainerStatusRequest(container_id=found, verbose=True) for found in ids]
+        return [await self.call(CONTAINER_STATUS, request) for request in requests]
+
+    async def last_start_s(self) -> float:
+        found = [answer.status for answer in await self.statuses()]
         running = [status.started_at / 1e9 for status in found if status.state == pb.CONTAINER_RUNNING]
         if len(running) != CONTAINERS:
             raise RuntimeError(f"{len(running)} of {CONTAINERS} containers run")
@@ -119,12 +127,18 @@ async def _measure(daemon: ContainerdProcess, bare: Bare, folder: Path, rounds: 
     for number in range(rounds):
         raw.append(await _by_hand(bare, best))
         ours.append(await _by_agent(daemon, bare, folder / str(number)))
+    downs_ms, adopted_s = await _crashed_and_adopted(daemon, bare, folder / "last")
     ratio = statistics.median(our_s / raw_s for our_s, raw_s in zip(ours, raw, strict=True))
     return [
         at_most(f"{CONTAINERS} containers run, ratio to bare calls", ratio, "x", TARGET),
         reported("by the agent, median", CONTAINERS / statistics.median(ours), "starts/s"),
         reported("by bare calls, median", CONTAINERS / statistics.median(raw), "starts/s"),
         reported("best concurrency of bare calls", best, "at once"),
+        at_most(
+            f"a first crash to running again, median of {CRASHES}", statistics.median(downs_ms), "ms", CRASH_TARGET_MS
+        ),
+        reported("the same, max", max(downs_ms), "ms"),
+        at_most(f"a new agent has adopted {CONTAINERS}", adopted_s, "s", ADOPTED_TARGET_S),
         *(reported(f"tried first: bare calls, {count} at once", tried[count], "s") for count in CONCURRENCIES),
     ]
 
@@ -138,33 +152,76 @@ async def _by_hand(bare: Bare, concurrency: int) -> float:
 
 async def _by_agent(daemon: ContainerdProcess, bare: Bare, data_dir: Path) -> float:
     """Tell an agent to run them, and return the seconds from the word to the last start."""
-    await asyncio.to_thread(data_dir.mkdir)
-    driver = CriDriver(daemon.socket, log_root=daemon.folder / "logs", cgroup_parent=daemon.cgroup_parent)
-    async with ScriptedServer().serve() as server:
-        options = AgentOptions(
-            servers=(server.url,),
-            name="n1",
-            data_dir=data_dir,
-            cpu_m=100_000,
-            memory_bytes=64 << 30,
-            pids=100_000,
-            cgroup_parent=daemon.cgroup_parent,
-        )
-        async with running_agent(options, driver):
-            await server.until_hello(1)
-            names = [f"web-{number}-a" for number in range(CONTAINERS)]
-            wanted = [assigned(name, network="host", command=["sleep", "100000"], resources={}) for name in names]
-            began_s = time.time()
-            await server.run(*wanted)
-            await server.until(lambda: _all_run(server, names), what="all run", within_s=DEADLINE_S)
-            taken_s = await bare.last_start_s() - began_s
-            await server.withdraw(*names)
-            await wait_until(bare.count, DEADLINE_S, "all pods are removed", lambda count: count == 0)
+    async with ScriptedServer().serve() as server, running_agent(await _options(daemon, server, data_dir)):
+        taken_s = await _started(server, bare)
+        await _withdrawn(server, bare)
     return taken_s
 
 
-def _all_run(server: ScriptedServer, names: Sequence[str]) -> bool:
-    return all(name in server.statuses and server.statuses[name].phase is Phase.RUNNING for name in names)
+async def _crashed_and_adopted(daemon: ContainerdProcess, bare: Bare, data_dir: Path) -> tuple[list[float], float]:
+    """Return for how many milliseconds each of some killed containers was down, and what an agent took to adopt all."""
+    async with ScriptedServer().serve() as server:
+        options = await _options(daemon, server, data_dir)
+        async with running_agent(options):
+            await _started(server, bare)
+            downs_ms = [await _down_ms(server, bare, name) for name in _NAMES[:CRASHES]]
+        before = {answer.status.id for answer in await bare.statuses() if _runs(answer)}
+        server.statuses.clear()
+        began_s = time.monotonic()
+        async with running_agent(options):
+            await server.until(lambda: _all_run(server), what="all are told again", within_s=DEADLINE_S)
+            adopted_s = time.monotonic() - began_s
+            if {answer.status.id for answer in await bare.statuses() if _runs(answer)} != before:
+                raise RuntimeError("the new agent started or stopped containers")
+            await _withdrawn(server, bare)
+    return downs_ms, adopted_s
+
+
+async def _started(server: ScriptedServer, bare: Bare) -> float:
+    await server.until_hello(1)
+    wanted = [assigned(name, network="host", command=["sleep", "100000"], resources={}) for name in _NAMES]
+    began_s = time.time()
+    await server.run(*wanted)
+    await server.until(lambda: _all_run(server), what="all run", within_s=DEADLINE_S)
+    return await bare.last_start_s() - began_s
+
+
+async def _withdrawn(server: ScriptedServer, bare: Bare) -> None:
+    await server.withdraw(*_NAMES)
+    await wait_until(bare.count, DEADLINE_S, "all pods are removed", lambda count: count == 0)
+
+
+async def _down_ms(server: ScriptedServer, bare: Bare, name: str) -> float:
+    before = server.statuses[name].container_id
+    old = await bare.call(CONTAINER_STATUS, pb.ContainerStatusRequest(container_id=before, verbose=True))
+    os.kill(codec.pid_of(old.info), signal.SIGKILL)
+    await server.until_phase(name, Phase.RUNNING, attempt=2)
+    old = await bare.call(CONTAINER_STATUS, pb.ContainerStatusRequest(container_id=before))
+    request = pb.ContainerStatusRequest(container_id=server.statuses[name].container_id)
+    return ((await bare.call(CONTAINER_STATUS, request)).status.started_at - old.status.finished_at) / 1e6
+
+
+async def _options(daemon: ContainerdProcess, server: ScriptedServer, data_dir: Path) -> AgentOptions:
+    await asyncio.to_thread(data_dir.mkdir)
+    return AgentOptions(
+        servers=(server.url,),
+        name="n1",
+        data_dir=data_dir,
+        driver="cri",
+        cri_socket=str(daemon.socket),
+        cpu_m=100_000,
+        memory_bytes=64 << 30,
+        pids=100_000,
+        cgroup_parent=daemon.cgroup_parent,
+    )
+
+
+def _runs(answer: pb.ContainerStatusResponse) -> bool:
+    return answer.status.state == pb.CONTAINER_RUNNING
+
+
+def _all_run(server: ScriptedServer) -> bool:
+    return all(name in server.statuses and server.statuses[name].phase is Phase.RUNNING for name in _NAMES)
 
 
 def _spec(cgroup_parent: str) -> ContainerSpec:

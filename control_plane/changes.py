@@ -112,6 +112,8 @@ class ChangeFeed:
                     yield "allocation", change.id
                     yield "workload", keys.id_of_ref(told.workload)
                     yield "node", told.node
+            case "move":
+                yield "allocation", change.id
             case "brake":
                 yield from (("node", name) for name in self._state.nodes.ids())
             case "node" | "intent":

@@ -57,7 +57,8 @@ class Compactor:
         )
 
     def status(self, s: AllocationStatus) -> AllocationStatus:
-        return self._slim(s, id=intern(s.id), node=intern(s.node), workload=self._workload(s.workload))
+        images = None if s.images is None else self._texts(s.images)
+        return self._slim(s, id=intern(s.id), node=intern(s.node), workload=self._workload(s.workload), images=images)
 
     def node(self, n: NodeStatus) -> NodeStatus:
         facts = self._slim(

@@ -18,6 +18,7 @@ from control_plane.desired.committer import Committer
 from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
+from control_plane.desired.moves import MoveWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.settings import SettingsWriter
@@ -54,6 +55,7 @@ class Core:
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
     visit_writer: VisitWriter
+    move_writer: MoveWriter
     settings_writer: SettingsWriter
     leader: Leader
     standing: Standing
@@ -127,6 +129,7 @@ def assemble(
         node_writer=NodeWriter(committer),
         freeze_writer=FreezeWriter(committer, clock),
         visit_writer=VisitWriter(committer, clock, rng),
+        move_writer=MoveWriter(committer, clock),
         settings_writer=SettingsWriter(committer),
         leader=Leader(
             store,

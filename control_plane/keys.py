@@ -16,6 +16,7 @@ CONFIG_VERSIONS = "/wherry/desired/configVersions/"  # users; deleted by the lea
 ALLOCATIONS = "/wherry/desired/allocations/"  # the leader
 NODE_INTENTS = "/wherry/desired/nodes/"  # users
 SETTINGS = "/wherry/desired/settings/"  # users
+MOVES = "/wherry/desired/moves/"  # users; deleted by the leader once they are done
 FREEZE = "/wherry/desired/freeze"  # users; while it is there the leader only looks
 TOKENS = "/wherry/desired/tokens/"  # servers
 DELETIONS = "/wherry/desired/deletions/"  # users, with what they delete; deleted by the leader once it is told
@@ -37,6 +38,7 @@ _PARTS = {  # how many a key has after its prefix, for tables of which code take
     CONFIG_VERSIONS: 3,
     SETTINGS: 2,
     ALLOCATIONS: 2,
+    MOVES: 1,
     STATUSES: 2,
     WORKLOAD_STATUSES: 3,
     CRON_STATES: 3,

@@ -9,6 +9,7 @@ import contextlib
 from control_plane import keys
 from control_plane.attached_streams import AttachedStreams
 from control_plane.log_streams import LogStreams
+from control_plane.questions import Questions
 from control_plane.session_writes import StatusWriter
 from control_plane.sessions import Connection, LiveSession, SessionRegistry
 from control_plane.state import Batch, ClusterState, ObjectChange
@@ -18,6 +19,7 @@ from foundation.tasks import TaskGroup
 from manifests.allocations import Allocation, AllocationStatus, Health
 from manifests.errors import ConflictError, DriverError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
+    Answer,
     Assigned,
     Assignments,
     FromAgent,
@@ -34,6 +36,7 @@ from manifests.session import (
     StreamData,
     StreamEnded,
 )
+from manifests.status import WorkloadStatus
 from manifests.workloads import VersionRecord
 
 log = Log(__name__)
@@ -56,8 +59,21 @@ class SessionHandler:
             if change.table == "cluster":
                 for each in self._served.values():
                     each.wake()
+            elif change.table == "workloadStatus":
+                self._note_pinned(change)
             elif served := self._served.get(_node_of(change)):
                 served.note(change)
+
+    def _note_pinned(self, change: ObjectChange) -> None:
+        """Tell agents of the digests that were found for what they run."""
+        old, new = change.old, change.new
+        before = old.pinned if isinstance(old, WorkloadStatus) else {}
+        if not isinstance(new, WorkloadStatus) or new.pinned == before:
+            return
+        for allocation in self._state.allocations_of(change.id):
+            is_news = new.pinned.get(allocation.version) != before.get(allocation.version)
+            if is_news and (served := self._served.get(allocation.node)):
+                served.look_again(allocation.id)
 
     def of_node(self, node: str) -> "ServedSession | None":
         """Return the node's session if it is served here now."""
@@ -92,6 +108,7 @@ class SessionHandler:
             self._registry.disconnected(session)
             served.logs.end_all(f"node {session.node} lost its connection")
             served.attached.end_all(f"node {session.node} lost its connection")
+            served.questions.end_all(f"node {session.node} lost its connection")
             if self._served.get(session.node) is served:
                 del self._served[session.node]
 
@@ -121,6 +138,7 @@ class ServedSession:
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
         self.attached = AttachedStreams(self.logs)
+        self.questions = Questions(session.node, connection)
         self.servers = 1  # that the agent knows
         self._offers: frozenset[str] = frozenset()  # what the agent understands
         self._generation = 0  # of the store: the one in which the agent was welcome
@@ -134,6 +152,7 @@ class ServedSession:
 
     async def run(self, hello: Hello) -> None:
         self.servers, self._offers = hello.servers, frozenset(hello.offers)
+        self.questions.answered = frozenset(hello.answers)
         if self.session.is_reboot:
             self._take_statuses(doubted(self._state, self.session.node, hello), 0)
         self._take_statuses(hello.statuses, 0)
@@ -193,6 +212,8 @@ class ServedSession:
                 self.attached.grant(frame)
             case StreamEnded():
                 self.attached.end(frame)
+            case Answer():
+                self.questions.take(frame)
             case Hello():
                 raise ConflictError("the agent said hello twice")
 
@@ -235,6 +256,11 @@ class ServedSession:
     def note(self, change: ObjectChange) -> None:
         """Take in that something of this node has changed."""
         self._changed |= {change.id} if change.table == "allocation" else self._released()
+        self.wake()
+
+    def look_again(self, allocation: str) -> None:
+        """Take in that something has changed of what the allocation is an instance of."""
+        self._changed.add(allocation)
         self.wake()
 
     def wake(self) -> None:
@@ -299,7 +325,19 @@ class ServedSession:
         ended = status if status and status.is_terminal else None
         stored = self._state.allocations.stored(allocation.id)
         fence = stored.created_at if stored else 0
-        return Assigned(allocation=allocation, workload=version.workload, configs=known, ended=ended, fence=fence)
+        return Assigned(
+            allocation=allocation,
+            workload=version.workload,
+            configs=known,
+            images=self._pinned(allocation),
+            ended=ended,
+            fence=fence,
+        )
+
+    def _pinned(self, allocation: Allocation) -> dict[str, str]:
+        """Return the digests that the leader has recorded for the images of the allocation's version."""
+        said = self._state.workload_statuses.get(keys.id_of_ref(allocation.workload))
+        return said.pinned.get(allocation.version, {}) if said and said.ref.uid == allocation.workload.uid else {}
 
     def _configs_of(self, version: VersionRecord) -> dict[str, str | None]:
         """Return the contents that the version of a workload is to have of its configs; None for what isn't there."""

@@ -34,6 +34,7 @@ from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
 from manifests.configs import ConfigRecord, ConfigVersionRecord
 from manifests.errors import CompactedError, ConflictError, UnavailableError
+from manifests.moves import MoveRecord
 from manifests.nodes import NodeIntent, NodeStatus
 from manifests.settings import SettingsRecord
 from manifests.status import WorkloadStatus
@@ -179,6 +180,7 @@ class ClusterState:
             "workloadStatus", keys.WORKLOAD_STATUSES, WorkloadStatus, compact=compactor.workload_status
         )
         self.crons = Table("cron", keys.CRON_STATES, CronState)
+        self.moves = Table("move", keys.MOVES, MoveRecord)
         self.freeze = Table("freeze", keys.FREEZE, FreezeRecord)
         self.ended = Table("ended", keys.ENDED, EndedAllocation)
         self.events = Table("event", keys.EVENTS, EventRecord)

@@ -22,6 +22,7 @@ from control_plane.records import (
 from control_plane.state import ObjectChange
 from manifests.allocations import Allocation, AllocationStatus, Desired, Health, Phase
 from manifests.configs import ConfigRecord
+from manifests.moves import MoveRecord
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.reasons import Blocked
 from manifests.rollouts import Rollout
@@ -64,6 +65,10 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
             yield from _intent_told(change, intent)
         case SettingsRecord() as settings:
             yield from _settings_told(change, settings)
+        case MoveRecord() as move if change.new is not None and change.old is None:
+            place, who = keys.id_of_ref(move.workload), move.allocation
+            said = f"{who} on node {move.from_node} is to be moved: {move.sentence()}"
+            yield Told(place, "moving", said, move.why, allocation=who, by=move.changed_by)
         case FreezeRecord() as freeze:
             yield from _freeze_told(change, freeze)
         case BrakeRecord() as brake:
@@ -85,6 +90,8 @@ def told_of_deletion(deletion: DeletionRecord) -> Told:
         )
     if deletion.place == keys.cluster_place("freeze"):
         return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
+    if deletion.place == keys.cluster_place("moves"):
+        return Told(deletion.place, "cancelled", "the moves that were left are taken back", by=deletion.changed_by)
     settings = ": the defaults hold again"
     effects = {
         "node": ": what ran there counts as gone",

@@ -67,6 +67,7 @@ def workload(state: ClusterState, workload_id: str) -> View | None:
             *_ailing(state, workload_id, record),
         ],
         "rollout": rollout_views.rollout(state, workload_id, record, said),
+        "images": said.pinned.get(record.version, {}) if said else {},
         **schedule,
     }
 
@@ -201,7 +202,7 @@ def allocation(state: ClusterState, allocation_id: str) -> View | None:
         "desired": a.desired,
         "stopReason": a.stop_reason,
         "evictedFor": str(a.evicted_for) if a.evicted_for else None,
-        "note": a.note,
+        "note": a.note or (move.sentence() if (move := state.moves.get(a.id)) else ""),
         "fence": stored.created_at,
         "replacedAt": _replaced_at(state, a, status),
         "createdAt": render_timestamp(a.created_s),
@@ -283,6 +284,7 @@ def _observed(state: ClusterState, a: Allocation, status: AllocationStatus | Non
             "container_id",
             "address",
             "containers",
+            "images",
         },
     )
     shown["restarts"] = status.attempt - 1

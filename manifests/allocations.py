@@ -143,6 +143,7 @@ class AllocationStatus(Model):
     last_ending: Ending | None = None
     started_s: Timestamp | None = Field(None, alias="startedAt")  # of the attempt's container
     next_attempt_s: Timestamp | None = Field(None, alias="nextAttemptAt")  # while in backoff
+    images: dict[str, str] | None = None  # the digest that it runs, or is about to, of each image that has one
     containers: tuple[ContainerStatus, ...] = ()  # of a group, init containers first; one alone is told by the above
 
     @property

@@ -23,6 +23,8 @@ class Code(StrEnum):
     HOST_PORT = "hostPort"
     KEPT = "kept"  # `needed` is what of higher priority waits for the room there
     CONSTRAINT = "constraint"
+    DRIVER = "driver"  # `needed` is the one that the manifest names, `found` the node's
+    RUNTIME = "runtime"
     TAINT = "taint"  # `needed` is the toleration, `found` the taint
     MAX_PER_NODE = "maxPerNode"
     SKEW = "maxSkew"  # `found` tells how full its value and the emptiest one are
@@ -175,6 +177,8 @@ _REASON = {
     Code.HOST_PORT: "host port {needed} is taken by {found}",
     Code.KEPT: "has room, which is kept for {needed}",
     Code.CONSTRAINT: "{needed} doesn't hold, it is {found}",
+    Code.DRIVER: "has the driver {found} and not {needed}",
+    Code.RUNTIME: "has no runtime {needed}",
     Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already, maxPerNode is {needed}",
     Code.SKEW: "would make the spread uneven by more than {needed}: {found}",
@@ -195,6 +199,8 @@ _OF_ONE = {
     Code.HOST_PORT: "has host port {needed} taken by {found}",
     Code.KEPT: "has room, which is kept for {needed}",
     Code.CONSTRAINT: "fails {needed} (it is {found})",
+    Code.DRIVER: "has the driver {found} and not {needed}",
+    Code.RUNTIME: "has no runtime {needed}",
     Code.TAINT: "has the taint {found}, which isn't tolerated",
     Code.MAX_PER_NODE: "runs {found} already (maxPerNode is {needed})",
     Code.SKEW: "would make the spread uneven by more than {needed} ({found})",
@@ -215,6 +221,8 @@ _OF_MANY = {
     Code.HOST_PORT: "have host port {needed} taken",
     Code.KEPT: "have room, which is kept for {needed}",
     Code.CONSTRAINT: "fail {needed}",
+    Code.DRIVER: "have another driver than {needed}",
+    Code.RUNTIME: "have no runtime {needed}",
     Code.TAINT: "have the taint {needed}, which isn't tolerated",
     Code.MAX_PER_NODE: "have reached maxPerNode ({needed})",
     Code.SKEW: "would make the spread uneven by more than {needed}",

@@ -16,7 +16,9 @@ from pydantic import Field, TypeAdapter
 
 from manifests.allocations import Allocation, AllocationStatus
 from manifests.base import Model
+from manifests.layers import Layer
 from manifests.nodes import NodeFacts
+from manifests.stats import NodeStats
 from manifests.workloads import Workload
 
 PROTOCOL = 1
@@ -46,6 +48,7 @@ class Hello(Model):
     kept: tuple[Allocation, ...] = ()  # what it keeps running from an earlier generation, unknown to this one
     servers: int = 1  # how many it knows: one that knows several may be sent on to another
     offers: tuple[str, ...] = ()  # of Offer, what it understands beyond the first version of the frames
+    answers: tuple[str, ...] = ()  # what it may be asked; an older agent takes an Ask for an error
 
 
 class NodeReport(Model):
@@ -98,6 +101,16 @@ class MoreInput(Model):
     count: int
 
 
+class Answer(Model):
+    """The answer to the Ask of that number: what was asked for, or an error."""
+
+    type: Literal["answer"] = "answer"
+    number: int
+    stats: NodeStats | None = None
+    layers: tuple[Layer, ...] | None = None
+    error: str = ""
+
+
 class Welcome(Model):
     type: Literal["welcome"] = "welcome"
     cluster: str
@@ -121,6 +134,7 @@ class Assigned(Model):
     allocation: Allocation
     workload: Annotated[Workload, Field(discriminator="kind")]
     configs: dict[str, str] = Field(default_factory=dict)  # the content of each config that it uses, by name
+    images: dict[str, str] = Field(default_factory=dict)  # the digest of each image that is pinned for its version
     fence: int = 0  # the revision that created the allocation: greater than that of whatever it replaced
     ended: AllocationStatus | None = None  # how the node said it had ended: should it have forgotten, it doesn't rerun
 
@@ -220,6 +234,15 @@ class CloseStream(Model):
     stream: int
 
 
+class Ask(Model):
+    """A question that the agent answers from what it sees now; only of what its Hello named."""
+
+    type: Literal["ask"] = "ask"
+    number: int
+    what: Literal["stats", "layers"]
+    allocation: str = ""  # of which the layers are asked for
+
+
 @dataclass(frozen=True, slots=True)
 class StreamData:
     """A binary frame: bytes of one stream."""
@@ -238,7 +261,7 @@ class StreamData:
 
 
 Attach: TypeAlias = OpenExec | OpenFiles | OpenForward
-FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | StreamEnded | MoreInput
+FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | StreamEnded | MoreInput | Answer
 FromServer: TypeAlias = (
     Welcome
     | Refused
@@ -251,6 +274,7 @@ FromServer: TypeAlias = (
     | Resize
     | InputEnded
     | CloseStream
+    | Ask
 )
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

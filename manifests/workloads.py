@@ -21,6 +21,7 @@ from manifests.containers import (
     RestartPolicy,
     is_given,
 )
+from manifests.engines import DriverName, RuntimeName
 from manifests.placement import PlacementSpec
 from manifests.policies import (
     DaemonUpdateSpec,
@@ -51,6 +52,8 @@ class WorkloadSpec(ContainerSpec):
     image: Image | Literal[""] = Field("", description="the name of an image, such as nginx:1.27")
     containers: tuple[MemberSpec, ...] = Field((), max_length=16)
     init_containers: tuple[InitContainerSpec, ...] = Field((), max_length=16)
+    driver: DriverName | Literal[""] = ""  # "": whatever the node has
+    runtime: RuntimeName | Literal[""] = ""  # "": the node's default
     placement: PlacementSpec = PlacementSpec()
     priority: Annotated[int, Field(strict=True, ge=0, le=MOST_PRIORITY)] = DEFAULT_PRIORITY
     preempts: Flag = True  # may have allocations of lower priority stopped where nothing else makes room
@@ -296,6 +299,7 @@ class VersionRecord(Model):
     configs: dict[str, int] = Field(default_factory=dict)  # the version of each config that it uses
     cause: str = ""  # why it was made, where it wasn't a change of the spec: a config's change, undo, restart
     changed_by: str = ""  # who made it, in words
+    copies: int = 0  # the version that an undo copied: it runs the same images, by digest
 
 
 def makes_new_version(old: Workload, new: Workload) -> bool:

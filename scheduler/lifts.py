@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from manifests.constraints import Constraint
+from manifests.engines import as_written
 from manifests.explanations import Change, Lift
 from manifests.reasons import Code, listing, render_amount
 from manifests.taints import Toleration, untolerated
@@ -44,7 +45,7 @@ def step_for(faults: Faults, number: int, place: int) -> Step | None:
         case Code():
             return _reserving(faults, about, row) if about in KIND_OF else None
         case Constraint():
-            return Step((Change(Lift.CONSTRAINT, str(about)),), lambda ask: _without_constraint(ask, about))
+            return Step((Change(Lift.CONSTRAINT, as_written(about)),), lambda ask: _without_constraint(ask, about))
         case Spread():
             return _less_even(faults, about, row)
         case Neighbour():

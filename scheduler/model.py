@@ -195,6 +195,7 @@ class Ask:
     policy: Policy = Policy.PACK
     priority: int = DEFAULT_PRIORITY
     preempts: bool = True
+    prefer: frozenset[str] = field(default_factory=frozenset)  # nodes that are taken before all others, if any fits
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
+
 from manifests.allocations import allocation_id
 from manifests.reasons import Blocked, Rejection
 from scheduler.ledger import Ledger
@@ -102,9 +104,20 @@ def placed_of(placement: Placement, revision: int) -> PlacedAllocation:
 
 
 def _place_ask(ask: Ask, ledger: Ledger, orders: Orders, weights: Weights, *, seed: int) -> list[Placement]:
+    """Place the indexes as far as they fit: on the nodes that it prefers, and then on all."""
+    first = _place_among(ask, ask.prefer, ledger, orders, weights, seed=seed) if ask.prefer else []
+    rest = replace(ask, indexes=ask.indexes[len(first) :]) if first else ask
+    return [*first, *_place_among(rest, None, ledger, orders, weights, seed=seed)] if rest.indexes else first
+
+
+def _place_among(
+    ask: Ask, names: frozenset[str] | None, ledger: Ledger, orders: Orders, weights: Weights, *, seed: int
+) -> list[Placement]:
     """Place the indexes one by one on the node that is best by then, until none fits: the nodes are filtered once."""
     verdict = judge(ask, ledger)
     rows = verdict.fitting()
+    if names is not None:
+        rows = rows[np.isin(rows, [row for name in names if (row := ledger.nodes.rows.get(name)) is not None])]
     if not len(rows):
         return []
     ranking = Ranking(

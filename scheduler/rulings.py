@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from manifests.constraints import Constraint
+from manifests.engines import wanted_driver, wanted_runtime
 from manifests.reasons import Code, Rejection, render_amount
 from manifests.taints import Toleration, untolerated
 from scheduler.columns import Flags
@@ -175,6 +176,10 @@ def _constraint(constraint: Constraint, ledger: Ledger, selection: Selection) ->
 
     def of(row: int) -> tuple[Code, str, str]:
         found = column.value(row)
+        if runtime := wanted_runtime(constraint):
+            return Code.RUNTIME, runtime, ""
+        if driver := wanted_driver(constraint):
+            return Code.DRIVER, driver, NOT_SET if found is None else found
         return Code.CONSTRAINT, str(constraint), NOT_SET if found is None else found
 
     fails = ~column.where(constraint.holds)[column.codes[selection]]

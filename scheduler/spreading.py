@@ -1,6 +1,7 @@
 """The allocations of one workload, counted by the values of what it is spread over."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manifests.reasons import Code
 from scheduler.columns import Codes, Flags
@@ -53,6 +54,11 @@ class SpreadCounts:
         """Return the part of a score, in millionths, up to a constant that is the same for all values."""
         return self._parts[code]
 
+    def parts(self) -> NDArray[np.float64]:
+        """Return the part of each of the rows that fit, in their order."""
+        parts: NDArray[np.float64] = np.array(self._parts, np.float64)[self.candidates]
+        return parts
+
     def least(self) -> int:
         """Return the part of the emptiest value, which counts as zero."""
         return self._least
@@ -84,6 +90,11 @@ class SpreadCounts:
 
     def closed(self) -> Flags:
         return np.array([self.is_closed(code) for code in range(len(self._running))] or [False], np.bool_)
+
+    def place(self, code: int) -> tuple[str, int]:
+        """Return the value in words, and how many run there."""
+        value = self._column.values[code]
+        return "not set" if value is None else value, self._running[code]
 
     def reason(self, row: int) -> tuple[Code, str, str]:
         code = int(self._column.codes[row])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from agent.agent import Agent
 from agent.driver import Driver
-from agent.drivers.docker import DockerDriver
+from agent.drivers.choice import OFFERS
 from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
+from agent.kernel import Kernel
 from agent.machine import LocalMachine
 from agent.options import AgentOptions
 from agent.transport import WebSocketTransport
@@ -54,8 +55,9 @@ def in_network_namespace(name: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def running_agent(options: AgentOptions, driver: Driver | None = None) -> AsyncIterator[Agent]:
-    """Run an agent in this process until the block ends, and close its driver: one of Docker unless given."""
-    driver = driver or DockerDriver(options.docker_socket)
+    """Run an agent in this process until the block ends, with the given driver, the options' one, or else Docker's."""
+    name = options.driver or "docker"
+    driver = driver or next(offer for offer in OFFERS if offer.name == name).make(options)
     try:
         async with Client(options.servers, options.token) as client:
             agent = Agent(
@@ -67,6 +69,7 @@ async def running_agent(options: AgentOptions, driver: Driver | None = None) -> 
                 clock=SystemClock(),
                 rng=random.Random(1),
                 guard=GuardProcess(options.data_dir),
+                kernel=Kernel(),
             )
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(agent.run(), name="agent under test")

@@ -12,7 +12,7 @@ import json
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -54,7 +54,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 class ContainerdProcess:
     """One containerd; its containers live on without it. Methods block. Can what a DockerdProcess can."""
 
-    def __init__(self, logs: Path, *, has_network: bool = True) -> None:
+    def __init__(self, logs: Path, *, has_network: bool = True, env: Mapping[str, str] | None = None) -> None:
+        self._env = env
         self.daemon = Daemon("wc", logs)
         self.netns, self.cgroup_parent = self.daemon.netns, self.daemon.cgroup_parent
         self.folder = self.daemon.folder
@@ -68,7 +69,7 @@ class ContainerdProcess:
             (self.folder / "cni" / "10-wherry.conflist").write_text(json.dumps(_network(self.folder)))
         config = self.folder / "config.toml"
         config.write_text(_CONFIG.format(folder=self.folder, sandbox=SANDBOX_IMAGE, plugins=PLUGINS))
-        self.daemon.start(["containerd", "--config", str(config), "--log-level", "warn"], self._answers)
+        self.daemon.start(["containerd", "--config", str(config), "--log-level", "warn"], self._answers, self._env)
 
     def kill(self) -> None:
         self.daemon.end()
@@ -105,9 +106,11 @@ class ContainerdProcess:
 
 
 @asynccontextmanager
-async def containerd(logs: Path, *, has_network: bool = True) -> AsyncIterator[ContainerdProcess]:
+async def containerd(
+    logs: Path, *, has_network: bool = True, env: Mapping[str, str] | None = None
+) -> AsyncIterator[ContainerdProcess]:
     """Run a containerd, its log in `logs`, with the images BUSYBOX_IMAGE and SANDBOX_IMAGE."""
-    process = ContainerdProcess(logs, has_network=has_network)
+    process = ContainerdProcess(logs, has_network=has_network, env=env)
     try:
         await asyncio.to_thread(process.start)
         for archive in (_busybox(BUSYBOX_IMAGE), sandbox_image_tar(SANDBOX_IMAGE)):

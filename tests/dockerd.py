@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,7 +38,9 @@ class DockerdProcess:
         netns: str | None = None,
         bip: str | None = "172.30.0.1/24",
         cgroup_parent: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        self._env = env or {}
         self.id = f"wd-{secrets.token_hex(4)}"
         self.netns = netns or self.id
         self.cgroup_parent = cgroup_parent or f"/{self.id}"
@@ -71,6 +73,7 @@ class DockerdProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self._env},
                 start_new_session=True,
             )
         until(self._answers, READY_S, f"dockerd did not answer; see {self.log}")
@@ -181,9 +184,10 @@ async def dockerd(
     bip: str | None = "172.30.0.1/24",
     cgroup_parent: str | None = None,
     images: bool = True,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[DockerdProcess]:
     """Run a dockerd, its log in `folder`, with the image agent.drivers.local_image.BUSYBOX_IMAGE if `images`."""
-    daemon = DockerdProcess(folder, netns=netns, bip=bip, cgroup_parent=cgroup_parent)
+    daemon = DockerdProcess(folder, netns=netns, bip=bip, cgroup_parent=cgroup_parent, env=env)
     try:
         await asyncio.to_thread(daemon.start)
         if images:

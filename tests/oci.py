@@ -5,24 +5,17 @@ async with oci_rig(tmp_path, runtime="crun") as rig:
 """
 
 import asyncio
-import contextlib
-import os
 import secrets
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from agent.drivers.oci import OciDriver
 from manifests.containers import PullPolicy
-from tests.lab.cgroups import hierarchies
-
-END_S = 15.0
+from tests.daemons import kill_all, left_processes, remove_cgroups, run
 
 
 class OciRig:
@@ -38,8 +31,8 @@ class OciRig:
         self.runtime = runtime
 
     def start(self) -> None:
-        subprocess.run(["ip", "netns", "add", self.netns], check=True, capture_output=True)
-        subprocess.run(["ip", "-n", self.netns, "link", "set", "lo", "up"], check=True, capture_output=True)
+        run("ip", "netns", "add", self.netns)
+        run("ip", "-n", self.netns, "link", "set", "lo", "up")
 
     def driver(self) -> OciDriver:
         return OciDriver(
@@ -52,31 +45,11 @@ class OciRig:
 
     def stop(self) -> None:
         """End all that was started here, whatever state it is in, and delete every trace."""
-        deadline = time.monotonic() + END_S
-        while (left := set(self._left())) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-        subprocess.run(["ip", "netns", "del", self.netns], check=False, capture_output=True)
-        for top in hierarchies():
-            for folder, _, _ in os.walk(top / self.id, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        left = kill_all(lambda: left_processes(str(self.folder), self.cgroup_parent))
+        remove_cgroups(self.cgroup_parent)
         shutil.rmtree(self.folder, ignore_errors=True)
+        run("ip", "netns", "del", self.netns)
         assert not left, f"processes {sorted(left)} of {self.id} could not be killed"
-
-    def _left(self) -> Iterator[int]:
-        """Yield the shims, which name the folder, and what is in containers, whose cgroups name ours."""
-        marks = (str(self.folder).encode(), self.id.encode())
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                with contextlib.suppress(OSError):
-                    if (entry / "stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
-                        continue
-                    words = (entry / "cmdline").read_bytes() + (entry / "cgroup").read_bytes()
-                    if any(mark in words for mark in marks):
-                        yield int(entry.name)
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from agent.driver import (
     ExecSpec,
     ImageError,
     LogChunk,
+    StartError,
 )
 from agent.drivers import cri_codec as codec
 from agent.drivers.container_processes import limit_pids
@@ -29,6 +30,7 @@ from agent.drivers.cri_attach import start_attached
 from agent.drivers.cri_channel import CriChannel
 from agent.drivers.cri_events import CriEvents
 from agent.drivers.cri_images import CriImages
+from agent.drivers.cri_layers import container_layer, holder_layer
 from agent.drivers.cri_methods import (
     CONTAINER_STATUS,
     CREATE,
@@ -47,12 +49,12 @@ from agent.drivers.listing import inspect_all
 from agent.drivers.log_files import read_log, remove_logs, rotate
 from agent.drivers.runtime_attach import attached
 from agent.drivers.spec_checks import check_limits, check_mounts
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
+from manifests.layers import Layer
 
-DEFAULT_SOCKET = "/run/containerd/containerd.sock"
-DEFAULT_LOGS = "/var/log/wherry/containers"
 CALL_TIMEOUT_S = 10.0
 MOST_LOG_BYTES = 10 << 20  # of one file; there are agent.drivers.log_files.OLDER_FILES more
 
@@ -62,17 +64,19 @@ class CriDriver:
 
     def __init__(
         self,
-        socket: str | Path = DEFAULT_SOCKET,
+        socket: str | Path,
         *,
-        log_root: str | Path = DEFAULT_LOGS,
+        log_root: str | Path,
         cgroup_parent: str = "",
         timeout_s: float = CALL_TIMEOUT_S,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._channel = CriChannel(str(socket), timeout_s=timeout_s)
+        self._socket = str(socket)
+        self._channel = CriChannel(self._socket, timeout_s=timeout_s)
         self._pods = CriPods(self._channel, self._clock, log_root=str(log_root), cgroup_parent=cgroup_parent)
-        self._images = CriImages(self._channel)
+        self._images = CriImages(self._channel, registries or Registries())
         self._processes = CriProcesses(self._channel, self._clock)
         self._is_v2 = is_v2()
         self._addresses: dict[str, str] = {}  # by container, while it is there
@@ -96,10 +100,12 @@ class CriDriver:
         }
         return DriverInfo("cri", f"{version.runtime_name} {version.runtime_version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. A holder has the runtime's own image, for which its settings answer."""
-        if image != SANDBOX_IMAGE:
-            await self._images.ensure(image, policy)
+        return "" if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
+
+    def pulling(self, image: str) -> str:
+        return ""  # the CRI tells nothing of progress
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         check_limits(spec)
@@ -114,7 +120,7 @@ class CriDriver:
             return await self._adopted(found, spec)
         try:
             return await self._create_in(pod, config, spec)
-        except (DriverError, NotFoundError, UnavailableError):
+        except (DriverError, NotFoundError):  # after any other error the next try takes the pod that is there
             with suppress(DriverError, UnavailableError):  # then it is swept away later
                 await self._pods.remove(pod)
             raise
@@ -166,7 +172,10 @@ class CriDriver:
         except (DriverError, ConflictError, NotFoundError) as refused:
             if (again := await self.inspect(container)) is not None and again.state is ContainerState.RUNNING:
                 return  # another call, whose answer was lost
-            raise start_failure(found.name, refused.why) from refused
+            failure = start_failure(found.name, refused.why)
+            if isinstance(failure, UnavailableError) and is_network_gone(refused.why) and not found.network_of:
+                failure = StartError(failure.what, why=refused.why, fix="Its own pod ended before it was started.")
+            raise failure from refused
         if not self._is_v2:
             await self._limit_pids(container)
 
@@ -294,6 +303,12 @@ class CriDriver:
         process, end = await asyncio.to_thread(start_attached, container, spec)
         async with attached(process, end):
             yield process
+
+    async def layers(self, container: Container) -> Layer:
+        answer = await self._status(container.id)
+        if answer is None:
+            return holder_layer(container, socket=self._socket)
+        return container_layer(container, answer, socket=self._socket)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent.driver import ExecSpec
 from agent.drivers.oci_exec import start_inside
+from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_workers import run_command
 from agent.drivers.runtime_attach import RuntimeProcess
 from manifests.errors import DriverError
@@ -25,7 +26,7 @@ _BY_FILE = {"state.json": "runc", "status": "crun"}
 def start_attached(container: str, spec: ExecSpec) -> tuple[RuntimeProcess, Callable[[bool], None]]:
     """Start it, and return it with what ends it. Blocks for a moment: for a thread."""
     runtime = _runtime_of(container)
-    code, text = run_command([*runtime, "state", container])
+    code, text = run_command(runtime.command("state", container))
     if code != 0:
         raise DriverError(f"cannot enter container {container[:12]}", why=text, fix="Does it still run?")
     bundle = Path(json.loads(text)["bundle"])
@@ -43,12 +44,12 @@ def start_attached(container: str, spec: ExecSpec) -> tuple[RuntimeProcess, Call
     return process, end_all
 
 
-def _runtime_of(container: str) -> list[str]:
-    """Return the runtime that runs the container, and its options."""
+def _runtime_of(container: str) -> Runtime:
+    """Return the runtime that runs the container."""
     for root in _ROOTS:
         for file, name in _BY_FILE.items():
             if Path(root, container, file).exists() and (path := shutil.which(name)):
-                return [path, "--root", root]
+                return Runtime(name, path, (), "", Path(root))
     raise DriverError(
         f"cannot enter container {container[:12]}",
         why=f"neither runc nor crun keeps it in {', '.join(_ROOTS)}",

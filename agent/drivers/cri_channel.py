@@ -2,7 +2,7 @@
 
 NotFoundError and ConflictError for what isn't there and what is there already, UnavailableError when the runtime is
 away or hangs, UnimplementedError for what it doesn't know, DriverError for the rest, each with its own text as `why`.
-Knows no calls: those are in agent.drivers.cri_methods.
+The calls are in agent.drivers.cri_methods.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -11,6 +11,7 @@ from typing import Any, Generic
 import grpc
 from grpc.aio import AioRpcError
 
+from agent.drivers.cri_methods import VERSION
 from foundation.grpc_method import Method, Request, Response
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError, WherryError
 
@@ -23,7 +24,7 @@ _OPTIONS = (
     ("grpc.default_authority", "localhost"),
 )
 # Texts of errors that come without a status of their own.
-_RESERVED = "is reserved for"
+_RESERVED = "is reserved"
 _STARTS = "server is not initialized yet"
 _NO_CONNECTION = ("failed to connect", "connection refused", "no such file or directory")
 
@@ -104,6 +105,17 @@ class CriChannel:
         if code is grpc.StatusCode.ALREADY_EXISTS or _RESERVED in text:
             return ConflictError(f"cannot {what}", why=text)
         return DriverError(f"cannot {what}", why=text, fix="See the runtime's own words, and its log on the node.")
+
+
+def answers_in(socket: str, seconds: float) -> bool:
+    """Say whether a runtime with this CRI answers on the socket. Blocks so long at most."""
+    with grpc.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
+        ask = channel.unary_unary(VERSION.path, VERSION.request.SerializeToString, VERSION.response.FromString)
+        try:
+            ask(VERSION.request(), timeout=seconds)
+        except grpc.RpcError:
+            return False
+        return True
 
 
 class Stream(Generic[Response]):

@@ -38,7 +38,7 @@ class CriPods:
         refused = await self._refused_port(spec)
         for attempt in range(MOST_ATTEMPTS):
             config = codec.to_pod(spec, attempt=attempt, log_root=self._log_root, cgroup_parent=parent, refused=refused)
-            request = pb.RunPodSandboxRequest(config=config)
+            request = pb.RunPodSandboxRequest(config=config, runtime_handler=spec.runtime)
             try:
                 what = f"run a pod for container {spec.name}"
                 return (await self._call_slow(RUN_POD, request, what)).pod_sandbox_id, config, True

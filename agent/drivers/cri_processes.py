@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from agent.driver import ExecResult
-from agent.drivers.container_processes import kill_commands, open_process
+from agent.drivers.container_processes import ContainerProcess, kill_commands, open_process
 from agent.drivers.cri_channel import CriChannel
 from agent.drivers.cri_methods import CONTAINER_STATUS, EXEC, STOP
 from agent.drivers.cri_stubs import cri_pb2 as pb
@@ -30,17 +30,11 @@ class CriProcesses:
     async def stop(self, container: str, pid: int, *, signal: str, grace_s: float) -> None:
         """Send the signal, and SIGKILL after the grace; return when the runtime knows of the end."""
         process = open_process(pid, container)
-        if process is not None and grace_s > 0:
-            try:
-                if process.send(signal):
-                    await process.ended(within_s=grace_s)
-            finally:
-                process.close()
-        elif process is not None:
-            process.close()
+        if process is not None:
+            await _end(process, signal, grace_s)
         elif grace_s > 0:  # it may not be looked at: the runtime's own way is left
             await self._stop(container, grace_s=round(grace_s) or 1)
-        if not await self._has_ended(container, within_s=1.0 if process is not None else 0.0):
+        if not await self._has_ended(container, within_s=KILL_WAIT_S if process is not None else 0.0):
             await self._stop(container, grace_s=0)
             if not await self._has_ended(container, within_s=KILL_WAIT_S):
                 raise DriverError(
@@ -52,7 +46,7 @@ class CriProcesses:
     async def _stop(self, container: str, *, grace_s: int) -> None:
         request = pb.StopContainerRequest(container_id=container, timeout=grace_s)
         with suppress(NotFoundError):
-            limit_s = grace_s + max(KILL_WAIT_S, self._channel.timeout_s)
+            limit_s = grace_s + KILL_WAIT_S + self._channel.timeout_s
             await self._channel.call(STOP, request, f"stop container {container[:12]}", timeout_s=limit_s)
 
     async def _has_ended(self, container: str, *, within_s: float) -> bool:
@@ -96,6 +90,17 @@ class CriProcesses:
             why="it was killed",
             fix="Raise the check's `timeout`, or make the command faster.",
         )
+
+
+async def _end(process: ContainerProcess, signal: str, grace_s: float) -> None:
+    """Send the signal, and SIGKILL after the grace, which ends all processes of the container."""
+    try:
+        has_heard = grace_s > 0 and process.send(signal)
+        if not has_heard or not await process.ended(within_s=grace_s):
+            process.send("SIGKILL")
+            await process.ended(within_s=KILL_WAIT_S)
+    finally:
+        process.close()
 
 
 def _result(answer: pb.ExecSyncResponse) -> ExecResult:

@@ -23,14 +23,19 @@ from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S
 from agent.drivers.docker_attach import attached_exec
 from agent.drivers.docker_codec import Json, to_container, to_create_body
 from agent.drivers.docker_engine import DockerEngine, Engine
+from agent.drivers.docker_layers import container_layer
 from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.listing import inspect_all
 from agent.drivers.podman import PodmanEngine, is_podman
+from agent.drivers.pull_progress import PullProgress
 from agent.drivers.pulls import Pulls
 from agent.drivers.sandbox_image import sandbox_image_tar
+from agent.references import digest_of
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from manifests.containers import PullPolicy
 from manifests.errors import ConflictError, DriverError, NotFoundError, TimedOutError, UnavailableError
+from manifests.layers import Layer
 
 MOST_OUTPUT_BYTES = 4096
 KILL_WAIT_S = 10.0
@@ -48,11 +53,15 @@ class DockerDriver:
         *,
         timeout_s: float = CALL_TIMEOUT_S,
         pull_idle_s: float = PULL_IDLE_S,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._socket = str(socket)
         self._api = DockerApi(socket, timeout_s=timeout_s, pull_idle_s=pull_idle_s)
         self._clock = clock or SystemClock()
         self._pulls = Pulls()
+        self._progress: dict[str, PullProgress] = {}  # of pulls under way
+        self._registries = registries or Registries()
         self._found: Engine | None = None
 
     async def close(self) -> None:
@@ -71,24 +80,38 @@ class DockerDriver:
     async def info(self) -> DriverInfo:
         return await (await self._engine()).info(await self._api.version())
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed, and fails with
         it: to run a copy that may be stale, unasked, would be the worse surprise.
         """
-        present = await self._api.has_image(image)
+        found = await self._api.image(image)
         if image == SANDBOX_IMAGE:
-            if not present:
+            if found is None:
                 await self._api.load(await asyncio.to_thread(sandbox_image_tar, image))
-            return
-        if present and (policy is not PullPolicy.ALWAYS or "@" in image):
-            return
+            return ""
+        if found is not None and (policy is not PullPolicy.ALWAYS or "@" in image):
+            return digest_of(image, found.get("RepoDigests") or ())
         if policy is PullPolicy.NEVER:
             raise ImageError(
                 f"image {image} is not on this node",
                 why="the policy `never` forbids to pull it",
                 fix="Load it on the node (`docker load`), or use the policy `ifMissing`.",
             )
-        await self._pulls.once(image, self._api.pull)
+        await self._pulls.once(image, self._pull)
+        pulled = await self._api.image(image) or {}
+        return digest_of(image, pulled.get("RepoDigests") or ())
+
+    async def _pull(self, image: str) -> None:
+        access = await asyncio.to_thread(self._registries.access, image)
+        progress = self._progress[image] = PullProgress()
+        try:
+            await self._api.pull(image, access, progress)
+        finally:
+            del self._progress[image]
+
+    def pulling(self, image: str) -> str:
+        progress = self._progress.get(image)
+        return progress.sentence() if progress is not None else ""
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         body = await (await self._engine()).check_create(spec, to_create_body(spec))
@@ -186,6 +209,11 @@ class DockerDriver:
         async with aclosing(log) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def layers(self, container: Container) -> Layer:
+        inspected = await self._api.inspect(container.id)
+        image = await self._api.image(str(inspected["Image"])) or {}  # removed by force while it runs
+        return container_layer(inspected, image, socket=self._socket)
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command inside. When its time is up, it is killed with its session, as far as the agent may."""

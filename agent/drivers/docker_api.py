@@ -10,9 +10,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 from agent.driver import ExecSpec, ImageError, LogChunk
-from agent.drivers.docker_codec import Frames, Json, to_unix_time, with_tag
+from agent.drivers.docker_codec import Frames, Json, to_auth_header, to_unix_time, with_tag
 from agent.drivers.docker_http import Call, DockerHttp, StalledError
-from agent.drivers.docker_words import pull_failure
+from agent.drivers.pull_progress import PullProgress
+from agent.drivers.pull_words import pull_failure
+from agent.registries import Access
 from manifests.errors import DriverError, NotFoundError
 
 LIBPOD = "/v4.0.0/libpod"  # before the calls that only Podman has
@@ -45,25 +47,26 @@ class DockerApi:
     async def info(self) -> Json:
         return await self._http.object(Call("ask for docker's settings", "GET", "/info"))
 
-    async def has_image(self, image: str) -> bool:
+    async def image(self, image: str) -> Json | None:
         try:
-            await self._http.read(Call(f"look for image {image}", "GET", f"/images/{with_tag(image)}/json"))
+            return await self._http.object(Call(f"look for image {image}", "GET", f"/images/{with_tag(image)}/json"))
         except NotFoundError:
-            return False
-        return True
+            return None
 
-    async def pull(self, image: str) -> None:
+    async def pull(self, image: str, access: Access, progress: PullProgress) -> None:
         """Pull the image; raises ImageError with the registry's reason, or when progress stops for too long.
 
         Docker reports errors by the status before the first progress, and inside the stream after it.
         """
-        call = Call(f"pull image {image}", "POST", "/images/create", {"fromImage": with_tag(image)})
+        params, headers = {"fromImage": with_tag(image)}, to_auth_header(access)
+        call = Call(f"pull image {image}", "POST", "/images/create", params, headers=headers)
         idle_s = self.pull_idle_s
         try:
             async with aclosing(self._http.objects(call, first_s=idle_s, idle_s=idle_s)) as lines:
                 async for line in lines:
+                    progress.take(line)
                     if "error" in line:
-                        raise pull_failure(image, str(line["error"]))
+                        raise pull_failure("docker", image, access, str(line["error"]))
         except StalledError as stalled:
             raise ImageError(
                 f"cannot pull image {image}",
@@ -73,7 +76,7 @@ class DockerApi:
         except ImageError:
             raise
         except (NotFoundError, DriverError) as failed:
-            raise pull_failure(image, failed.why) from failed
+            raise pull_failure("docker", image, access, failed.why) from failed
 
     async def load(self, archive: bytes) -> None:
         """Add the images of an archive in the format of `docker save`."""

@@ -1,6 +1,8 @@
 """Between the driver's words and the Docker Engine's JSON: pure, no I/O. Used by agent.drivers.docker alone."""
 
+import base64
 import calendar
+import json
 import re
 import struct
 from collections.abc import Mapping
@@ -8,8 +10,9 @@ from datetime import datetime
 from time import strptime
 from typing import Any, TypeAlias
 
-from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
+from agent.driver import SANDBOX_IMAGE, Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
 from agent.drivers.spec_checks import check_limits
+from agent.registries import Access
 from manifests.errors import DriverError
 
 Json: TypeAlias = dict[str, Any]
@@ -68,6 +71,8 @@ def _host_config(spec: ContainerSpec) -> Json:
     }
     if spec.cgroup_parent:
         config["CgroupParent"] = spec.cgroup_parent
+    if spec.runtime and spec.image != SANDBOX_IMAGE:
+        config["Runtime"] = spec.runtime
     if spec.devices:
         config["Devices"] = [
             {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in spec.devices
@@ -162,6 +167,14 @@ def with_tag(image: str) -> str:
     """
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+def to_auth_header(access: Access) -> dict[str, str]:
+    """Return the header that has the credentials for a pull; dockerd gives them to the image's registry alone."""
+    if not access.username:
+        return {}
+    words = {"username": access.username, "password": access.password, "serveraddress": access.address}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(words).encode()).decode()}
 
 
 _HEADER = struct.Struct(">BxxxI")

@@ -46,6 +46,7 @@ class Call:
     params: dict[str, str] = field(default_factory=dict)
     body: Json | None = None
     data: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # one has credentials
     prefix: str | None = None  # before the path; None: the version that was agreed on
 
 
@@ -130,7 +131,7 @@ class DockerHttp:
             params=call.params,
             json=call.body,
             data=None if call.data is None else io.BytesIO(call.data),  # sent in pieces, which lets others run
-            headers={"Content-Type": "application/x-tar"} if call.data is not None else None,
+            headers={**call.headers, **({"Content-Type": "application/x-tar"} if call.data is not None else {})},
         )
         if response.status < 400:
             return response

@@ -6,7 +6,7 @@ Docker's and containerd's: both pass on what runc says.
 import re
 from dataclasses import dataclass
 
-from agent.driver import ImageError, StartError
+from agent.driver import StartError
 from manifests.errors import UnavailableError, WherryError
 
 
@@ -117,31 +117,3 @@ def start_failure(name: str, text: str) -> WherryError:
     return StartError(
         f"cannot start container {name}", why=text, fix="See the manager's own words above, and its log on the node."
     )
-
-
-_PULL_RULES = (
-    _rule(
-        r"no basic auth credentials|unauthorized|authentication required|denied",
-        "",
-        "Check the name; a private repository needs credentials on the node.",
-    ),
-    _rule(
-        r"manifest unknown|not found|does not exist",
-        "",
-        "Check the repository and the tag: the registry has no such image.",
-    ),
-    _rule(
-        r"no such host|connection refused|timeout|i/o|unreachable|deadline|dial tcp|lookup",
-        "",
-        "The node can't reach the registry: check its network, DNS and proxy, or load the image with `docker load`.",
-    ),
-    _rule(r"no space left", "", "The node's disk is full: remove unused images with `docker image prune`."),
-    _rule(r"x509|certificate|HTTP response to HTTPS", "", "The node doesn't trust the registry's certificate."),
-    _rule(r"invalid reference", "", "Write the image as host/name:tag or host/name@sha256:digest, in lower case."),
-)
-
-
-def pull_failure(image: str, text: str) -> ImageError:
-    """Return the error for an image that the manager couldn't pull, with its text as the reason."""
-    fix = next((rule.fix for rule in _PULL_RULES if rule.pattern.search(text)), "See the manager's own words above.")
-    return ImageError(f"cannot pull image {image}", why=text, fix=fix)

@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from agent.cgroups import is_v2
@@ -26,28 +26,31 @@ from agent.driver import (
     DriverInfo,
     ExecResult,
     ExecSpec,
-    ImageError,
     LogChunk,
 )
+from agent.drivers.oci_ends import Ends
 from agent.drivers.oci_exec import execute, start_attached
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Images
 from agent.drivers.oci_inotify import Inotify
+from agent.drivers.oci_layers import container_layer
 from agent.drivers.oci_logs import read_log, rotate_all
 from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
+from agent.drivers.pulls import Pulls
 from agent.drivers.runtime_attach import attached
+from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError, NotFoundError, UnavailableError
+from manifests.layers import Layer
 
 DEFAULT_IMAGE_DIRS = (Path("/var/lib/wherry/images"),)
 KILL_WAIT_S = 10.0
 ROTATE_EVERY_S = 10.0
-MOST_HINTS = 10_000  # kept for one reader of events; should it be that slow, its next full list shows the rest
 _log = Log(__name__)
 
 
@@ -66,6 +69,7 @@ class OciDriver:
         runtime: str = "",
         cgroup_parent: str = "/wherry",
         netns: str | None = None,
+        registries: Registries | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
@@ -75,14 +79,13 @@ class OciDriver:
         self._cgroup_parent = cgroup_parent  # of containers whose spec names none
         self._clock = clock or SystemClock()
         self._workers = Workers(netns=netns)
-        self._images = Images(folder / "images", image_dirs)
+        self._images = Images(folder / "images", image_dirs, registries)
         self._starter: Starter | None = None
         self._opening = asyncio.Lock()
         self._known: dict[ContainerId, ContainerFolder] = {}
         self._locks: Mapping[ContainerId, threading.Lock] = defaultdict(threading.Lock)
-        self._ensuring: dict[tuple[str, PullPolicy], asyncio.Future[None]] = {}
-        self._watched: dict[ContainerId, _Watched] = {}
-        self._subscribers: list[_Subscriber] = []
+        self._pulls = Pulls()
+        self._ends = Ends()
         self._inotify = Inotify()
         self._rotating: asyncio.Task[None] | None = None
 
@@ -91,9 +94,9 @@ class OciDriver:
             self._rotating.cancel()
             with suppress(asyncio.CancelledError):
                 await self._rotating
-        for container in list(self._watched):
-            self._unwatch(container)
+        self._ends.close()
         self._inotify.close()
+        self._images.stop_pulls()
         await asyncio.to_thread(self._workers.close)
 
     async def info(self) -> DriverInfo:
@@ -108,23 +111,17 @@ class OciDriver:
         }
         return DriverInfo("oci", f"{starter.default.name} {starter.default.version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         """Make the image ready. Who asks for the same while that goes on shares its result."""
-        key = (image, policy)
-        ongoing = self._ensuring.get(key)
-        if ongoing is None:
-            ongoing = asyncio.ensure_future(self._workers.run(self._images.ensure, image, policy))
-            self._ensuring[key] = ongoing
-            ongoing.add_done_callback(lambda done: self._ensured(key, done))
-        try:
-            await asyncio.shield(ongoing)
-        except ImageError as error:  # one instance each: a raise adds to an error's traceback
-            raise ImageError(error.what, why=error.why, fix=error.fix) from error
 
-    def _ensured(self, key: tuple[str, PullPolicy], done: asyncio.Future[None]) -> None:
-        self._ensuring.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # who asked may be gone: then nobody else looks at it
+        async def ensure(_: str) -> None:
+            await self._workers.run(self._images.ensure, image, policy)
+
+        await self._pulls.once(f"{policy} {image}", ensure)
+        return await self._workers.run(self._images.digest, image)
+
+    def pulling(self, image: str) -> str:
+        return self._images.pulling(image)
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         starter = await self._open()
@@ -153,9 +150,10 @@ class OciDriver:
     async def start(self, container: ContainerId) -> None:
         starter = await self._open()
         await self._workers.run(self._start, starter, container)
-        self._tell(container)
-        if self._watch(await self._existing(container)) is None:
-            self._tell(container)  # it has ended already
+        folder = await self._existing(container)
+        self._ends.tell(folder)
+        if self._ends.watch(folder) is None:
+            self._ends.tell(folder)  # it has ended already
 
     def _start(self, starter: Starter, container: ContainerId) -> None:
         with self._locks[container]:
@@ -172,16 +170,16 @@ class OciDriver:
         if folder is None:
             return
         runtime = (await self._open()).runtime_named(folder.runtime)
-        watched = self._watch(folder)
-        if watched is None:
+        ended = self._ends.watch(folder)
+        if ended is None:
             await self._workers.run(self._look, folder)  # kills what is left of a lost one
             return
         if grace_s > 0:
             await self._workers.run(runtime.kill, container, signal)
-            if await _ends(watched, grace_s):
+            if await _is_set(ended, grace_s):
                 return
         await self._workers.run(runtime.kill, container, "SIGKILL")
-        if not await _ends(watched, KILL_WAIT_S):
+        if not await _is_set(ended, KILL_WAIT_S):
             raise DriverError(
                 f"cannot stop container {container[:12]}",
                 why=f"it still runs {KILL_WAIT_S:g} s after SIGKILL",
@@ -190,15 +188,15 @@ class OciDriver:
 
     async def remove(self, container: ContainerId) -> None:
         starter = await self._open()
-        await self._workers.run(self._remove, starter, container)
-        self._unwatch(container)
-        self._tell(container)
+        removed = await self._workers.run(self._remove, starter, container)
+        if removed is not None:
+            self._ends.tell_end(removed)
 
-    def _remove(self, starter: Starter, container: ContainerId) -> None:
+    def _remove(self, starter: Starter, container: ContainerId) -> ContainerFolder | None:
         with self._locks[container]:
             folder = self._find(container)
             if folder is None:
-                return
+                return None
             starter.clear(folder)
             unmount(folder.path / "merged")
             trash = folder.path.with_name(f".{secrets.token_hex(8)}")
@@ -206,6 +204,7 @@ class OciDriver:
             folder.exit_file.unlink(missing_ok=True)
             self._known.pop(container, None)
             shutil.rmtree(trash, ignore_errors=True)
+            return folder
 
     async def remove_network(self) -> None:
         """Remove the node's bridge and rules; containers that run on it are cut off."""
@@ -233,7 +232,7 @@ class OciDriver:
         await self._open()
         folders = await self._workers.run(self._all, labels)
         for folder in folders:
-            self._watch(folder)
+            self._ends.watch(folder)
         return await self._workers.run(lambda: [self._look(folder) for folder in folders])
 
     def _all(self, labels: Mapping[str, str]) -> list[ContainerFolder]:
@@ -242,28 +241,18 @@ class OciDriver:
         return [f for f in folders if f is not None and labels.items() <= f.spec.labels.items()]
 
     def events(self, labels: Mapping[str, str]) -> AsyncGenerator[ContainerId, None]:
-        """Yield hints from the moment of this call on, even if the first is only asked for later."""
-        subscriber = _Subscriber(dict(labels))
-        self._subscribers.append(subscriber)
-        return self._events(subscriber)
-
-    async def _events(self, subscriber: "_Subscriber") -> AsyncGenerator[ContainerId, None]:
-        try:
-            await self._open()
-            while True:
-                yield await subscriber.hints.get()
-        finally:
-            self._subscribers.remove(subscriber)
+        return self._ends.follow(labels)
 
     async def logs(
         self, container: ContainerId, *, follow: bool, tail: int | None, timed: bool = False, since: str = ""
     ) -> AsyncGenerator[LogChunk, None]:
         folder = await self._existing(container)
         await self._open()
-        watched = self._watch(folder)
-        has_ended = watched.ended if watched is not None else asyncio.Event()
-        if watched is None and folder.started.exists():
-            has_ended.set()
+        has_ended = self._ends.watch(folder)
+        if has_ended is None:
+            has_ended = asyncio.Event()
+            if folder.started.exists():
+                has_ended.set()
         async for chunk in read_log(
             folder.log,
             follow=follow,
@@ -289,6 +278,11 @@ class OciDriver:
         runtime = starter.runtime_named(folder.runtime)
         return await self._workers.run(execute, runtime, folder, tuple(command), timeout_s)
 
+    async def layers(self, container: Container) -> Layer:
+        folder = await self._existing(container.id)
+        runtime = (await self._open()).runtime_named(folder.runtime)
+        return await self._workers.run(container_layer, folder, runtime, self._images)
+
     async def _existing(self, container: ContainerId) -> ContainerFolder:
         folder = await self._workers.run(self._find, container)
         if folder is None:
@@ -310,35 +304,6 @@ class OciDriver:
             return None
         self._known[found.id] = found
         return found
-
-    # What runs is watched: its shim's end is the container's.
-
-    def _watch(self, folder: ContainerFolder) -> "_Watched | None":
-        """Have the end of the container be noticed; None if it doesn't run."""
-        watched = self._watched.get(folder.id)
-        if watched is None and (descriptor := folder.open_shim()) is not None:
-            watched = self._watched[folder.id] = _Watched(descriptor)
-            asyncio.get_running_loop().add_reader(descriptor, self._shim_ended, folder.id)
-        return watched
-
-    def _shim_ended(self, container: ContainerId) -> None:
-        self._unwatch(container)
-        self._tell(container)
-
-    def _unwatch(self, container: ContainerId) -> None:
-        watched = self._watched.pop(container, None)
-        if watched is not None:
-            asyncio.get_running_loop().remove_reader(watched.descriptor)
-            os.close(watched.descriptor)
-            watched.ended.set()
-
-    def _tell(self, container: ContainerId) -> None:
-        """Hint at a container to all who asked for such."""
-        known = self._known.get(container)
-        for subscriber in self._subscribers:
-            if known is not None and subscriber.labels.items() <= known.spec.labels.items():
-                with suppress(asyncio.QueueFull):
-                    subscriber.hints.put_nowait(container)
 
     # The first call of each kind opens the folder.
 
@@ -391,26 +356,13 @@ class OciDriver:
     async def _rotate_logs(self) -> None:
         while True:
             await self._clock.sleep(ROTATE_EVERY_S)
-            logs = [self._known[container].log for container in self._watched if container in self._known]
-            await self._workers.run(rotate_all, logs)
+            await self._workers.run(rotate_all, [folder.log for folder in self._ends.running])
 
 
-@dataclass(slots=True)
-class _Watched:
-    descriptor: int  # pidfd of the shim
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(slots=True, eq=False)
-class _Subscriber:
-    labels: Mapping[str, str]
-    hints: asyncio.Queue[ContainerId] = field(default_factory=lambda: asyncio.Queue(MOST_HINTS))
-
-
-async def _ends(watched: _Watched, within_s: float) -> bool:
+async def _is_set(event: asyncio.Event, within_s: float) -> bool:
     try:
         async with asyncio.timeout(within_s):
-            await watched.ended.wait()
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -71,10 +71,11 @@ class Around:
     files: Sequence[tuple[Path, str]] = ()  # of ours: /etc/hosts and the like, each with its place inside
     devices: Sequence[Device] = ()
     has_cgroup_v2: bool = False
+    oom_score: int = 0  # how likely the kernel kills it when the host runs out of memory
 
 
 def bundle_config(spec: ContainerSpec, image: Image, around: Around) -> Json:
-    """Return the config.json. Raises InvalidError or ImageError when something is missing for it."""
+    """Return the config.json. Raises ImageError if nothing says what to run."""
     return {
         "ociVersion": "1.0.2",
         "process": _process(spec, image, around),
@@ -85,7 +86,7 @@ def bundle_config(spec: ContainerSpec, image: Image, around: Around) -> Json:
         "linux": {
             "cgroupsPath": around.cgroup,
             "namespaces": _namespaces(around),
-            "resources": _resources(spec.limits, spec.name, around.devices),
+            "resources": _resources(spec.limits, around.devices),
             "devices": [
                 {"path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": 0o660, "uid": 0}
                 for d in around.devices
@@ -112,6 +113,7 @@ def _process(spec: ContainerSpec, image: Image, around: Around) -> Json:
         "cwd": spec.working_dir or image.working_dir or "/",
         "capabilities": {"bounding": may, "effective": now, "permitted": now},
         "noNewPrivileges": True,
+        "oomScoreAdj": around.oom_score,
     }
 
 
@@ -174,13 +176,7 @@ def _sysctl(around: Around) -> Json:
     return {"sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"}} if around.network == "" else {}
 
 
-def _resources(limits: Limits, name: str, devices: Sequence[Device]) -> Json:
-    if min(limits.cpu_m, limits.memory_bytes, limits.pids) < 1:
-        raise InvalidError(
-            f"cannot create container {name}",
-            why=f"a limit is missing: cpu {limits.cpu_m}m, memory {limits.memory_bytes} bytes, pids {limits.pids}",
-            fix="Give cpu, memory and pids a value above 0 under `resources` or `limits`.",
-        )
+def _resources(limits: Limits, devices: Sequence[Device]) -> Json:
     return {
         "cpu": {
             "period": _CPU_PERIOD_US,

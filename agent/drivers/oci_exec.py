@@ -16,8 +16,9 @@ from agent.driver import ContainerState, ExecResult, ExecSpec
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_words import is_missing_program
+from agent.drivers.oci_workers import run_command
 from agent.drivers.runtime_attach import RuntimeProcess, start
-from manifests.errors import DriverError, TimedOutError
+from manifests.errors import DriverError, TimedOutError, UnavailableError
 
 MOST_OUTPUT_BYTES = 4096
 PID_WAIT_S = 2.0
@@ -36,7 +37,7 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
     pid_file = folder.path / f"exec-{secrets.token_hex(4)}"
     deadline_s = time.monotonic() + timeout_s
     process = subprocess.Popen(
-        runtime.command("exec", "--pid-file", str(pid_file), folder.id, *command),
+        runtime.command("exec", _pid_flag(runtime), str(pid_file), folder.id, *command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,7 +52,7 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
         ) from late
     finally:
         if process.poll() is None:
-            _kill_tree(pid_file, folder.id)
+            _kill_command(runtime, pid_file, folder.id)
             process.kill()
             process.wait()
         if process.stdout is not None:
@@ -72,28 +73,28 @@ def start_attached(
             why="the container is not running",
             fix="Only a running container takes commands.",
         )
-    return start_inside(runtime.command(), folder.id, folder.path, folder.path, spec)
+    return start_inside(runtime, folder.id, folder.path, folder.path, spec)
 
 
 def start_inside(
-    runtime: Sequence[str], container: str, bundle: Path, files: Path, spec: ExecSpec
+    runtime: Runtime, container: str, bundle: Path, files: Path, spec: ExecSpec
 ) -> tuple[RuntimeProcess, Callable[[bool], None]]:
-    """Have a runtime, given with its options, start a command in a container; `files` is for files of our own."""
+    """Have a runtime start a command in a container; `files` is for files of our own."""
     pid_file = files / f"exec-{secrets.token_hex(4)}"
     made = pid_file.with_suffix(".json")
-    words = ["--pid-file", str(pid_file), container]
+    words = [_pid_flag(runtime), str(pid_file), container]
     if spec.has_terminal:
         # By a file, as crun's --env leaves out the container's own variables.
         made.write_text(json.dumps(_process(bundle, spec)))
         words = ["--process", str(made), *words]
     else:
         words += spec.command
-    process = start([*runtime, "exec", *words], spec, pid_file)
+    process = start(runtime.command("exec", *words), spec, pid_file)
 
     def end(is_running: bool) -> None:  # what a callback is given
         if is_running:
             _await_pid(pid_file)
-            _kill_tree(pid_file, container)
+            _kill_command(runtime, pid_file, container)
         pid_file.unlink(missing_ok=True)
         made.unlink(missing_ok=True)
 
@@ -134,11 +135,21 @@ def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
             output += data[: MOST_OUTPUT_BYTES - len(output)]
 
 
-def _kill_tree(pid_file: Path, container: str) -> None:
-    """Kill the command and its children: to kill the runtime alone would leave them. The cgroup proves whose it is."""
-    with suppress(OSError, ValueError):
+def _pid_flag(runtime: Runtime) -> str:
+    """Return the flag for where the command's process id is written: with a kernel of its own, the one in there."""
+    return "--internal-pid-file" if runtime.name == "runsc" else "--pid-file"
+
+
+def _kill_command(runtime: Runtime, pid_file: Path, container: str) -> None:
+    """Kill the command and its children: to kill the runtime alone would leave them. The cgroup proves whose it is.
+
+    With a kernel of its own only the command itself can be named.
+    """
+    with suppress(OSError, ValueError, UnavailableError):
         pid = int(pid_file.read_text())
-        if container in Path(f"/proc/{pid}/cgroup").read_text():
+        if runtime.name == "runsc":
+            run_command(runtime.command("kill", "--pid", str(pid), container, "9"))
+        elif container in Path(f"/proc/{pid}/cgroup").read_text():
             _kill(pid)
 
 

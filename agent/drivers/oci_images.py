@@ -29,11 +29,13 @@ from agent.driver import SANDBOX_IMAGE, ImageError
 from agent.drivers import oci_unpack
 from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 from agent.drivers.oci_layout import Described, Files, FolderFiles, Layer, describe_docker, describe_oci, tar_files
-from agent.drivers.oci_words import pull_failure
+from agent.drivers.oci_pull import PULL_TIMEOUT_S, TAG, Skopeo
+from agent.drivers.pull_progress import pulling
 from agent.drivers.sandbox_image import sandbox_image_tar
+from agent.references import at_digest
+from agent.registries import Registries
 from manifests.containers import PullPolicy
 
-PULL_TIMEOUT_S = 900.0
 MADE_HERE: Mapping[str, Callable[[str], bytes]] = {SANDBOX_IMAGE: sandbox_image_tar, BUSYBOX_IMAGE: busybox_image_tar}
 LOCAL_KINDS = ("dir", "oci", "oci-archive", "docker-archive")
 # What programs of the host need of /etc. Not all of it: that holds the host's secrets.
@@ -61,12 +63,15 @@ class Image:
 class Images:
     """`folder` is the store's own; images in files are read only below one of `allowed`."""
 
-    def __init__(self, folder: Path, allowed: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, allowed: Sequence[Path], registries: Registries | None = None) -> None:
         self.layers = folder / "layers"
         self._names = folder / "names"
         self._skeleton = folder / "skeleton"
         self._allowed = tuple(allowed)
+        self._registries = registries or Registries()
+        self._drafts: dict[str, Path] = {}  # where pulls under way are written to
         self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
+        self._skopeo = Skopeo()
 
     def find(self, reference: str) -> Image | None:
         """Return an image that is ready to run; of a folder, or the host, as it is now. Raises ImageError."""
@@ -84,7 +89,10 @@ class Images:
         return image if all((self.layers / layer).is_dir() for layer in image.layers) else None
 
     def ensure(self, reference: str, policy: PullPolicy) -> None:
-        """Make the image ready. Files are read again each time, as nothing else tells that they changed."""
+        """Make the image ready.
+
+        Files are read again each time, as nothing else tells that they changed.
+        """
         kind, _, path = reference.partition(":")
         if kind in ("dir", "host"):
             self.find(reference)
@@ -102,6 +110,10 @@ class Images:
                     fix="Use the policy `ifMissing`, or an image in a file (`oci-archive:/PATH`).",
                 )
             self._pull(reference)
+
+    def stop_pulls(self) -> None:
+        """Have what is being pulled fail now."""
+        self._skopeo.stop()
 
     def _load_file(self, reference: str, kind: str, path: str) -> None:
         file, _, tag = path.partition(":")
@@ -156,33 +168,33 @@ class Images:
         etc = [f"/etc/{name}" for name in _HOST_ETC if Path("/etc", name).exists()]
         return Image((str(self._skeleton),), binds=(*(f"/{f}" for f in folders if f not in links), *etc))
 
+    def pulling(self, reference: str) -> str:
+        """Say how much of the image that is being pulled has arrived."""
+        draft = self._drafts.get(reference)
+        return pulling("", _size_below(draft), 0) if draft is not None else ""
+
+    def digest(self, reference: str) -> str:
+        """Return the digest that a registry had it by; "" for what came from none."""
+        try:
+            return str(json.loads(self._name_file(reference).read_text()).get("digest", ""))
+        except FileNotFoundError:
+            return ""
+
     def _pull(self, reference: str) -> None:
-        skopeo = shutil.which("skopeo")
-        if skopeo is None:
-            raise ImageError(
-                f"cannot pull image {reference}",
-                why="this node has no skopeo, by which the oci driver pulls",
-                fix="Install it (Debian: `apt install skopeo`), or use an image in files (`oci:`, `dir:`, `host:`).",
-            )
-        host = reference.partition("/")[0].partition(":")[0]
-        insecure = ("--src-tls-verify=false",) if host in ("localhost", "127.0.0.1") else ()
+        access = self._registries.access(reference)
         draft = self._names / f".pull-{secrets.token_hex(4)}"
         draft.mkdir(parents=True)
+        self._drafts[reference] = draft
         try:
-            command = [skopeo, "copy", "--quiet", *insecure, f"docker://{reference}", f"oci:{draft}:image"]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PULL_TIMEOUT_S, check=False
-            )
-            if done.returncode != 0:
-                raise pull_failure(reference, done.stderr.decode(errors="replace").strip())
-            layout = FolderFiles(draft)
-            self._store(reference, layout, describe_oci(layout, "image"))
-        except subprocess.TimeoutExpired as late:
-            raise pull_failure(reference, f"timeout: skopeo did not end within {PULL_TIMEOUT_S:g} s") from late
+            digest = self._skopeo.pull(reference, access, draft)
+            layout, pinned = FolderFiles(draft), at_digest(reference, digest)
+            for name in dict.fromkeys((reference, pinned)):
+                self._store(name, layout, describe_oci(layout, TAG), digest)
         finally:
+            self._drafts.pop(reference, None)
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _store(self, reference: str, files: Files, described: Described) -> None:
+    def _store(self, reference: str, files: Files, described: Described, digest: str = "") -> None:
         for layer in described.layers:
             self._unpack(reference, files, layer)
         config = described.config
@@ -196,7 +208,7 @@ class Images:
         )
         self._names.mkdir(parents=True, exist_ok=True)
         draft = self._names / f".{secrets.token_hex(4)}"
-        draft.write_text(json.dumps({"name": reference, "image": asdict(image)}))
+        draft.write_text(json.dumps({"name": reference, "digest": digest, "image": asdict(image)}))
         draft.replace(self._name_file(reference))
 
     def _unpack(self, reference: str, files: Files, layer: Layer) -> None:
@@ -244,6 +256,16 @@ def _unpacked(data: BinaryIO, folder: Path) -> str:
             fix="Layers must be tar, plain or by gzip, bzip2 or xz; the disk must have room for them.",
         )
     return out.decode().strip()
+
+
+def _size_below(folder: Path) -> int:
+    """Return how many bytes there are in files below the folder, which may go at any time."""
+    size = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += Path(top, name).stat().st_size
+    return size
 
 
 def _folder_of(layer: Layer) -> str:

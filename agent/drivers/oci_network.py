@@ -61,8 +61,8 @@ class Network:
             with self._lock:
                 self._set_up()
 
-    def attach(self, folder: ContainerFolder, pid: int) -> None:
-        """Give the container of that process an address, and its ports. Raises StartError if one is taken."""
+    def attach(self, folder: ContainerFolder, pid: int) -> str:
+        """Give the container of that process ports, and an address, which is returned. StartError if one is taken."""
         with self._lock:
             nft = self._set_up()
             held = self._held[folder.id] = self._choose(folder)
@@ -77,6 +77,7 @@ class Network:
                 fix="Look at `ip link` on the node.",
             ) from error
         nft.publish(held.ports)
+        return held.address
 
     def withdraw(self, folder: ContainerFolder) -> None:
         """Take back what the container holds; fine if it holds nothing."""

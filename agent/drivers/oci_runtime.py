@@ -25,13 +25,13 @@ CREATE_TIMEOUT_S = 30.0
 # In the order in which they are preferred. runsc takes the sockets of the container's own network namespace: its own
 # network stack refuses namespaces that get their interfaces after they were made.
 KNOWN: Mapping[str, tuple[str, ...]] = {
-    "crun": (),
-    "runc": (),
-    "youki": (),
-    "runsc": ("--network=host",),
-    "kata-runtime": (),
+    "crun": ("crun",),
+    "runc": ("runc",),
+    "youki": ("youki",),
+    "runsc": ("runsc", "--network=host"),
+    "kata": ("kata-runtime",),
 }
-_NEVER_DEFAULT = ("runsc", "kata-runtime")  # for who asks: they cost more and don't run everything
+_NEVER_DEFAULT = ("runsc", "kata")  # for who asks: they cost more and don't run everything
 LONGEST_LOG_BYTES = 64 << 20  # what conmon keeps of a log that no agent rotates; then it begins anew
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -123,15 +123,15 @@ class Runtime:
 def runtimes(state: Path) -> dict[str, Runtime]:
     """Return the runtimes that are installed, in the order in which they are preferred."""
     found = {}
-    for name, arguments in KNOWN.items():
-        path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SEARCH}")
+    for name, (program, *arguments) in KNOWN.items():
+        path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_SEARCH}")
         if path is None:
             continue
         with suppress(UnavailableError):
             code, text = run_command([path, "--version"])
             version = re.search(r"\d+\.\d+\S*|\d{8}\S*", text)
             if code == 0:
-                found[name] = Runtime(name, path, arguments, version.group() if version else "?", state / name)
+                found[name] = Runtime(name, path, tuple(arguments), version.group() if version else "?", state / name)
     return found
 
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cgroups import is_v2
-from agent.driver import ContainerSpec, ContainerState, ImageError, StartError
-from agent.drivers.oci_bundle import Around, Device, User, bundle_config, command_of, user_of
+from agent.driver import SANDBOX_IMAGE, ContainerSpec, ContainerState, ImageError, StartError
+from agent.drivers.oci_bundle import Around, Device, bundle_config, command_of, user_of
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_images import Image, Images
 from agent.drivers.oci_network import Network
 from agent.drivers.oci_runtime import Runtime
 from agent.drivers.oci_workers import mount_overlay, unmount
-from manifests.errors import DriverError, InvalidError, UnavailableError, WherryError
+from agent.drivers.spec_checks import check_limits, check_mounts
+from manifests.errors import InvalidError, UnavailableError, WherryError
 
 _MOST_ACCOUNT_BYTES = 1 << 20
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -32,7 +33,16 @@ class Starter:
     network: Network
 
     def runtime_of(self, spec: ContainerSpec) -> Runtime:
-        return self.default
+        """Return the runtime for a new container. Raises DriverError if the node doesn't have the one it names."""
+        if not spec.runtime or spec.image == SANDBOX_IMAGE:
+            return self.default
+        if spec.runtime not in self.runtimes:
+            raise StartError(
+                f"cannot start container {spec.name}: this node has no runtime {spec.runtime}",
+                why=f"it has {', '.join(self.runtimes)}",
+                fix="Install it on the node, and restart the agent.",
+            )
+        return self.runtimes[spec.runtime]
 
     def runtime_named(self, name: str) -> Runtime:
         """Return the runtime that a container has. Raises UnavailableError if it was removed from the node since."""
@@ -46,16 +56,9 @@ class Starter:
 
     def check(self, spec: ContainerSpec) -> None:
         """Raise what stands against creating the container."""
-        image = self._image(spec)
-        command_of(spec, image)
-        bundle_config(spec, image, Around(Path("/"), User(0, 0, (), "/"), "", "/", None))
-        for mount in spec.mounts:
-            if not Path(mount.source).exists():
-                raise DriverError(
-                    f"cannot create container {spec.name}",
-                    why=f"there is no {mount.source} to mount at {mount.target}",
-                    fix="It was removed from the agent's folder: restart the allocation.",
-                )
+        check_limits(spec)
+        check_mounts(spec)
+        command_of(spec, self._image(spec))
 
     def start(self, folder: ContainerFolder, holder: ContainerFolder | None) -> None:
         """Bring the container up; `holder` is the one in whose network it lives. Raises StartError with the reason."""
@@ -66,11 +69,13 @@ class Starter:
             image = self._image(spec)
             self._mount(folder, image)
             hostname = _hostname(spec, holder)
-            config = bundle_config(spec, image, self._around(folder, image, network, hostname))
+            address = "127.0.1.1" if holder is None else holder.look().address or "127.0.1.1"
+            config = bundle_config(spec, image, self._around(folder, image, network, hostname, address))
             folder.config.write_text(json.dumps(config))
             runtime.create(folder, self.conmon)
             if network == "":
-                self.network.attach(folder, int(folder.pid_file.read_text()))
+                address = self.network.attach(folder, int(folder.pid_file.read_text()))
+                write_hosts(folder.path, hostname, address)  # the file that the container has seen since its creation
             runtime.start(folder)
         except WherryError as error:
             self.clear(folder)
@@ -139,7 +144,9 @@ class Starter:
             return None if holder.spec.host_network else f"/proc/{found.pid}/ns/net"
         return None if spec.host_network else ""
 
-    def _around(self, folder: ContainerFolder, image: Image, network: str | None, hostname: str) -> Around:
+    def _around(
+        self, folder: ContainerFolder, image: Image, network: str | None, hostname: str, address: str
+    ) -> Around:
         spec, root = folder.spec, folder.path / "merged"
         top = Path("/") if image.binds else root
         try:
@@ -155,9 +162,11 @@ class Starter:
             hostname=hostname,
             cgroup=folder.cgroup,
             network=network,
-            files=_network_files(folder, hostname, is_host=network is None),
+            files=_network_files(folder, hostname, address, is_host=network is None),
             devices=devices,
             has_cgroup_v2=is_v2(),
+            # Not the agent's own, which may be spared: a container isn't. To lower it needs rights that not all have.
+            oom_score=max(0, int(Path("/proc/self/oom_score_adj").read_text())),
         )
 
 
@@ -168,16 +177,22 @@ def _hostname(spec: ContainerSpec, holder: ContainerFolder | None) -> str:
     return spec.hostname or (socket.gethostname() if spec.host_network else spec.name[-63:].lstrip("-."))
 
 
-def _network_files(folder: ContainerFolder, hostname: str, *, is_host: bool) -> list[tuple[Path, str]]:
+def _network_files(folder: ContainerFolder, hostname: str, address: str, *, is_host: bool) -> list[tuple[Path, str]]:
     """Write the files that tell the container of its network, and return them with their places inside."""
     hosts, name, resolver = (folder.path / file for file in ("hosts", "hostname", "resolv.conf"))
     name.write_text(f"{hostname}\n")
-    own = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-    with suppress(OSError):
-        own = Path("/etc/hosts").read_text() if is_host else own
-    hosts.write_text(f"{own.rstrip()}\n127.0.1.1 {hostname}\n")
+    write_hosts(folder.path, hostname, address, is_host=is_host)
     resolver.write_text(_resolver(is_host=is_host))
     return [(hosts, "/etc/hosts"), (name, "/etc/hostname"), (resolver, "/etc/resolv.conf")]
+
+
+def write_hosts(folder: Path, hostname: str, address: str, *, is_host: bool = False) -> None:
+    """Write, in place, which names the container knows by itself: its own, and on the host's network the host's."""
+    names = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    if is_host:
+        with suppress(OSError):
+            names = Path("/etc/hosts").read_text()
+    (folder / "hosts").write_text(f"{names.rstrip()}\n{address} {hostname}\n")
 
 
 def _resolver(*, is_host: bool) -> str:
@@ -185,7 +200,8 @@ def _resolver(*, is_host: bool) -> str:
     for file in _RESOLVERS:
         with suppress(OSError):
             text = file.read_text()
-            if is_host or not any(line.split()[1:2] == ["127.0.0.53"] for line in text.splitlines()):
+            servers = [line.split()[1] for line in text.splitlines() if line.startswith("nameserver ")]
+            if is_host or not any(server.startswith("127.") for server in servers):
                 return text
     return ""
 

@@ -1,8 +1,8 @@
-"""Messages of OCI runtimes and of skopeo in words that say what to do. Pure; a miss costs clarity only."""
+"""Messages of OCI runtimes in words that say what to do. Pure; a miss costs clarity only."""
 
 import re
 
-from agent.driver import ImageError, StartError
+from agent.driver import StartError
 from manifests.errors import WherryError
 
 # Of runc and of crun, which word the same things differently; runsc says what runc says.
@@ -53,25 +53,3 @@ def start_failure(name: str, text: str) -> WherryError:
 def is_missing_program(text: str) -> bool:
     """Say whether a runtime's answer to `exec` means that there is no such program."""
     return re.search(r"executable file .*not found|[Nn]o such file or directory|error finding exec", text) is not None
-
-
-_PULL_RULES = (
-    (
-        r"no basic auth credentials|unauthorized|authentication required|denied",
-        "Check the name; a private repository needs credentials on the node (`skopeo login`).",
-    ),
-    (r"manifest unknown|not found|does not exist", "Check the repository and the tag: the registry has no such image."),
-    (
-        r"no such host|connection refused|timeout|i/o|unreachable|deadline|dial tcp|lookup",
-        "The node can't reach the registry: check its network, DNS and proxy, or use an image in files.",
-    ),
-    (r"no space left", "The node's disk is full."),
-    (r"x509|certificate|HTTP response to HTTPS", "The node doesn't trust the registry's certificate."),
-    (r"invalid reference", "Write the image as host/name:tag or host/name@sha256:digest, in lower case."),
-)
-
-
-def pull_failure(image: str, text: str) -> ImageError:
-    """Return the error for an image that couldn't be pulled, with skopeo's text as the reason."""
-    fix = next((fix for pattern, fix in _PULL_RULES if re.search(pattern, text)), "See skopeo's own words above.")
-    return ImageError(f"cannot pull image {image}", why=text, fix=fix)

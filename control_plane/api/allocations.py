@@ -45,6 +45,14 @@ async def show(request: web.Request) -> web.Response:
     return web.json_response(view)
 
 
+def known_allocation(request: web.Request, context: Context) -> Allocation:
+    """Return the allocation that the path names. Raises NotFoundError."""
+    allocation = context.state.allocations.get(request.match_info["id"])
+    if allocation is None:
+        raise unknown(request)
+    return allocation
+
+
 def unknown(request: web.Request) -> NotFoundError:
     return NotFoundError(f"there is no allocation {request.match_info['id'][:80]}")
 
@@ -52,9 +60,7 @@ def unknown(request: web.Request) -> NotFoundError:
 async def logs(request: web.Request) -> web.StreamResponse:
     """Stream what an allocation's container wrote, from its node over the node's own session, whoever holds that."""
     context = context_of(request)
-    allocation = context.state.allocations.get(request.match_info["id"])
-    if allocation is None:
-        raise unknown(request)
+    allocation = known_allocation(request, context)
     tail = whole_number(request, "tail", most=MOST_TAIL)
     served = context.sessions.of_node(allocation.node)
     if served is None:

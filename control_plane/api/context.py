@@ -9,6 +9,7 @@ from control_plane.controllers.standing import Standing
 from control_plane.desired.configs import ConfigWriter
 from control_plane.desired.crons import CronRunner
 from control_plane.desired.freeze import FreezeWriter
+from control_plane.desired.moves import MoveWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.settings import SettingsWriter
@@ -34,6 +35,7 @@ class Context:
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
     visit_writer: VisitWriter
+    move_writer: MoveWriter
     settings_writer: SettingsWriter
     standing: Standing
     rehearser: Rehearser

@@ -7,6 +7,7 @@ from control_plane import keys
 from control_plane.settings import rules_of
 from control_plane.state import ClusterState, Table
 from manifests.constraints import parse_constraint
+from manifests.engines import engine_constraints
 from manifests.placement import NeighbourSpec, SpreadSpec
 from manifests.taints import parse_toleration
 from manifests.workloads import Kind, WorkloadRecord, WorkloadRef, WorkloadSpec
@@ -34,7 +35,10 @@ def ask_of(
         indexes=tuple(indexes),
         reserved=vector_of(spec.reservation()),
         ports=_ports_of(spec),
-        constraints=tuple(parse_constraint(c) for c in placement.constraints),
+        constraints=(
+            *engine_constraints(spec.driver, spec.runtime),
+            *(parse_constraint(c) for c in placement.constraints),
+        ),
         spread=tuple(_spread(s) for s in placement.spread),
         max_per_node=placement.max_per_node,
         avoid=avoid,

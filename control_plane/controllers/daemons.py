@@ -33,6 +33,7 @@ from control_plane.controllers.rollouts import (
 )
 from manifests.allocations import Phase
 from manifests.constraints import parse_constraint
+from manifests.engines import engine_constraints
 from manifests.reasons import Blocked
 from manifests.workloads import DaemonSpec
 from scheduler.eligible import matches
@@ -104,10 +105,12 @@ def progress_of_daemon(course: Course, seen: Sequence[Seen]) -> Progress:
 
 
 def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _Posts:
-    constraints = [parse_constraint(c) for c in course.record.workload.spec.placement.constraints]
-    matching = {n.name: n for n in nodes if matches(n, constraints)}
+    spec = course.record.workload.spec
+    meant = {n.name: n for n in nodes if matches(n, [parse_constraint(c) for c in spec.placement.constraints])}
+    # What runs somewhere can run there, even while its node doesn't tell by what: nothing is stopped for that.
+    able = [n for n in meant.values() if matches(n, engine_constraints(spec.driver, spec.runtime))]
     wanted = [s for s in seen if s.is_wanted]
-    misplaced = tuple(Stop(s.allocation, reason) for s in wanted if (reason := _unwanted_reason(s, matching)))
+    misplaced = tuple(Stop(s.allocation, reason) for s in wanted if (reason := _unwanted_reason(s, meant)))
     stopping = {stop.allocation.id for stop in misplaced}
     staying = [s for s in wanted if s.id not in stopping]
     lost = [s for s in staying if s.node is Eligibility.LOST]
@@ -123,20 +126,19 @@ def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _
         fresh=tuple(s for s in held if s.allocation.version == course.target.version),
         old=tuple(s for s in held if s.allocation.version != course.target.version),
         lost=tuple(lost),
-        homes=frozenset(s.allocation.node for s in held)
-        | {n.name for n in matching.values() if n.eligibility is Eligibility.READY},
+        homes=frozenset(s.allocation.node for s in held) | {n.name for n in able if n.eligibility is Eligibility.READY},
         leaving=sum(not s.is_wanted and s.node not in _NONE_TO_COME for s in seen),
-        vacant=tuple(n for n in matching.values() if n.name not in occupied and n.eligibility is not Eligibility.LOST),
+        vacant=tuple(n for n in able if n.name not in occupied and n.eligibility is not Eligibility.LOST),
     )
 
 
-def _unwanted_reason(s: Seen, matching: Mapping[str, NodeView]) -> str:
+def _unwanted_reason(s: Seen, meant: Mapping[str, NodeView]) -> str:
     node = s.allocation.node
     if s.node is None:
         return f"node {node} was deleted"
     if s.node is Eligibility.DRAINING:
         return s.leave_reason
-    return "" if node in matching else f"node {node} no longer meets the constraints"
+    return "" if node in meant else f"node {node} no longer meets the constraints"
 
 
 def _backoff(course: Course, s: Seen) -> float:

@@ -9,6 +9,7 @@ from control_plane.controllers.snapshot import workload_ids
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from manifests.allocations import Allocation, AllocationStatus
+from manifests.moves import MoveRecord
 from manifests.workloads import Kind, WorkloadRecord
 
 RESYNC_S = 30.0  # so that a lost event costs time and not truth
@@ -55,6 +56,8 @@ class DirtySet:
                     self._mark_others(workload, change)
                 case "allocation" | "status":
                     self._mark_allocation(change)
+                case "move":
+                    self._mark_moved(change)
                 case "node" | "intent" | "freeze" if self._is_thorough:
                     self.mark_all()
                 case "node" | "intent":
@@ -93,6 +96,11 @@ class DirtySet:
         if freed and isinstance(known, Allocation | AllocationStatus):
             self._mark_daemons_on(known.node)
             self._mark_blocked()
+
+    def _mark_moved(self, change: ObjectChange) -> None:
+        known = change.new or change.old
+        if isinstance(known, MoveRecord):
+            self.mark(keys.id_of_ref(known.workload))
 
     def _mark_daemons_on(self, node: str) -> None:
         """Mark those that leave a drained node last: perhaps nothing else is left there now."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from control_plane import keys
 from control_plane.controllers.history import ended_id, newest
+from control_plane.controllers.moving import is_over, moving
 from control_plane.controllers.writes import Unit
 from control_plane.records import EndedAllocation, EventRecord
 from control_plane.state import ClusterState, Stored, Table
@@ -32,6 +33,7 @@ def garbage_of(state: ClusterState) -> Iterator[Unit]:
     yield from _statuses(state)
     yield from _ended(state)
     yield from _events(state)
+    yield from _moves(state)
 
 
 def _versions(state: ClusterState) -> Iterator[Unit]:
@@ -148,6 +150,21 @@ def _events(state: ClusterState) -> Iterator[Unit]:
     over = len(kept) - KEPT_EVENTS_IN_ALL
     if over > 0:
         yield from _deletions(state.events, (id_ for _, _, id_ in sorted(kept)[:over]))
+
+
+def _moves(state: ClusterState) -> Iterator[Unit]:
+    """Yield marks of moves that are done or matter no more, and those for whose allocations there is no other place."""
+    for id_ in sorted(state.moves.ids()):
+        stored = state.moves.stored(id_)
+        if stored is None:
+            continue
+        move, workload = stored.value, keys.id_of_ref(stored.value.workload)
+        desired = keys.placed_id(move.from_node, id_)
+        if state.is_unreadable(keys.WORKLOADS + workload) or state.is_unreadable(keys.ALLOCATIONS + desired):
+            continue
+        said = state.workload_statuses.get(workload)
+        if is_over(state, move) or (said is not None and said.blocked and moving(state, workload) == move):
+            yield _deletion(stored, ModifiedAt(keys.ALLOCATIONS + desired, state.allocations.modified_at(id_)))
 
 
 def _is_there(state: ClusterState, place: str) -> bool:

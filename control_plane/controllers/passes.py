@@ -18,6 +18,8 @@ from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.failing import CALMED, calmed, failing_of
 from control_plane.controllers.freeze import NOT_FROZEN, held_back, is_frozen
 from control_plane.controllers.history import kept_of
+from control_plane.controllers.moving import with_moves
+from control_plane.controllers.pinning import pinned_of
 from control_plane.controllers.progress import ProgressClock
 from control_plane.controllers.reconcile import Sight, progress_of, reconcile
 from control_plane.controllers.snapshot import kept_since_restore, seen_of
@@ -92,7 +94,7 @@ class Passes:
         asks = [ask for workload, decision in decisions.items() if workload not in going for ask in decision.asks]
         portion = Portion(tuple(asks), {}) if frozen else portion_of(asks, self._most)
         then = _without_stopped(ledger, decisions.values(), frozen=frozen)
-        plan, failing = self._plan(resolved(portion.asks, self._state), then, frozen=frozen)
+        plan, failing = self._plan(with_moves(resolved(portion.asks, self._state), self._state), then, frozen=frozen)
         for workload in failing:
             decisions[workload] = replace(decisions[workload], messages=(*decisions[workload].messages, CALMED))
         plan = with_left(plan, portion.left)
@@ -224,6 +226,7 @@ class Passes:
             is_failed=decision.is_failed,
             is_waiting=decision.is_waiting,
             rollout=decision.rollout or (said.rollout if said and said.ref.uid == record.uid else None),
+            pinned=pinned_of(self._state, workload, record, said),
         )
         return [status_unit(self._state, workload, status)] if status != said else []
 

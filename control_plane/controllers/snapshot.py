@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping
 
 from control_plane import keys
 from control_plane.controllers.ages import Ages
-from control_plane.controllers.decision import Seen
+from control_plane.controllers.decision import Leaving, Seen
 from control_plane.controllers.leaving import leaving_of
+from control_plane.controllers.moving import leaving_by_move, moving
 from control_plane.state import ClusterState
 from manifests.allocations import Allocation, Desired
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
@@ -56,13 +57,17 @@ def labels_of(status: NodeStatus, intent: NodeIntent | None) -> Mapping[str, str
 
 def seen_of(state: ClusterState, workload: str, ages: Ages) -> list[Seen]:
     """Return all allocations of the workload of that id, of whichever life of it."""
-    return [_seen(state, a, ages) for a in state.allocations_of(workload)]
+    move = moving(state, workload)
+    return [
+        _seen(state, a, ages, leaving_by_move(move) if move and move.allocation == a.id else None)
+        for a in state.allocations_of(workload)
+    ]
 
 
-def _seen(state: ClusterState, a: Allocation, ages: Ages) -> Seen:
+def _seen(state: ClusterState, a: Allocation, ages: Ages, moves: Leaving | None) -> Seen:
     status, host = state.statuses.get(a.id), state.nodes.get(a.node)
     node = _eligibility(state, a.node, host)
-    leaving = leaving_of(state, a, ages) if node not in (None, Eligibility.LOST) else None
+    leaving = (leaving_of(state, a, ages) or moves) if node not in (None, Eligibility.LOST) else None
     if leaving:
         node = Eligibility.DRAINING
     elif node is Eligibility.DRAINING:

@@ -60,7 +60,9 @@ def stop_unit(state: ClusterState, stop: Stop) -> Unit:
     stopped = stop.allocation.model_copy(update={"desired": Desired.STOP, **why})
     node = state.nodes.get(stopped.node)
     is_there = node.liveness is not Liveness.LOST if node else state.is_unreadable(keys.NODES + stopped.node)
-    compares = () if is_there else (_unchanged_node(state, stopped.node),)
+    compares: tuple[Compare, ...] = () if is_there else (_unchanged_node(state, stopped.node),)
+    if stopped.id in state.moves:  # which may be taken back meanwhile
+        compares = (*compares, ModifiedAt(keys.MOVES + stopped.id, state.moves.modified_at(stopped.id)))
     return Unit((Put(_desired_key(stop.allocation), stopped.to_bytes()),), compares)
 
 

@@ -70,7 +70,7 @@ class RolloutWriter:
             present = await present_version(draft, workload, old)
             copied = with_template_of(old.workload, kept.workload.spec)
             cause = f"undo to version {kept.version}"
-            record = await put_next(draft, self._clock, old, copied, kept.configs, cause)
+            record = await put_next(draft, self._clock, old, copied, kept.configs, cause, copies=kept.version)
             changes = [*field_changes(old.workload, copied)]
             changes += config_changes(present.configs if present else {}, kept.configs)
             return result_of(record, "changed", makes_version=True, changes=changes)

@@ -76,18 +76,27 @@ async def present_version(draft: Draft, workload: str, record: WorkloadRecord) -
 
 
 async def put_next(
-    draft: Draft, clock: Clock, old: WorkloadRecord, workload: Workload, configs: Mapping[str, int], cause: str
+    draft: Draft,
+    clock: Clock,
+    old: WorkloadRecord,
+    workload: Workload,
+    configs: Mapping[str, int],
+    cause: str,
+    *,
+    copies: int = 0,
 ) -> WorkloadRecord:
-    """Draft the workload's next version, and return its record."""
+    """Draft the workload's next version, and return its record. `copies` names the version that it is to equal."""
     id_ = keys.id_of_ref(old.ref)
     update = {"workload": workload, "version": old.version + 1, "generation": old.generation + 1}
     record = old.model_copy(update={**update, "changed_by": current_actor()})
     await draft.put(keys.WORKLOADS + id_, record.to_bytes())
-    put_version(draft, clock, record, configs, cause)
+    put_version(draft, clock, record, configs, cause, copies=copies)
     return record
 
 
-def put_version(draft: Draft, clock: Clock, record: WorkloadRecord, configs: Mapping[str, int], cause: str) -> None:
+def put_version(
+    draft: Draft, clock: Clock, record: WorkloadRecord, configs: Mapping[str, int], cause: str, *, copies: int = 0
+) -> None:
     """Draft the immutable copy of the record's version."""
     version = VersionRecord(
         uid=record.uid,
@@ -97,6 +106,7 @@ def put_version(draft: Draft, clock: Clock, record: WorkloadRecord, configs: Map
         configs=dict(configs),
         cause=cause,
         changed_by=record.changed_by,
+        copies=copies,
     )
     key = keys.VERSIONS + keys.version_id(keys.id_of_ref(record.ref), record.version)
     draft.create(key, version.to_bytes())

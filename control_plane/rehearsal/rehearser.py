@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from control_plane.controllers.standing import Standing
 from control_plane.rehearsal.answer import Answer, answered, fork_of, fork_of_past, prepared
+from control_plane.rehearsal.fork import Fork
+from control_plane.rehearsal.proposal import Aim, proposed, view_of
 from control_plane.rehearsal.question import Question
 from control_plane.state import ClusterState
 from control_plane.store.protocol import Revision, Store
@@ -30,12 +33,19 @@ class Rehearser:
     ) -> Answer:
         """Return what would be. Raises CompactedError if the store has forgotten that revision."""
         async with self._turn:
-            if at_revision is not None:
-                fork = await fork_of_past(self._store, at_revision, self._clock)
-            else:
-                fork = fork_of(self._state, self._standing, self._clock)
-            rehearsal, results, at = await prepared(fork, question, documents)
+            rehearsal, results, at = await prepared(await self._fork(at_revision), question, documents)
             return await asyncio.to_thread(answered, rehearsal, results, at)
+
+    async def propose(self, aim: Aim, *, at_revision: Revision | None = None) -> dict[str, Any]:
+        """Return which moves would serve the aim, and why. Raises what `answer` does, and what `proposed` does."""
+        async with self._turn:
+            fork = await self._fork(at_revision)
+            return view_of(await asyncio.to_thread(proposed, fork, aim), fork, aim)
+
+    async def _fork(self, at_revision: Revision | None) -> Fork:
+        if at_revision is not None:
+            return await fork_of_past(self._store, at_revision, self._clock)
+        return fork_of(self._state, self._standing, self._clock)
 
     async def check(self, plan: AppliedPlan, documents: Sequence[Document]) -> dict[str, Revision]:
         """Return at which revision each record must be still. Raises ConflictError if the plan doesn't hold any more.

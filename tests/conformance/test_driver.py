@@ -349,7 +349,7 @@ async def test_a_missing_image_that_may_not_be_pulled_is_an_image_error(driver: 
 @pytest.mark.parametrize("policy", [PullPolicy.IF_MISSING, PullPolicy.ALWAYS])
 async def test_a_pull_that_cannot_work_is_an_image_error_for_all_who_asked(driver: Driver, policy: PullPolicy) -> None:
     async def ask() -> ImageError:
-        with pytest.raises(ImageError, match="can't reach the registry") as caught:
+        with pytest.raises(ImageError, match=r"can't (be reached|reach)") as caught:
             await driver.ensure_image("localhost:1/none:1", policy)
         return caught.value
 

@@ -1,6 +1,7 @@
 """The real `wherry agent --driver oci`, without any container manager, told by a scripted server what to run."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -164,10 +165,12 @@ async def test_a_group_publishes_a_port_and_nothing_is_left_of_its_network(node:
         await node.server.until_hello(1)
         app: dict[str, Any] = {**box("app", *ANSWER), "ports": [{"name": "main", "container": 8080}]}
         ask = box("ask", "sh", "-c", "until nc 127.0.0.1 8080; do sleep 0.1; done; sleep 99")
-        await node.server.run(grouped(app, ask, ports=(port,)))
+        await node.server.run(grouped(app, ask, ports=(port,), runtime="runc"))
         await node.server.until_phase("web-0-a", Phase.RUNNING)
         await wait_until(lambda: heard(node), 10, "the port answers")
         assert "18120" in await rest_of_network(node)
+        made = [json.loads(file.read_text()) for file in node.data_dir.glob("oci/containers/*/spec.json")]
+        assert sorted(one["runtime"] for one in made) == ["crun", "runc", "runc"]  # the sandbox has the default
         await node.server.withdraw("web-0-a")
         await wait_until(lambda: rest_of_network(node), 20, "the group's network is gone", lambda rest: not rest)
 

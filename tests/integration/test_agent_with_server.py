@@ -42,7 +42,11 @@ async def test_groups_and_configs_come_all_the_way_from_a_manifest(tmp_path: Pat
             async with served(tmp_path / "server") as server:
                 (tmp_path / "agent").mkdir()
                 options = AgentOptions(
-                    *((server.url,), "n1", tmp_path / "agent", str(daemon.socket), token(server.join)),
+                    servers=(server.url,),
+                    name="n1",
+                    data_dir=tmp_path / "agent",
+                    docker_socket=str(daemon.socket),
+                    token=token(server.join),
                     cpu_m=2000,
                     publish_address="127.0.0.1",
                     cgroup_parent=f"{daemon.cgroup_parent}/n1",
@@ -107,7 +111,13 @@ async def run_through(
     data_dir = folder / "agent"
     await asyncio.to_thread(data_dir.mkdir)
     options = AgentOptions(
-        (url,), "n1", data_dir, str(socket), token(join), cpu_m=2000, cgroup_parent=f"{cgroup_parent}/n1"
+        servers=(url,),
+        name="n1",
+        data_dir=data_dir,
+        docker_socket=str(socket),
+        token=token(join),
+        cpu_m=2000,
+        cgroup_parent=f"{cgroup_parent}/n1",
     )
     driver = DockerDriver(socket)
     async with running_agent(options), Client([url], token(admin)) as client:
@@ -163,11 +173,11 @@ async def test_a_config_that_breaks_a_service_is_taken_back_from_real_containers
                 data_dir = tmp_path / "agent"
                 await asyncio.to_thread(data_dir.mkdir)
                 options = AgentOptions(
-                    (server.url,),
-                    "n1",
-                    data_dir,
-                    str(daemon.socket),
-                    token(server.join),
+                    servers=(server.url,),
+                    name="n1",
+                    data_dir=data_dir,
+                    docker_socket=str(daemon.socket),
+                    token=token(server.join),
                     cpu_m=2000,
                     cgroup_parent=f"{daemon.cgroup_parent}/n1",
                 )

@@ -5,14 +5,18 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from agent.driver import SANDBOX_IMAGE, ContainerState
+from agent.driver import SANDBOX_IMAGE, ContainerState, StartError
+from agent.drivers import cri_codec as codec
+from agent.drivers.choice import choose
 from agent.drivers.cri import CriDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
+from agent.folder import LocalFolder
 from agent.options import AgentOptions
 from agent.ownership import CONTAINER, NODE
 from agent.tracked import SANDBOX
@@ -23,7 +27,14 @@ from manifests.errors import DriverError, UnavailableError
 from tests.agents import in_network_namespace, running_agent
 from tests.conformance.driver_lab import SUITE, CriLab, ended, look, run, shell
 from tests.containerd import ContainerdProcess, containerd, is_installed
-from tests.integration.test_agent_groups import box
+from tests.integration.test_agent import test_five_run_and_one_that_crashes_runs_again_at_once  # noqa: F401
+from tests.integration.test_agent_groups import (  # noqa: F401
+    box,
+    test_a_group_shares_its_network_and_each_of_it_restarts_alone,
+    test_a_job_succeeds_without_waiting_for_its_sidecars,
+    test_configs_are_files_and_variables_and_go_with_their_allocation,
+    test_sidecars_and_init_containers_come_first_and_sidecars_end_last,
+)
 from tests.lab.waiting import wait_until
 from tests.registry import registry
 from tests.scripted_server import ScriptedServer, assigned, grouped
@@ -64,17 +75,25 @@ async def driver(daemon: ContainerdProcess) -> AsyncIterator[CriDriver]:
 
 
 @pytest.fixture
-def options(daemon: ContainerdProcess, tmp_path: Path) -> AgentOptions:
+def options(daemon: ContainerdProcess, server: ScriptedServer, tmp_path: Path) -> AgentOptions:
+    """What an agent of that server, on that containerd, is started with."""
     folder = tmp_path / "agent"
     folder.mkdir()
     return AgentOptions(
-        servers=("",), name="n1", data_dir=folder, cpu_m=4000, memory_bytes=2 << 30, pids=20_000,
-        cgroup_parent=f"{daemon.cgroup_parent}/agent",
-    )  # fmt: skip
+        servers=(server.url,),
+        name="n1",
+        data_dir=folder,
+        driver="cri",
+        cri_socket=str(daemon.socket),
+        cpu_m=4000,
+        memory_bytes=2 * 2**30,
+        pids=20_000,
+        cgroup_parent=f"{daemon.cgroup_parent}/{tmp_path.name[-20:]}",
+    )
 
 
 async def test_an_agent_runs_a_group_in_one_pod_and_the_next_one_adopts_it(
-    daemon: ContainerdProcess, driver: CriDriver, options: AgentOptions
+    driver: CriDriver, server: ScriptedServer, options: AgentOptions
 ) -> None:
     serve = box("app", "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tmp")
     ask = box("ask", "until nc -w 1 127.0.0.1 8080 < /dev/null; do sleep 0.1; done; exec sleep 1000")
@@ -83,26 +102,32 @@ async def test_an_agent_runs_a_group_in_one_pod_and_the_next_one_adopts_it(
         found = await driver.list_containers({NODE: "n1"})
         return {c.labels[CONTAINER]: (c.id, c.pid) for c in found if c.state is ContainerState.RUNNING}
 
-    async with ScriptedServer().serve() as server:
-        options = AgentOptions(**{**{f: getattr(options, f) for f in options.__slots__}, "servers": (server.url,)})
-        async with running_agent(options, driver_of(daemon)):
-            await server.until_hello(1)
-            await server.run(grouped(serve, ask), assigned("web-1-a"))
-            await server.until_phase("web-0-a", Phase.RUNNING)
-            await server.until_phase("web-1-a", Phase.RUNNING)
-            before = await wait_until(now, 20, "all run", lambda found: len(found) == 4)
-            os.kill(before["ask"][1], signal.SIGKILL)
-            began_s = time.monotonic()
-            await server.until(lambda: server.statuses["web-0-a"].attempt == 2, what="ask runs again")
-            print(f"running again {(time.monotonic() - began_s) * 1000:.0f} ms after its end")
-            between = await wait_until(now, 20, "all run again", lambda found: len(found) == 4)
-        assert between == await now()
-        async with running_agent(options, driver_of(daemon)):
-            await server.until_hello(2)
-            await server.until_phase("web-0-a", Phase.RUNNING)
-            assert await now() == between
+    async with running_agent(options):
+        await server.until_hello(1)
+        await server.run(grouped(serve, ask), assigned("web-1-a"))
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        await server.until_phase("web-1-a", Phase.RUNNING)
+        before = await wait_until(now, 20, "all run", lambda found: len(found) == 4)
+        os.kill(before["ask"][1], signal.SIGKILL)
+        began_s = time.monotonic()
+        await server.until(lambda: server.statuses["web-0-a"].attempt == 2, what="ask runs again")
+        print(f"told of its next attempt {(time.monotonic() - began_s) * 1000:.0f} ms after its end")
+        between = await wait_until(now, 20, "all run again", lambda found: len(found) == 4)
+    assert between == await now()
+    async with running_agent(options):
+        await server.until_hello(2)
+        await server.until_phase("web-0-a", Phase.RUNNING)
+        assert await now() == between
     assert {name: between[name] for name in ("app", SANDBOX)} == {name: before[name] for name in ("app", SANDBOX)}
     assert between["ask"] != before["ask"]
+
+
+async def test_a_node_with_a_runtime_can_have_the_driver(options: AgentOptions, tmp_path: Path) -> None:
+    choice = await asyncio.to_thread(choose, options, LocalFolder(options.data_dir))
+    assert choice.name == "cri"
+    assert "cri" in choice.available
+    elsewhere = replace(options, cri_socket=str(tmp_path / "none.sock"))
+    assert "cri" not in (await asyncio.to_thread(choose, elsewhere, LocalFolder(options.data_dir))).available
 
 
 async def test_info_names_the_runtime_its_handlers_and_its_network(driver: CriDriver) -> None:
@@ -178,7 +203,7 @@ async def test_a_pod_without_its_container_is_found_by_the_next_create_or_swept_
     assert (await ended(driver, container)).exit_code == 3
     assert [c.id for c in await driver._pods.containers(half)] == [container]
     forsaken, _, _ = await driver._pods.run(shell("exit 3"))
-    later = CriDriver(daemon.socket, clock=LateClock())
+    later = CriDriver(daemon.socket, log_root=daemon.folder / "logs", clock=LateClock())
     await later.list_containers(SUITE)
     await later.close()
     assert await driver._pods.status(forsaken) is None
@@ -211,9 +236,24 @@ async def test_without_a_network_the_hosts_works_and_any_other_is_refused_with_w
 
 
 async def test_a_runtime_that_is_not_there_says_where_it_was_sought(tmp_path: Path) -> None:
-    driver = CriDriver(tmp_path / "none.sock")
+    driver = CriDriver(tmp_path / "none.sock", log_root=tmp_path)
     try:
         with pytest.raises(UnavailableError, match=r"none\.sock"):
             await driver.ensure_image(BUSYBOX_IMAGE, PullPolicy.NEVER)
     finally:
         await driver.close()
+
+
+async def test_a_container_whose_own_pod_ended_before_its_start_is_tried_anew(driver: CriDriver) -> None:
+    container = await driver.create(shell("exit 0"))
+    (pod,) = await driver._pods.listed({codec.POD_NAME: (await look(driver, container)).name})
+    await driver._pods.stop(pod.id)
+    with pytest.raises(StartError):
+        await driver.start(container)
+
+
+async def test_a_runtime_is_asked_for_by_its_name(driver: CriDriver) -> None:
+    container = await run(driver, shell("exit 3", runtime="runc"))
+    assert (await ended(driver, container)).exit_code == 3
+    with pytest.raises(DriverError, match="nope"):
+        await driver.create(shell("true", runtime="nope"))

@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "drivers.md"
 
 
+NOPE = """
+apiVersion: wherry/v1
+kind: Service
+metadata: {name: nope}
+spec: {image: "wherry/busybox:1", runtime: nope}
+"""
+
+
 class Dev:
     """One `wherry dev` in a network namespace of its own."""
 
@@ -78,11 +86,14 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
 
 
 def test_the_manifest_of_the_page_runs_from_the_hosts_files_and_nothing_is_left(dev: Dev) -> None:
-    (manifest,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (manifest,) = (block for block in blocks if "image: host:/" in block)
     dev.run("apply", "-f", "-", "--wait", stdin=manifest)
     dev.run("apply", "-f", "manifests/examples/web.yaml", "--wait")
     assert "hello from n" in dev.run("logs", "service/hello")
     assert "driver.version" in dev.run("describe", "node", "n1")
+    dev.run("apply", "-f", "-", stdin=NOPE)
+    assert "have no runtime nope" in dev.run("explain", "service/nope")
     assert any(name.startswith("wh-") for name in dev.links())
     dev.stop()
     assert not any(name.startswith("wh") for name in dev.links())

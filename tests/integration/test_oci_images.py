@@ -20,7 +20,7 @@ from agent.drivers.local_image import busybox_image_tar
 from agent.drivers.oci import OciDriver
 from agent.drivers.oci_images import Images
 from manifests.containers import PullPolicy
-from tests.conformance.driver_lab import SUITE, ended, run, shell, tidied
+from tests.conformance.driver_lab import SUITE, ended, run, shell, tidied, until
 from tests.conformance.test_driver import read, text
 from tests.oci import OciRig, oci_rig
 from tests.registry import registry
@@ -186,6 +186,18 @@ async def test_an_image_of_a_registry_is_pulled_once_for_all_who_ask(rig: OciRig
         assert await said(driver, shell("echo pulled", image=served.image)) == "pulled\n"
         with pytest.raises(ImageError, match="no such image"):
             await driver.ensure_image(f"{served.address}/busybox:2", PullPolicy.IF_MISSING)
+
+
+async def test_a_pull_does_not_hold_up_the_end_of_the_agent(rig: OciRig) -> None:
+    async with registry(rig.netns) as served:
+        served.open_blobs.clear()
+        driver = OciDriver(rig.folder / "fresh", netns=f"/run/netns/{rig.netns}")
+        asked = asyncio.ensure_future(driver.ensure_image(served.image, PullPolicy.ALWAYS))
+        async with asyncio.timeout(20):
+            await until(lambda: served.layers_asked > 0)
+            await driver.close()
+        with pytest.raises(ImageError):
+            await asked
 
 
 async def test_a_registry_that_sends_something_else_is_refused(rig: OciRig, driver: OciDriver) -> None:

@@ -1,12 +1,17 @@
 """An agent with a real Podman: what is told of it, and tests of agents with dockerd, which hold here as well."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
 from agent.driver import SANDBOX_IMAGE
+from agent.drivers.choice import choose
 from agent.drivers.docker import DockerDriver
+from agent.folder import LocalFolder
+from agent.options import AgentOptions
 from manifests.containers import PullPolicy
 from tests.agents import in_network_namespace
 from tests.conformance.driver_lab import run, shell
@@ -31,6 +36,15 @@ async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Podm
     async with podman(tmp_path_factory.mktemp("podman")) as running:
         with in_network_namespace(running.netns):
             yield running
+
+
+async def test_a_node_with_podman_can_have_the_driver(options: AgentOptions, daemon: PodmanService) -> None:
+    options = replace(options, driver="podman", podman_socket=str(daemon.socket))
+    choice = await asyncio.to_thread(choose, options, LocalFolder(options.data_dir))
+    assert (choice.name, "podman" in choice.available) == ("podman", True)
+    made = choice.make(options)
+    assert (await made.info()).name == "podman"
+    await made.close()
 
 
 async def test_podman_is_told_apart_and_names_only_runtimes_that_are_there(driver: DockerDriver) -> None:

@@ -143,3 +143,59 @@ async def test_a_config_s_change_is_planned_with_those_that_use_it(server: Serve
         return (await server.call("POST", "/v1/apply", planned(answer, changed)))[0]
 
     assert await wait_until(status, deadline_s=5, describe="the plan to be carried out", done=lambda s: s == 200)
+
+
+async def proposed(server: Served, **aim: Any) -> dict[str, Any]:
+    status, body = await server.call("POST", "/v1/rebalance", {"dryRun": True, **aim})
+    assert status == 200, body
+    return dict(body)
+
+
+async def cordoned_but(server: Served, node: str) -> None:
+    for name in ("n1", "n2", "n3"):
+        status, _ = await server.call("POST", f"/v1/nodes/{name}/{'uncordon' if name == node else 'cordon'}")
+        assert status == 200
+
+
+async def started_on(server: Served, node: str, name: str, memory: str) -> None:
+    await cordoned_but(server, node)
+    await server.apply(manifest(name=name, replicas=1, resources={"memory": memory}))
+    await server.until_state(f"/v1/workloads/default/service/{name}", "healthy")
+
+
+async def opened(server: Served) -> None:
+    for name in ("n1", "n2", "n3"):
+        await server.call("POST", f"/v1/nodes/{name}/uncordon")
+
+
+async def test_moves_that_free_nodes_are_proposed_and_nothing_is_done(server: Served) -> None:
+    for node, name in (("n1", "one"), ("n2", "two"), ("n3", "three")):
+        await started_on(server, node, name, "100Mi")
+    await opened(server)
+    before = await where(server)
+    answer = await proposed(server)
+    assert len(answer["moves"]) == len(answer["freed"]) == 2
+    assert await where(server) == before
+    assert {m["from"] for m in answer["moves"]} == set(answer["freed"])
+    assert all(m["gain"] == 1 and m["why"] == f"frees {m['from']}" for m in answer["moves"])
+    assert (await proposed(server, maxMoves=1))["hasMore"]
+
+
+async def test_moves_that_make_room_are_proposed_for_what_is_blocked_alone(server: Served) -> None:
+    """n1 has 800Mi, n2 1000Mi and n3 1200Mi."""
+    for node, name, memory in (("n1", "one", "400Mi"), ("n2", "two", "500Mi"), ("n3", "three", "400Mi")):
+        await started_on(server, node, name, memory)
+    await opened(server)
+    await server.apply(manifest(name="big", replicas=1, resources={"memory": "1000Mi"}))
+    big = {"namespace": "default", "kind": "Service", "name": "big"}
+    await server.until_state("/v1/workloads/default/service/big", "blocked")
+    answer = await proposed(server, **{"for": big})
+    assert [(m["name"], m["from"], m["why"]) for m in answer["moves"]] == [
+        ("three", "n3", "makes room for service/big on n3")
+    ]
+    assert (answer["rooms"], answer["short"]) == (["n3"], 0)
+    status, body = await server.call("POST", "/v1/rebalance", {"dryRun": True, "for": {**big, "name": "one"}})
+    assert (status, "nothing of it is blocked" in body["detail"]) == (409, True)
+    status, _ = await server.call("POST", "/v1/rebalance", {"dryRun": True, "for": {**big, "name": "none"}})
+    assert status == 404
+    assert (await server.call("POST", "/v1/rebalance", {}))[0] == 422

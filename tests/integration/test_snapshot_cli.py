@@ -96,3 +96,10 @@ async def test_what_would_be_is_told_of_a_file_without_a_cluster(snapshot: Path)
     assert (code, "service/web stays blocked (and no longer fits)" in said) == (1, True), said
     code, said = await wherry("simulate", "--snapshot", str(snapshot), "--lose", "n1", "--add", "2cpu/1Gi")
     assert (code, "service/web [0]: n1 -> new-1" in said) == (0, True), said
+
+
+async def test_what_could_be_moved_is_told_of_a_file(snapshot: Path) -> None:
+    code, said = await wherry("rebalance", "--dry-run", "--snapshot", str(snapshot))
+    assert (code, said.splitlines()[0]) == (0, "Moves: none"), said
+    code, said = await wherry("rebalance", "--dry-run", "--snapshot", str(snapshot), "--max-moves", "0")
+    assert (code, "--max-moves" in said) == (2, True), said

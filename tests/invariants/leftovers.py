@@ -1,4 +1,7 @@
-"""L11: once a workload is deleted, nothing tells of it any more but its events, and no host has anything of it."""
+"""L11: once a workload is deleted, nothing tells of it any more but its events, and no host has anything of it.
+
+Nor is there a mark of a move any more once all is quiet: it is done, or doesn't matter.
+"""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -11,6 +14,8 @@ OF_WORKLOADS = (keys.VERSIONS, keys.WORKLOAD_STATUSES, keys.CRON_STATES, keys.EN
 def left_keys(stored: Iterable[str], workloads: Collection[str]) -> Iterator[Breach]:
     """Yield the keys that are left of workloads that aren't there: `default/service/web`."""
     for key in stored:
+        if key.startswith(keys.MOVES):
+            yield Breach("L11", f"{key} marks what is to be moved still")
         prefix = next((prefix for prefix in OF_WORKLOADS if key.startswith(prefix)), None)
         if prefix is None:
             continue

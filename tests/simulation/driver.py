@@ -39,13 +39,13 @@ class SimDriver:
     async def info(self) -> DriverInfo:
         return await self._call(lambda: DriverInfo("simulated", "1", {"cgroup.version": "2"}))
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> None:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
         runtime = self._runtime
         if image == SANDBOX_IMAGE:
             await self._call(lambda: runtime.present.add(image))
-            return
+            return ""
         if await self._call(lambda: image in runtime.present) and policy is not PullPolicy.ALWAYS:
-            return
+            return ""
         if policy is PullPolicy.NEVER:
             raise ImageError(f"image {image} is not on this node", fix="Load it, or let it be pulled.")
         await self._call(lambda: None)
@@ -53,6 +53,10 @@ class SimDriver:
         if image not in runtime.registry:
             raise ImageError(f"cannot pull {image}", why="can't reach the registry", fix="Check the name.")
         await self._call(lambda: runtime.present.add(image))
+        return ""
+
+    def pulling(self, image: str) -> str:
+        return ""
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
         limits = spec.limits

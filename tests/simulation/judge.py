@@ -11,6 +11,7 @@ from control_plane.store.protocol import Change, Entry
 from manifests.allocations import AllocationStatus
 from manifests.nodes import Liveness, NodeIntent, NodeStatus
 from manifests.session import Hello
+from manifests.status import WorkloadStatus
 from tests.invariants.agreement import differences
 from tests.invariants.contents import environment
 from tests.invariants.deadlines import Deadlines
@@ -27,6 +28,9 @@ MOST_BREACHES = 20
 JUST_S = 1.0
 
 
+EVENTS_S = 2.0  # so long after what happened its event is stored at most, while the store can be reached
+
+
 class Judge:
     """`breaches` fills as things happen."""
 
@@ -40,6 +44,7 @@ class Judge:
         self._seals = {name: node.folder.ownership() for name, node in cluster.nodes.items()}
         self.restless = 0  # how many revisions there were but for those that only time brings
         self._calls: dict[int, int] = {}  # by commit: its revision
+        self._gave_up_s = -EVENTS_S  # when a rollout's deadline passed last
         self._begun: dict[int, float] = {}  # by revision: when its writer decided to write
         self._applied: dict[str, tuple[int, int]] = {}  # by node: generation and revision, as last told
         cluster.etcd.observers.append(self._on_step)
@@ -58,7 +63,7 @@ class Judge:
 
     def _on_step(self, step: Step) -> None:
         changed = " ".join(f"{'' if c.entry else '-'}{c.key.removeprefix('/wherry/')}" for c in step.changes)
-        self.restless += not all(self._only_forgives(change) for change in step.changes) or not step.changes
+        self.restless += not all(map(self._is_of_time, step.changes)) or not step.changes
         self._begun[step.revision] = step.began_s or 0.0
         self._cluster.note("revision", step.revision, step.writer or "-", changed)
         self.report(Breach(b.rule, f"at revision {step.revision}: {b.what}") for b in self._history.take(step))
@@ -113,6 +118,24 @@ class Judge:
 
     def _is_ours(self, node: str, labels: Mapping[str, str]) -> bool:
         return self._seals[node].owned(labels) is not None
+
+    def _is_of_time(self, change: Change) -> bool:
+        """Say whether time alone brought the change about."""
+        return self._only_forgives(change) or self._only_gives_up(change)
+
+    def _only_gives_up(self, change: Change) -> bool:
+        """Say whether a rollout's deadline has passed; the event that tells so comes a moment later."""
+        if change.key.startswith(keys.EVENTS):
+            return self._cluster.loop.time() - self._gave_up_s < EVENTS_S
+        if not change.key.startswith(keys.WORKLOAD_STATUSES) or change.entry is None:
+            return False
+        old = self.records.workload_statuses.get(change.key.removeprefix(keys.WORKLOAD_STATUSES))
+        new = WorkloadStatus.read(change.entry.value)
+        if old is None or old.rollout is None or new.rollout is None or old.rollout.message == new.rollout.message:
+            return False
+        gives_up = "made no progress" in new.rollout.message
+        self._gave_up_s = self._cluster.loop.time() if gives_up else self._gave_up_s
+        return gives_up
 
     def _only_forgives(self, change: Change) -> bool:
         """Say whether a status forgets failures that are long ago: once, and not for anything that happens now."""

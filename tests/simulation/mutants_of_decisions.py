@@ -10,9 +10,11 @@ import control_plane.controllers.leader
 import control_plane.controllers.passes
 import control_plane.controllers.rollouts
 import control_plane.controllers.services
+import control_plane.controllers.snapshot
 import control_plane.desired.rollouts
 from control_plane import keys
 from control_plane.controllers.ages import Ages
+from control_plane.controllers.decision import Leaving
 from control_plane.controllers.dirty import DirtySet
 from control_plane.controllers.progress import ProgressClock
 from control_plane.session_handler import ServedSession
@@ -115,6 +117,15 @@ def _ends_kept(stack: ExitStack) -> None:
     swap(stack, control_plane.controllers.garbage, "_ended", ended)
 
 
+def _moves_at_once(stack: ExitStack) -> None:
+    """What is to be moved is stopped, whether anything has taken its place or not."""
+    swap(stack, control_plane.controllers.snapshot, "leaving_by_move", lambda move: Leaving(move.sentence(), 0.0))
+
+
+def _moves_kept(stack: ExitStack) -> None:
+    swap(stack, control_plane.controllers.garbage, "_moves", lambda state: iter(()))
+
+
 OF_DECISIONS = (
     Mutant("too-few-serve", "more are stopped at once than may be missing", _too_few_serve),
     Mutant("freeze-ignored", "the leader goes on in a frozen cluster", _freeze_ignored),
@@ -127,5 +138,7 @@ OF_DECISIONS = (
     Mutant("newest-content", "containers get another content of a config than they name", _newest_content),
     Mutant("undo-nothing", "an undo brings nothing back", _undo_of_nothing),
     Mutant("garbage-stops", "a record that can't be read keeps all from being done", _garbage_stops_all, ("garbage",)),
+    Mutant("moves-at-once", "what is to be moved stops before another takes its place", _moves_at_once),
+    Mutant("moves-kept", "the marks of what was moved stay", _moves_kept),
     Mutant("ends-kept", "what ended is remembered when its workload is gone", _ends_kept),
 )

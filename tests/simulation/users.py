@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 
 from control_plane import keys
 from control_plane.core import Core
+from control_plane.rehearsal.answer import fork_of
+from control_plane.rehearsal.proposal import Aim, Goal, proposed
 from manifests.containers import RestartPolicy, RestartSpec
-from manifests.errors import InvalidError, NotFoundError, WherryError
+from manifests.errors import ConflictError, InvalidError, NotFoundError, WherryError
+from manifests.moves import MoveOrder
 from manifests.status import WorkloadStatus
 from manifests.workloads import Daemon, Document, Service, Workload, WorkloadSpec, with_template_of
 from tests.builders import workload
@@ -190,6 +193,13 @@ class Users:
         deadline_s = 3.0 + action.number if action.number % 2 else None
         await self._intend(action.target, is_cordoned=True, is_draining=True, drain_deadline_s=deadline_s)
 
+    async def _rebalance(self, action: Action) -> None:
+        """Have moved what gains by it, as any server proposes it by then; once in a while take the moves back."""
+        goal = Goal.SPREAD if action.number % 2 else Goal.PACK
+        await self._ask(lambda core: _moved(core, Aim(goal=goal, max_moves=action.number + 1)))
+        if action.number == 0:
+            await self._ask(lambda core: core.move_writer.cancel())
+
     async def _freeze(self, action: Action) -> None:
         await self._ask(lambda core: core.freeze_writer.freeze(f"freeze {action.number}"))
         self.is_frozen = True
@@ -286,6 +296,21 @@ async def _undone(core: Core, id_: str, number: int, kept: list[WorkloadSpec]) -
     return revision
 
 
+async def _moved(core: Core, aim: Aim) -> int:
+    """Order what is proposed; what can't be done just now is left."""
+    fork = fork_of(core.state, core.standing, core.state.clock)
+    moves = [
+        MoveOrder(allocation=m.allocation.id, from_node=m.allocation.node, to_node=m.to, why=m.reason)
+        for m in proposed(fork, aim).moves
+    ]
+    if not moves:
+        return fork.begun_at
+    try:
+        return await core.move_writer.order(moves, planned_at=fork.begun_at)
+    except ConflictError:
+        return fork.begun_at
+
+
 async def _scaled(core: Core, id_: str, replicas: int) -> int:
     return (await core.workload_writer.scale(id_, replicas))[0]
 
@@ -302,6 +327,7 @@ KINDS: dict[str, Callable[[Users, Action], Awaitable[None]]] = {
     "cordon": Users._cordon,
     "uncordon": Users._uncordon,
     "drain": Users._drain,
+    "rebalance": Users._rebalance,
     "freeze": Users._freeze,
     "unfreeze": Users._unfreeze,
     "break": Users._break,

@@ -5,13 +5,14 @@ import signal
 import socket
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from manifests.errors import ConflictError, UnavailableError, UsageError
-from wherry.cli.dev import _locked
+from wherry.cli.dev import _engine, _locked
 from wherry.cli.dev_plan import Plan, check_port, settle_store
 from wherry.cli.machine import Capacity, Docker, parse_amounts, share, this_machine
 from wherry.cli.processes import Family, end_processes, ending_of, processes_under
@@ -77,6 +78,15 @@ def test_a_second_dev_on_the_same_folder_is_refused(tmp_path: Path) -> None:
 def test_without_a_dockerd_the_error_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="--docker"):
         Docker(f"unix://{tmp_path}/none.sock").cgroup_driver()
+
+
+def test_what_ran_the_containers_of_a_folder_runs_them_again(tmp_path: Path) -> None:
+    asked = Namespace(docker=f"unix://{tmp_path}/none.sock", driver=None)
+    (tmp_path / "nodes/n1").mkdir(parents=True)
+    for kept in ("docker", "oci"):
+        (tmp_path / "nodes/n1/driver").write_text(f"{kept}\n")
+        assert _engine(Namespace(**vars(asked)), tmp_path)[0] == kept
+    assert _engine(Namespace(docker=asked.docker, driver="docker"), tmp_path)[0] == "docker"
 
 
 def test_children_are_watched_and_their_warnings_relayed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`wherry plan`, `apply --plan` and `simulate` as a user runs them, against an HTTP server that answers by heart."""
+"""`wherry plan`, `apply --plan`, `simulate` and `rebalance`, against an HTTP server that answers by heart."""
 
 import json
 from pathlib import Path
@@ -155,3 +155,62 @@ def test_long_lists_are_cut(stub: Stub, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_snapshot_is_of_one_revision(stub: Stub, tmp_path: Path) -> None:
     assert main(["simulate", "--snapshot", "x", "--at-revision", "5"]) == 2
     assert main(["simulate", "--snapshot", str(tmp_path / "x")]) == 3
+
+
+MOVED = {**OF_WEB, "allocation": "web-0", "index": 0, "from": "n1", "to": "n2", "gain": 1.0, "why": "frees n1"}
+NOTHING = {"revision": 7, "moves": [], "freed": [], "rooms": [], "short": 0, "hasMore": False}
+
+
+def test_moves_are_told_with_their_gains_and_reasons(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["POST /v1/rebalance"] = (200, {**NOTHING, "moves": [MOVED], "freed": ["n1"], "hasMore": True})
+    assert main(["rebalance", "--dry-run", "--max-moves", "1", "--at-revision", "5"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Moves: 1",
+        "  service/web [0]: n1 -> n2: frees n1 (gain 1.00)",
+        "Nodes that become free: n1",
+        "With more moves (--max-moves) more nodes may become free.",
+    ]
+    assert stub.requests[-1].body == {"goal": "pack", "maxMoves": 1, "dryRun": True, "atRevision": 5}
+    assert main(["rebalance", "--dry-run", "--exit-code"]) == 6
+    stub.answers["POST /v1/rebalance"] = (200, NOTHING)
+    capsys.readouterr()
+    assert main(["rebalance", "--dry-run", "--exit-code", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == NOTHING
+
+
+def test_room_for_a_workload_is_told_with_what_is_still_lacking(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {**NOTHING, "rooms": ["n2", "n1", "n2"], "short": 2, "hasMore": True}
+    stub.answers["POST /v1/rebalance"] = (200, told)
+    assert main(["rebalance", "--dry-run", "--for", "cronjob/mail", "-n", "shop"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Moves: none",
+        "Room for cronjob/shop/mail: 1 on n1, 2 on n2",
+        "2 would still have none; with more moves (--max-moves) more of them would have room.",
+    ]
+    assert stub.requests[-1].body["for"] == {"namespace": "shop", "kind": "CronJob", "name": "mail"}
+
+
+def test_a_rebalance_that_cannot_be_asked_for_is_a_usage_error(stub: Stub, tmp_path: Path) -> None:
+    assert main(["rebalance"]) == 2, "nobody is there to be asked"
+    assert main(["rebalance", "--yes", "--at-revision", "5"]) == 2
+    assert main(["rebalance", "--dry-run", "--for", "node/n1"]) == 2
+    assert main(["rebalance", "--dry-run", "--snapshot", "x", "--at-revision", "5"]) == 2
+    assert main(["rebalance", "--dry-run", "--snapshot", str(tmp_path / "x")]) == 3
+    assert stub.requests == []
+
+
+def test_moves_are_ordered_as_they_were_told_and_taken_back(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["POST /v1/rebalance"] = (200, {**NOTHING, "moves": [MOVED], "underWay": 0})
+    stub.answers["POST /v1/moves"] = (202, {"revision": 8})
+    assert main(["rebalance", "--yes"]) == 0
+    assert "1 move ordered" in capsys.readouterr().err
+    moves = [{"allocation": "web-0", "from": "n1", "to": "n2", "why": "frees n1"}]
+    assert stub.requests[-1].body == {"revision": 7, "moves": moves}
+    stub.answers["POST /v1/moves"] = (409, {"title": "the moves are out of date", "detail": "web-0: it is on n3"})
+    assert main(["rebalance", "--yes"]) == 4
+    stub.answers["POST /v1/rebalance"] = (200, {**NOTHING, "underWay": 2})
+    assert main(["rebalance", "--yes"]) == 0
+    assert "2 moves of before still to be made" in capsys.readouterr().out
+    stub.answers["DELETE /v1/moves"] = (200, {"revision": 9})
+    assert main(["rebalance", "--cancel"]) == 0
+    assert stub.requests[-1].target == "/v1/moves"

@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.driver import ContainerSpec, ContainerState, ImageError, Limits, LogChunk, Mount, PublishedPort, StartError
+from agent.driver import (
+    SANDBOX_IMAGE,
+    ContainerSpec,
+    ContainerState,
+    Limits,
+    LogChunk,
+    Mount,
+    PublishedPort,
+    StartError,
+)
 from agent.drivers.docker_codec import Frames, to_container, to_create_body, to_seconds, with_tag
-from agent.drivers.docker_words import pull_failure, start_failure
+from agent.drivers.docker_words import start_failure
 from manifests.errors import DriverError, InvalidError, UnavailableError
 
 LIMITS = Limits(cpu_m=250, memory_bytes=64 << 20, pids=100)
@@ -69,6 +78,12 @@ def test_host_networking_publishes_nothing() -> None:
     assert body["HostConfig"]["NetworkMode"] == "host"
     assert "ExposedPorts" not in body
     assert "PortBindings" not in body["HostConfig"]
+
+
+def test_a_runtime_is_asked_for_by_its_name() -> None:
+    assert to_create_body(spec(runtime="runsc"))["HostConfig"]["Runtime"] == "runsc"
+    assert "Runtime" not in to_create_body(spec())["HostConfig"]
+    assert "Runtime" not in to_create_body(spec(runtime="runsc", image=SANDBOX_IMAGE))["HostConfig"]
 
 
 def test_a_container_in_anothers_network_has_no_ports_and_no_hostname_of_its_own() -> None:
@@ -229,21 +244,3 @@ def test_a_failed_start_says_what_is_wrong_in_words_and_in_docker_s_own(text: st
 @pytest.mark.parametrize("text", ["transport is closing: unavailable", "ttrpc: closed: unknown", "context canceled"])
 def test_a_start_that_broke_inside_docker_is_not_the_container_s_fault(text: str) -> None:
     assert isinstance(start_failure("web", text), UnavailableError)
-
-
-@pytest.mark.parametrize(
-    ("text", "fix"),
-    [
-        ("manifest for web:9 not found: manifest unknown", "has no such image"),
-        ("pull access denied for web, repository does not exist or may require 'docker login'", "credentials"),
-        ("dial tcp: lookup nowhere.invalid: no such host", "can't reach the registry"),
-        ("write /data/x: no space left on device", "disk is full"),
-        ("x509: certificate signed by unknown authority", "certificate"),
-        ("something new", "manager's own words"),
-    ],
-)
-def test_a_failed_pull_says_what_to_do(text: str, fix: str) -> None:
-    error = pull_failure("web:9", text)
-    assert isinstance(error, ImageError)
-    assert (error.what, error.why) == ("cannot pull image web:9", text)
-    assert fix in error.fix

@@ -5,6 +5,7 @@ from typing import Any
 
 from manifests.allocations import HostPort
 from manifests.constraints import parse_constraint
+from manifests.engines import engine_constraints
 from manifests.explanations import Explanation
 from manifests.reasons import MOST_LISTED
 from manifests.taints import parse_taint
@@ -64,6 +65,18 @@ def test_all_that_rules_a_node_out_is_told() -> None:
         "n1: has the taint gpu:noSchedule, which isn't tolerated; has the taint edge:noExecute, which isn't tolerated; "
         "node.labels.zone == a doesn't hold, it is b; needs 2Gi memory, has 1Gi free"
     )
+
+
+def test_a_driver_or_a_runtime_that_a_node_lacks_is_told_in_the_words_of_the_manifest() -> None:
+    wanted = ask(constraints=engine_constraints("oci", "runsc"))
+    oci = {"driver": "oci", "runtime.runc": "1.1"}
+    told_of = told(wanted, [node("n1", attributes=oci), node("n2", attributes={"driver": "docker"})])
+    assert sorted(group.nodes[0].sentence() for group in told_of.groups) == [
+        "n1: has no runtime runsc",
+        "n2: has the driver docker and not oci; has no runtime runsc",
+    ]
+    assert remedies(wanted, [node("n1", attributes=oci)])[0] == "fits n1 without the constraint runtime: runsc"
+    assert told(wanted, [node("n3", attributes={**oci, "runtime.runsc": "1"})]).fits == 1
 
 
 def test_the_node_that_needs_the_smallest_change_is_named() -> None:

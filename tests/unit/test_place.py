@@ -381,3 +381,13 @@ def test_shares_are_of_the_values_that_nodes_have_now() -> None:
     kept.drop_node("n3")
     assert place([asked], kept, seed=1).placements == place([asked], now, seed=1).placements
     assert Counter(hosts(place([asked], kept, seed=1))) == {"n1": 2, "n2": 2}
+
+
+def test_a_preferred_node_is_taken_if_it_fits_and_else_the_best() -> None:
+    cluster = snapshot(node("n1", memory_mi=256), node("n2"), node("n3"), held("n2"))
+    for name in ("n2", "n3"):
+        plan = place([replace(ask(), prefer=frozenset({name, "gone"}))], cluster, seed=1)
+        assert [p.node for p in plan.placements] == [name]
+    plan = place([replace(ask(4), prefer=frozenset({"n1"}))], cluster, seed=1)
+    assert Counter(p.node for p in plan.placements)["n1"] == 2
+    assert len(plan.placements) == 4

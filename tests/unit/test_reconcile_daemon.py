@@ -35,6 +35,14 @@ def test_only_nodes_that_meet_the_constraints_get_one() -> None:
     assert asked_nodes(decision) == ["n1"]
 
 
+def test_only_nodes_with_the_runtime_get_one_and_none_is_stopped_for_what_its_node_does_not_tell() -> None:
+    daemon = record("Daemon", runtime="runsc")
+    has = NodeView("n1", Eligibility.READY, {}, {"runtime.runsc": "1"}, Vector(1000, 2**30, 1000, 2**40))
+    decision = decide(daemon, [seen(daemon, 0, node="n2")], [has, node("n2"), node("n3")])
+    assert asked_nodes(decision) == ["n1"]
+    assert decision.stops == ()
+
+
 def test_a_node_that_comes_gets_one_and_the_others_are_left_alone() -> None:
     daemon = record("Daemon")
     decision = decide(daemon, [seen(daemon, 0, node="n1")], [node("n1"), node("n2")])

@@ -33,7 +33,7 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
         *rollout_lines(item, style),
         "",
         style.paint("Spec", "bold"),
-        *_spec_lines(spec),
+        *_spec_lines(spec, item.get("images") or {}),
     ]
     waiting = list(_why_not(item))
     if waiting:
@@ -41,7 +41,12 @@ def workload_page(item: Item, allocations: Sequence[Item], now_s: float, style: 
     if item.get("cron"):
         return [*lines, "", style.paint("Jobs", "bold"), *job_lines(item, now_s)]
     lines += ["", style.paint("Allocations", "bold")]
-    return lines + ([line for a in allocations for line in _allocation_lines(a, now_s, style)] or ["  none"])
+    digests = item.get("images") or {}
+    for allocation in allocations:
+        lines += _allocation_lines(allocation, now_s, style)
+        if allocation.get("version") == item.get("version"):
+            lines += _other_images(allocation, digests)
+    return lines if allocations else [*lines, "  none"]
 
 
 def _counts(counts: Item) -> str:
@@ -74,6 +79,7 @@ def allocation_page(item: Item, _: Sequence[Item], now_s: float, style: Style) -
             ports=ports_of(item),
             address=item.get("address"),
             container=clean(item.get("containerId"))[:12],
+            images=", ".join(_image(image, item["images"]) for image in item.get("images") or {}),
             replaces=item.get("replaces"),
         ),
     ]
@@ -157,7 +163,20 @@ def _replaced(item: Item, now_s: float) -> str:
     return f"its node {clean(item.get('node'))} is lost; replaced {when} unless it is back"
 
 
-def _spec_lines(spec: Item) -> list[str]:
+def _image(image: object, digests: Item) -> str:
+    """Return the image as the manifest has it, with the digest that it has for the version, once that is known."""
+    digest = clean(digests.get(str(image)))
+    return f"{clean(image)} at {digest}" if digest else clean(image)
+
+
+def _other_images(item: Item, digests: Item) -> Iterator[str]:
+    """Yield what an allocation runs otherwise than its version says: it could not wait to be told."""
+    for image, digest in (item.get("images") or {}).items():
+        if digests.get(image) not in (None, digest):
+            yield f"    runs {clean(image)} at {clean(digest)}, until its next start"
+
+
+def _spec_lines(spec: Item, digests: Item) -> list[str]:
     """Return what a reader asks first of a spec; `-o yaml` of get has all of it."""
     command = [*(spec.get("command") or []), *(spec.get("args") or [])]
     limits = {key: value for key, value in (spec.get("limits") or {}).items() if value is not None}
@@ -169,7 +188,7 @@ def _spec_lines(spec: Item) -> list[str]:
     placement = spec.get("placement") or {}
     is_group = bool(spec.get("containers"))
     return fields(
-        image=spec.get("image"),
+        image=_image(spec.get("image") or "", digests),
         command=" ".join(command),
         replicas=spec.get("replicas"),
         completions=spec.get("completions"),
@@ -194,8 +213,8 @@ def _spec_lines(spec: Item) -> list[str]:
         priority=spec.get("priority"),
         preempts="no" if spec.get("preempts") is False else "",
         update=_pairs(spec.get("update")),
-        init_containers="; ".join(map(_member, spec.get("initContainers") or [])),
-        containers="; ".join(map(_member, spec.get("containers") or [])),
+        init_containers="; ".join(_member(member, digests) for member in spec.get("initContainers") or []),
+        containers="; ".join(_member(member, digests) for member in spec.get("containers") or []),
         on_disconnect=_pairs(spec.get("onDisconnect")),
     )
 
@@ -224,10 +243,12 @@ def _dependency(dependency: Item) -> str:
     )
 
 
-def _member(spec: Item) -> str:
+def _member(spec: Item, digests: Item) -> str:
     """Return one container of a group in short."""
     sidecar = ", a sidecar" if spec.get("sidecar") else ""
-    return f"{clean(spec.get('name'))} ({clean(spec.get('image'))}, {_amounts(spec.get('resources'))}{sidecar})"
+    return (
+        f"{clean(spec.get('name'))} ({_image(spec.get('image'), digests)}, {_amounts(spec.get('resources'))}{sidecar})"
+    )
 
 
 def _check(check: Item | None) -> str:

@@ -37,6 +37,11 @@ COMMANDS = {
         "tell what would follow if nodes were lost, drained or added",
         "wherry simulate --lose n1",
     ),
+    "rebalance": Command(
+        "wherry.cli.commands.rebalance",
+        "tell move the fewest that free nodes, even out or make room",
+        "wherry rebalance --dry-run",
+    ),
     "get": Command("wherry.cli.commands.get", "list nodes, workloads, allocations or events", "wherry get services"),
     "describe": Command(
         "wherry.cli.commands.describe", "tell everything about one thing, and why", "wherry describe service web"
@@ -57,6 +62,12 @@ COMMANDS = {
         "reach a container's port from here",
         "wherry port-forward web-0-1f3a9c2e 8080:80",
     ),
+    "inspect": Command(
+        "wherry.cli.commands.inspect",
+        "show what an allocation is made of, down to the kernel",
+        "wherry inspect --layers service/web",
+    ),
+    "top": Command("wherry.cli.commands.top", "show what allocations and nodes use now", "wherry top service/web"),
     "scale": Command("wherry.cli.commands.scale", "run more or fewer of a service", "wherry scale service/web 5"),
     "run": Command("wherry.cli.commands.run", "start a job of a cronjob now", "wherry run cronjob/backup --wait"),
     "wait": Command(

@@ -17,13 +17,19 @@ The join token is in the server's data folder. It can also be given in WHERRY_JO
 
 def add_arguments(parser: ArgumentParser) -> None:
     data_dir, docker = "/var/lib/wherry/agent", "unix:///var/run/docker.sock"
+    podman = "unix:///run/podman/podman.sock"
     parser.add_argument("--server", action="append", default=[], metavar="URL", help="a server; may be repeated")
     parser.add_argument("--name", default="", help="the node's name (default: this host's)")
     parser.add_argument("--data-dir", type=Path, default=Path(data_dir), metavar="DIR", help=f"(default: {data_dir})")
     parser.add_argument(
-        "--driver", default="", metavar="NAME", help="docker or oci (default: the one it had, else what the node has)"
+        "--driver",
+        default="",
+        metavar="NAME",
+        help="docker, podman, cri or oci (default: the one it had, else the first of these that the node has)",
     )
     parser.add_argument("--docker", default=docker, metavar="URL", help=f"of driver docker (default: {docker})")
+    parser.add_argument("--podman", default=podman, metavar="URL", help=f"of driver podman (default: {podman})")
+    parser.add_argument("--cri", default="", metavar="URL", help="of driver cri (default: containerd's, else CRI-O's)")
     parser.add_argument("--oci-runtime", default="", metavar="NAME", help="of driver oci (default: crun, else runc)")
     parser.add_argument(
         "--image-dir",
@@ -32,6 +38,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=[],
         metavar="DIR",
         help="where images of driver oci in files may lie; may be repeated (default: /var/lib/wherry/images)",
+    )
+    parser.add_argument(
+        "--registries",
+        type=Path,
+        metavar="FILE",
+        help="credentials and CAs of image registries (default: /etc/wherry/registries.yaml, if it is there)",
     )
     parser.add_argument("--join-token-file", metavar="FILE", help="what it presents to the servers")
     parser.add_argument("--cpu", metavar="CPU", help="what may be reserved here (default: this host's, less a reserve)")
@@ -67,9 +79,6 @@ def run(arguments: Namespace) -> int:
     from foundation.logs import set_up_logs
     from manifests.quantities import parse_bytes, parse_cpu
 
-    scheme, _, docker_socket = arguments.docker.partition("://")
-    if scheme != "unix" or not docker_socket:
-        raise UsageError(f"'{arguments.docker}' is not a dockerd's socket", fix="Write unix:///var/run/docker.sock")
     try:
         cpu_m = parse_cpu(arguments.cpu) if arguments.cpu else None
         memory_bytes = parse_bytes(arguments.memory) if arguments.memory else None
@@ -81,9 +90,12 @@ def run(arguments: Namespace) -> int:
         name=arguments.name or socket.gethostname().split(".")[0].lower(),
         data_dir=arguments.data_dir,
         driver=arguments.driver,
-        docker_socket=docker_socket,
+        docker_socket=_socket_of(arguments.docker, "a dockerd's", "/var/run/docker.sock"),
+        podman_socket=_socket_of(arguments.podman, "Podman's", "/run/podman/podman.sock"),
+        cri_socket=arguments.cri and _socket_of(arguments.cri, "a runtime's", "/run/containerd/containerd.sock"),
         oci_runtime=arguments.oci_runtime,
         **({"image_dirs": tuple(arguments.image_dir)} if arguments.image_dir else {}),
+        registries_file=arguments.registries,
         token=os.environ.get("WHERRY_JOIN_TOKEN", "").strip(),
         token_file=Path(arguments.join_token_file) if arguments.join_token_file else None,
         cpu_m=cpu_m,
@@ -102,6 +114,13 @@ def run(arguments: Namespace) -> int:
     set_up_logs(level=options.log_level, daemon=f"agent/{options.name}")
     asyncio.run(run_agent(options))
     return 0
+
+
+def _socket_of(url: str, whose: str, example: str) -> str:
+    scheme, _, path = url.partition("://")
+    if scheme != "unix" or not path:
+        raise UsageError(f"'{url}' is not {whose} socket", fix=f"Write unix://{example}")
+    return path
 
 
 def _ratio(text: str) -> float:
