@@ -4,9 +4,13 @@ Pure. Bytes come as they may be cut; what is known to be text is passed on at on
 """
 
 import re
+from collections import deque
 
 TIME_BYTES = len("2026-11-24T22:15:00.123456789Z")
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
+
+
+RECENT = 4096  # lines among which one that goes back in time is looked for
 
 
 class TimedLines:
@@ -15,6 +19,8 @@ class TimedLines:
     def __init__(self, after: str = "") -> None:
         self.newest = after
         self._after = after.encode()
+        self._newest_begun = b""
+        self._recent: deque[bytes] = deque(maxlen=RECENT)  # times of lines
         self._start = b""  # of a line whose time isn't whole yet
         self._time = after  # of the present line
         self._is_within = False  # a line
@@ -59,10 +65,22 @@ class TimedLines:
             self._is_left_out = False
             return data
         time = data[:TIME_BYTES]
-        self._is_left_out = time <= self._after
+        self._is_left_out = time <= self._after or self._is_repeated(time)
         if not self._is_left_out:
             self._time = time.decode()
         return data[TIME_BYTES + 1 :]
+
+    def _is_repeated(self, time: bytes) -> bool:
+        """Say whether the line came before: Docker sends some again when it begins a new file for the log.
+
+        Times have nanoseconds, so one that goes back and was there already is that line. A line of the other stream may
+        go back a little as well, to a time of its own.
+        """
+        if time <= self._newest_begun and time in self._recent:
+            return True
+        self._newest_begun = max(self._newest_begun, time)
+        self._recent.append(time)
+        return False
 
 
 def _is_plain(start: bytes) -> bool:
