@@ -5,6 +5,7 @@ raised as DriverError in words that say what to do; each call is bounded in time
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType, Protocol, runtime_checkable
@@ -169,6 +170,37 @@ class HeldImage:
     is_used: bool  # a container has it, whoever's, also one that doesn't run
 
 
+@dataclass(frozen=True, slots=True)
+class ExecSpec:
+    """A command to run inside a container by somebody who is attached to it."""
+
+    command: tuple[str, ...]
+    has_input: bool = False
+    has_terminal: bool = False  # then all output is stdout, and what is typed may become signals
+    columns: int = 80
+    rows: int = 24
+
+
+class Attached(Protocol):
+    """Something that takes bytes and gives bytes: a command inside a container, a connection, an archive."""
+
+    async def read(self) -> LogChunk | None:
+        """Return what came next, None once no more comes."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Return once it is taken; dropped if nobody reads it any more."""
+        ...
+
+    async def end_input(self) -> None: ...
+
+    async def resize(self, columns: int, rows: int) -> None: ...
+
+    async def exit_code(self) -> int:
+        """Return how it ended (128+n: by signal n), once `read` has given None."""
+        ...
+
+
 class Driver(Protocol):
     async def info(self) -> DriverInfo: ...
 
@@ -248,6 +280,18 @@ class Driver(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class SupportsAttach(Protocol):
+    """A driver that can run commands for somebody who is attached to them."""
+
+    def attach_exec(self, container: ContainerId, spec: ExecSpec) -> AbstractAsyncContextManager[Attached]:
+        """Run it inside, for as long as the block lasts: what still runs of it then is killed.
+
+        Raises DriverError if the container doesn't run.
+        """
+        ...
 
 
 @runtime_checkable

@@ -15,14 +15,14 @@ from foundation.tasks import TaskGroup
 from manifests.errors import NotFoundError, UnavailableError, WherryError
 from manifests.session import LOG_WINDOW_BYTES, LogsEnded, MoreLogs, OpenLogs
 
-MOST_STREAMS = 64
+MOST_STREAMS = 256
 MOST_CHUNK_BYTES = 32 * 1024
 _HEADER = struct.Struct(">IB")
 _NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 @dataclass(slots=True)
-class _Window:
+class Window:
     """How much the reader has room for."""
 
     left_bytes: int = LOG_WINDOW_BYTES
@@ -48,13 +48,13 @@ class LogStreams:
         self._channel = channel
         self._tasks = tasks
         self._open: dict[int, asyncio.Task[None]] = {}
-        self._windows: dict[int, _Window] = {}
+        self._windows: dict[int, Window] = {}
 
     def open(self, ask: OpenLogs, group: Group | None) -> None:
         if ask.stream in self._open:
             return
         is_full = len(self._open) >= MOST_STREAMS
-        self._windows[ask.stream] = _Window()
+        self._windows[ask.stream] = Window()
         task = self._tasks.create_task(self._serve(ask, group, is_full=is_full), name=f"logs {ask.allocation}")
         self._open[ask.stream] = task
         task.add_done_callback(lambda _: self._ended(ask.stream))
@@ -72,14 +72,15 @@ class LogStreams:
         self._windows.pop(stream, None)
 
     async def _serve(self, ask: OpenLogs, group: Group | None, *, is_full: bool) -> None:
-        error = ""
+        error, status = "", 0
         try:
             if is_full:
                 raise UnavailableError(f"this node streams {MOST_STREAMS} logs already")
-            await self._pass_on(ask, _container_of(ask, group))
+            await self._pass_on(ask, container_of(ask, group))
         except WherryError as failure:
             error = f"{failure.what}: {failure.why}" if failure.why else failure.what
-        await self._channel.send(LogsEnded(stream=ask.stream, error=error))
+            status = failure.http_status
+        await self._channel.send(LogsEnded(stream=ask.stream, error=error, status=status))
 
     async def _pass_on(self, ask: OpenLogs, container: ContainerId) -> None:
         window = self._windows[ask.stream]
@@ -95,11 +96,12 @@ def _frames(stream: int, chunk: LogChunk) -> list[bytes]:
     return [header + chunk.data[at : at + MOST_CHUNK_BYTES] for at in range(0, len(chunk.data), MOST_CHUNK_BYTES)]
 
 
-def _container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
+def container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
     """Return the current attempt's container, or between two attempts the last one's."""
-    if group is None:
-        raise NotFoundError(f"allocation {ask.allocation} is not on this node")
-    tracked = _member_of(ask, group)
+    tracked = member_of(ask.allocation, ask.container, group)
+    assert group is not None
+    if ask.previous:
+        return _previous_of(ask, tracked)
     if tracked.container is not None:
         return tracked.container.id
     if tracked.earlier:
@@ -111,14 +113,25 @@ def _container_of(ask: OpenLogs, group: Group | None) -> ContainerId:
     )
 
 
-def _member_of(ask: OpenLogs, group: Group) -> Tracked:
+def _previous_of(ask: OpenLogs, tracked: Tracked) -> ContainerId:
+    if not tracked.earlier:
+        raise NotFoundError(
+            f"{ask.allocation} has no earlier attempt here whose log is kept",
+            why=f"attempt {tracked.status.attempt} is its first on this node, or an earlier one's container is gone",
+        )
+    return tracked.earlier[-1]
+
+
+def member_of(allocation: str, container: str, group: Group | None) -> Tracked:
     """Return the one that was named, or the only one."""
+    if group is None:
+        raise NotFoundError(f"allocation {allocation} is not on this node")
     members = {member.name: member for member in group.members if member.role is not Role.SANDBOX}
-    if ask.container in members:
-        return members[ask.container]
-    if not ask.container and len(members) == 1:
+    if container in members:
+        return members[container]
+    if not container and len(members) == 1:
         return next(iter(members.values()))
     have = ", ".join(members)
-    if ask.container:
-        raise NotFoundError(f"allocation {ask.allocation} has no container {ask.container}: its containers are {have}")
-    raise NotFoundError(f"allocation {ask.allocation} has {len(members)} containers: name one of {have} (-c NAME)")
+    if container:
+        raise NotFoundError(f"allocation {allocation} has no container {container}: its containers are {have}")
+    raise NotFoundError(f"allocation {allocation} has {len(members)} containers: name one of {have} (-c NAME)")

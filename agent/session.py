@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from agent.answers import Answers
+from agent.attached_streams import AttachedStreams
 from agent.driver import Driver
 from agent.glass import Glass
 from agent.log_streams import LogStreams
@@ -32,12 +33,19 @@ from manifests.session import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    InputEnded,
     MoreLogs,
     NodeReport,
+    Offer,
+    OpenExec,
+    OpenFiles,
+    OpenForward,
     OpenLogs,
     Refused,
     RemoveVolume,
+    Resize,
     StatusesAck,
+    StreamData,
     Welcome,
 )
 
@@ -132,9 +140,13 @@ class Session:
             self._sequence = self._acked = 0
             self._sent_s.clear()
             async with TaskGroup() as tasks:
-                streams = LogStreams(self._parts.driver, channel, tasks)
-                answers = Answers(self._parts.glass, channel, tasks)
-                tasks.create_task(self._receive(channel, streams, answers, tasks), name="session-receive")
+                asked = _Asked(
+                    LogStreams(self._parts.driver, channel, tasks),
+                    AttachedStreams(self._parts.driver, channel, tasks),
+                    Answers(self._parts.glass, channel, tasks),
+                    tasks,
+                )
+                tasks.create_task(self._receive(channel, asked), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -154,6 +166,7 @@ class Session:
             kept=parts.node.kept,
             trouble=parts.news.trouble,
             servers=len(self._servers),
+            offers=tuple(Offer),
             answers=parts.glass.answers if parts.glass else (),
         )
         sent_s = parts.clock.boot_s()
@@ -167,7 +180,7 @@ class Session:
             self._answered_s = parts.clock.now_s()
             raise ConflictError(answer.what, why=answer.why, fix=answer.fix)
         if not isinstance(answer, Welcome):
-            raise UnavailableError(f"the server began with {answer.type} and not with a welcome")
+            raise UnavailableError("the server began with something else than a welcome")
         if parts.cluster() not in ("", answer.cluster):
             raise ConflictError(
                 f"server {answer.server} is of another cluster",
@@ -184,11 +197,11 @@ class Session:
         parts.heard(sent_s)
         return answer
 
-    async def _receive(self, channel: Channel, streams: LogStreams, answers: Answers, tasks: TaskGroup) -> None:
+    async def _receive(self, channel: Channel, asked: "_Asked") -> None:
         while True:
-            self._handle(await channel.receive(), streams, answers, tasks)
+            self._handle(await channel.receive(), asked)
 
-    def _handle(self, frame: FromServer, streams: LogStreams, answers: Answers, tasks: TaskGroup) -> None:
+    def _handle(self, frame: FromServer | StreamData, asked: "_Asked") -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
                 self._acked = max(self._acked, sequence)
@@ -198,15 +211,21 @@ class Session:
             case Assignments():
                 self._parts.node.assign(frame)
             case OpenLogs():
-                streams.open(frame, self._parts.node.groups.get(frame.allocation))
+                asked.logs.open(frame, self._parts.node.groups.get(frame.allocation))
             case MoreLogs() as more:
-                streams.grant(more)
+                asked.logs.grant(more)
+                asked.attached.grant(more)
+            case OpenExec() | OpenFiles() | OpenForward():
+                asked.attached.open(frame, self._parts.node.groups.get(frame.allocation))
+            case StreamData() | Resize() | InputEnded():
+                asked.attached.take(frame)
             case CloseStream(stream=stream):
-                streams.close(stream)
+                asked.logs.close(stream)
+                asked.attached.close(stream)
             case RemoveVolume(volume=volume):
-                tasks.create_task(self._parts.remove_volume(volume), name=f"remove volume {volume}")
+                asked.tasks.create_task(self._parts.remove_volume(volume), name=f"remove volume {volume}")
             case Ask():
-                answers.take(frame)
+                asked.answers.take(frame)
             case Welcome() | Refused():
                 raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
             case _:
@@ -247,6 +266,16 @@ class Session:
             news.has_changed.clear()
             kept = self._parts.node.kept
             await channel.send(NodeReport(facts=self._parts.facts(), trouble=news.trouble, kept=kept))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What serves the servers' requests in one session, and the tasks that end with it."""
+
+    logs: LogStreams
+    attached: AttachedStreams
+    answers: Answers
+    tasks: TaskGroup
 
 
 def _first(group: BaseExceptionGroup[WherryError]) -> BaseException:

@@ -9,7 +9,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from manifests.errors import UnavailableError
-from manifests.session import FROM_SERVER, FromAgent, FromServer
+from manifests.session import FROM_SERVER, FromAgent, FromServer, StreamData
 from wherry.client import Client
 
 SEND_TIMEOUT_S = 10.0
@@ -21,10 +21,10 @@ class Channel(Protocol):
     async def send(self, frame: FromAgent) -> None: ...
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send log bytes; returns when the peer has room for more."""
+        """Send the bytes of a stream; returns when the peer has room for more."""
         ...
 
-    async def receive(self) -> FromServer: ...
+    async def receive(self) -> FromServer | StreamData: ...
 
 
 class Transport(Protocol):
@@ -63,8 +63,10 @@ class _WebSocketChannel:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UnavailableError("the session's connection is gone", why=str(error)) from error
 
-    async def receive(self) -> FromServer:
+    async def receive(self) -> FromServer | StreamData:
         message = await self._socket.receive()
+        if message.type is aiohttp.WSMsgType.BINARY:
+            return StreamData.from_bytes(message.data)
         if message.type is not aiohttp.WSMsgType.TEXT:
             raise UnavailableError("the server closed the session")
         try:

@@ -23,6 +23,7 @@ SENTENCES = {
     "cli": "how long `wherry get nodes` takes from start to exit",
     "idle": "what each daemon costs while nothing happens, and that nothing is written then",
     "stats": "what it costs to know what a container uses, beside the engine's own statistics",
+    "logs": "how many lines a second of one container are followed to a pipe with none lost, and what the agent uses",
     "crash": "how soon a container that crashed runs again",
     "agents": "2,000 simulated agents on one server: registered, kept, and handed a service of 2,000 replicas",
     "burst": "10,000 replicas at once on 2,000 simulated nodes: stored, or known to fit nowhere",

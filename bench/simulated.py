@@ -27,6 +27,7 @@ from manifests.session import (
     Hello,
     Statuses,
     StatusesAck,
+    StreamData,
     Welcome,
 )
 from tests.lab.host import environment
@@ -92,7 +93,9 @@ class SimulatedAgent:
                     tasks.create_task(self._beat(channel, welcome.heartbeat_s), name=f"beat-{self.name}")
                     tasks.create_task(self._report(channel), name=f"report-{self.name}")
                     while True:
-                        self._take(await channel.receive())
+                        frame = await channel.receive()
+                        if not isinstance(frame, StreamData):
+                            self._take(frame)
         finally:
             gate.release()
 

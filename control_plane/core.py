@@ -22,6 +22,7 @@ from control_plane.desired.moves import MoveWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.settings import SettingsWriter
+from control_plane.desired.visits import VisitWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.event_log import EventLog
 from control_plane.membership import Membership
@@ -53,6 +54,7 @@ class Core:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
+    visit_writer: VisitWriter
     move_writer: MoveWriter
     settings_writer: SettingsWriter
     leader: Leader
@@ -126,6 +128,7 @@ def assemble(
         cron_runner=CronRunner(committer, clock, rng),
         node_writer=NodeWriter(committer),
         freeze_writer=FreezeWriter(committer, clock),
+        visit_writer=VisitWriter(committer, clock, rng),
         move_writer=MoveWriter(committer, clock),
         settings_writer=SettingsWriter(committer),
         leader=Leader(

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from manifests.errors import UnavailableError
+from manifests.errors import NotFoundError, UnavailableError
 from manifests.session import LOG_WINDOW_BYTES
 
 MOST_WAITING_BYTES = 4 * LOG_WINDOW_BYTES  # an agent that sends more keeps to no window
@@ -19,10 +19,11 @@ class _Stream:
     waiting: bytearray = field(default_factory=bytearray)
     has_ended: bool = False
     error: str = ""
+    status: int = 0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def end(self, error: str) -> None:
-        self.has_ended, self.error = True, error
+    def end(self, error: str, status: int) -> None:
+        self.has_ended, self.error, self.status = True, error, status
         self.woken.set()
 
 
@@ -39,8 +40,13 @@ class LogStreams:
 
     def open(self) -> int:
         """Return the number of a new stream."""
+        number = self.next_number()
+        self._streams[number] = _Stream()
+        return number
+
+    def next_number(self) -> int:
+        """Return one that no stream of this session had."""
         self._last_number += 1
-        self._streams[self._last_number] = _Stream()
         return self._last_number
 
     def close(self, number: int) -> None:
@@ -56,10 +62,10 @@ class LogStreams:
         stream.waiting += data
         stream.woken.set()
 
-    def end(self, number: int, error: str) -> None:
+    def end(self, number: int, error: str, status: int = 0) -> None:
         stream = self._streams.pop(number, None)
         if stream:
-            stream.end(error)
+            stream.end(error, status)
 
     def end_all(self, error: str) -> None:
         for number in list(self._streams):
@@ -68,7 +74,7 @@ class LogStreams:
     async def read(self, number: int) -> AsyncGenerator[bytes, None]:
         """Yield what has come, as soon as there is some, until the stream ends.
 
-        Raises UnavailableError, after all that came, if it ended with an error.
+        Raises what the agent named, or else UnavailableError, after all that came, if it ended with an error.
         """
         stream = self._streams.get(number)
         if stream is None:
@@ -81,5 +87,7 @@ class LogStreams:
             else:
                 stream.woken.clear()
                 await stream.woken.wait()
+        if stream.error and stream.status == NotFoundError.http_status:
+            raise NotFoundError(stream.error)
         if stream.error:
             raise UnavailableError("the log stream broke off", why=stream.error)

@@ -60,9 +60,12 @@ class FreezeRecord(Model):
 
 
 class DeletionRecord(Model):
-    """That a user deleted something, until the leader has told it as an event."""
+    """That a user deleted something, or did what leaves no other record, until the leader has told it as an event."""
 
     place: str
+    reason: str = "deleted"
+    message: str = ""  # of what isn't a deletion
+    allocation: str = ""
     changed_by: str = ""
     at_s: Timestamp = Field(alias="at")
 

@@ -111,6 +111,7 @@ async def serve(options: ServerOptions, store: Store, clock: Clock, rng: random.
             cron_runner=core.cron_runner,
             node_writer=core.node_writer,
             freeze_writer=core.freeze_writer,
+            visit_writer=core.visit_writer,
             move_writer=core.move_writer,
             settings_writer=core.settings_writer,
             standing=core.standing,

@@ -7,16 +7,17 @@ import asyncio
 import contextlib
 
 from control_plane import keys
+from control_plane.attached_streams import AttachedStreams
 from control_plane.log_streams import LogStreams
 from control_plane.questions import Questions
 from control_plane.session_writes import StatusWriter
-from control_plane.sessions import Connection, LiveSession, LogData, SessionRegistry
+from control_plane.sessions import Connection, LiveSession, SessionRegistry
 from control_plane.state import Batch, ClusterState, ObjectChange
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.allocations import Allocation, AllocationStatus, Health
-from manifests.errors import ConflictError, InvalidError, UnavailableError, WherryError
+from manifests.errors import ConflictError, DriverError, InvalidError, UnavailableError, WherryError
 from manifests.session import (
     Answer,
     Assigned,
@@ -26,10 +27,14 @@ from manifests.session import (
     HeartbeatAck,
     Hello,
     LogsEnded,
+    MoreInput,
     NodeReport,
+    Offer,
     Refused,
     Statuses,
     StatusesAck,
+    StreamData,
+    StreamEnded,
 )
 from manifests.status import WorkloadStatus
 from manifests.workloads import VersionRecord
@@ -76,7 +81,7 @@ class SessionHandler:
 
     def movable(self) -> list[str]:
         """Return the nodes whose agents know other servers, and from which nobody reads just now."""
-        return sorted(node for node, served in self._served.items() if served.servers > 1 and served.logs.is_idle)
+        return sorted(node for node, served in self._served.items() if served.servers > 1 and served.is_idle)
 
     async def send_on(self, node: str) -> None:
         """Let the node's agent go on to another server."""
@@ -102,6 +107,7 @@ class SessionHandler:
         finally:
             self._registry.disconnected(session)
             served.logs.end_all(f"node {session.node} lost its connection")
+            served.attached.end_all(f"node {session.node} lost its connection")
             served.questions.end_all(f"node {session.node} lost its connection")
             if self._served.get(session.node) is served:
                 del self._served[session.node]
@@ -131,8 +137,10 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.session, self.connection, self.logs = session, connection, LogStreams()
+        self.attached = AttachedStreams(self.logs)
         self.questions = Questions(session.node, connection)
         self.servers = 1  # that the agent knows
+        self._offers: frozenset[str] = frozenset()  # what the agent understands
         self._generation = 0  # of the store: the one in which the agent was welcome
         self._state, self._registry, self._writer, self._clock = state, registry, writer, clock
         self._changed: set[str] = set()  # allocations of which the agent must hear
@@ -143,7 +151,7 @@ class ServedSession:
         self._has_statuses = asyncio.Event()
 
     async def run(self, hello: Hello) -> None:
-        self.servers = hello.servers
+        self.servers, self._offers = hello.servers, frozenset(hello.offers)
         self.questions.answered = frozenset(hello.answers)
         if self.session.is_reboot:
             self._take_statuses(doubted(self._state, self.session.node, hello), 0)
@@ -165,6 +173,19 @@ class ServedSession:
         except* ConflictError as group:
             log.info("session ended", node=self.session.node, why=str(group.exceptions[0]))
 
+    @property
+    def is_idle(self) -> bool:
+        return self.logs.is_idle and self.attached.is_idle
+
+    def require(self, offer: Offer, what: str) -> None:
+        """Raises DriverError if this agent is too old to be asked for it."""
+        if offer not in self._offers:
+            raise DriverError(
+                f"node {self.session.node} can't {what}",
+                why="its agent is of an older version, which doesn't know how",
+                fix="Upgrade the agent: its containers go on running meanwhile.",
+            )
+
     async def _read(self) -> None:
         """Take frames until the connection is closed."""
         while (frame := await self.connection.receive()) is not None:
@@ -172,7 +193,7 @@ class ServedSession:
             await self._handle(frame)
         log.info("agent disconnected", node=self.session.node, session=self.session.number)
 
-    async def _handle(self, frame: FromAgent | LogData) -> None:
+    async def _handle(self, frame: FromAgent | StreamData) -> None:
         match frame:
             case Heartbeat(sequence=sequence):
                 if self._registry.may_acknowledge(self.session):
@@ -182,10 +203,15 @@ class ServedSession:
             case NodeReport():
                 self._report = frame
                 self._has_statuses.set()
-            case LogData():
+            case StreamData():
                 self.logs.feed(frame.stream, frame.data)
+                self.attached.feed(frame)
             case LogsEnded():
-                self.logs.end(frame.stream, frame.error)
+                self.logs.end(frame.stream, frame.error, frame.status)
+            case MoreInput():
+                self.attached.grant(frame)
+            case StreamEnded():
+                self.attached.end(frame)
             case Answer():
                 self.questions.take(frame)
             case Hello():

@@ -23,7 +23,7 @@ from foundation.tasks import TaskGroup
 from manifests.allocations import AllocationStatus
 from manifests.errors import ConflictError, UnavailableError
 from manifests.nodes import Liveness, NodeStatus
-from manifests.session import FromAgent, FromServer, Hello, NodeReport, Welcome
+from manifests.session import FromAgent, FromServer, Hello, NodeReport, StreamData, Welcome
 
 log = Log(__name__)
 
@@ -34,14 +34,6 @@ SEND_AWAY_AFTER_S = 2.0  # a lease that is only lost is replaced at once
 GONE_SHARE = 0.3  # of lostAfter: an agent whose connection broke is back by then, here or elsewhere
 
 
-@dataclass(frozen=True, slots=True)
-class LogData:
-    """A binary frame: what a container wrote, for one stream."""
-
-    stream: int
-    data: bytes
-
-
 class Connection(Protocol):
     """One agent's connection, whatever carries it."""
 
@@ -49,7 +41,11 @@ class Connection(Protocol):
         """Raises UnavailableError once the connection is closed."""
         ...
 
-    async def receive(self) -> FromAgent | LogData | None:
+    async def send_bytes(self, data: bytes) -> None:
+        """Send the input of a stream; raises as `send` does."""
+        ...
+
+    async def receive(self) -> FromAgent | StreamData | None:
         """Return the next frame, or None once the connection is closed."""
         ...
 

@@ -82,6 +82,12 @@ def told_of(change: ObjectChange) -> Iterator[Told]:
 
 def told_of_deletion(deletion: DeletionRecord) -> Told:
     """Return what a user's deletion means: what was deleted can't tell it any more."""
+    if deletion.message:
+        return Told(
+            *(deletion.place, deletion.reason, deletion.message, f"{deletion.allocation} {deletion.at_s}"),
+            allocation=deletion.allocation,
+            by=deletion.changed_by,
+        )
     if deletion.place == keys.cluster_place("freeze"):
         return Told(deletion.place, "unfrozen", "the leader acts again", by=deletion.changed_by)
     if deletion.place == keys.cluster_place("moves"):

@@ -2,9 +2,14 @@
 
 The agent says Hello, the server answers Welcome or Refused, then a full Assignments, then both go on as things change.
 Each heartbeat is acknowledged, so that a cut in one direction is noticed by the agent as well. A binary frame carries
-log bytes from agent to server: stream number (4 bytes, big-endian), 1 for stdout or 2 for stderr, then the bytes.
+bytes of a stream: its number (4 bytes, big-endian), then 0 for input (server to agent), 1 for stdout or 2 for stderr
+(agent to server), then the bytes. Each direction of a stream has a window of LOG_WINDOW_BYTES, which MoreLogs and
+MoreInput open again: a slow end slows down its stream alone.
 """
 
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
@@ -17,7 +22,18 @@ from manifests.stats import NodeStats
 from manifests.workloads import Workload
 
 PROTOCOL = 1
+STDIN, STDOUT, STDERR = 0, 1, 2
+_HEADER = struct.Struct(">IB")
 LOG_WINDOW_BYTES = 256 * 1024  # of each log stream that may be under way unread
+
+
+class Offer(StrEnum):
+    """What an agent may be asked for. A server asks no agent for what it doesn't offer: it would end the session."""
+
+    PREVIOUS_LOGS = "previousLogs"
+    EXEC = "exec"
+    FILES = "files"
+    FORWARD = "forward"
 
 
 class Hello(Model):
@@ -31,6 +47,7 @@ class Hello(Model):
     generation: int = 0  # of the store, to which that revision belongs; 0 before the first assignments
     kept: tuple[Allocation, ...] = ()  # what it keeps running from an earlier generation, unknown to this one
     servers: int = 1  # how many it knows: one that knows several may be sent on to another
+    offers: tuple[str, ...] = ()  # of Offer, what it understands beyond the first version of the frames
     answers: tuple[str, ...] = ()  # what it may be asked; an older agent takes an Ask for an error
 
 
@@ -61,6 +78,27 @@ class LogsEnded(Model):
     type: Literal["logsEnded"] = "logsEnded"
     stream: int
     error: str = ""
+    status: int = 0  # of HTTP, for that error; 0: it broke off, or the agent is too old to tell
+
+
+class StreamEnded(Model):
+    """An attached stream is over: with the command's exit code, or with an error."""
+
+    type: Literal["streamEnded"] = "streamEnded"
+    stream: int
+    exit_code: int | None = None
+    what: str = ""  # of the error, "" without one; as in problem details
+    why: str = ""
+    fix: str = ""
+    status: int = 0
+
+
+class MoreInput(Model):
+    """So many bytes of the stream's input were taken: as many more may come."""
+
+    type: Literal["moreInput"] = "moreInput"
+    stream: int
+    count: int
 
 
 class Answer(Model):
@@ -138,6 +176,7 @@ class OpenLogs(Model):
     tail: int | None = None
     timed: bool = False  # each line begins with when it was written, and a space
     since: str = ""  # only lines from that time on, in the same form
+    previous: bool = False  # of the attempt before
 
 
 class MoreLogs(Model):
@@ -146,6 +185,55 @@ class MoreLogs(Model):
     type: Literal["moreLogs"] = "moreLogs"
     stream: int
     count: int
+
+
+class OpenExec(Model):
+    """Run a command inside, attached to it."""
+
+    type: Literal["openExec"] = "openExec"
+    stream: int
+    allocation: str
+    container: str = ""
+    command: tuple[str, ...]
+    has_input: bool = False
+    has_terminal: bool = False
+    columns: int = 80
+    rows: int = 24
+
+
+class OpenFiles(Model):
+    """Send what is at a path as a tar archive, or (`is_write`) put there what comes as one."""
+
+    type: Literal["openFiles"] = "openFiles"
+    stream: int
+    allocation: str
+    container: str = ""
+    path: str
+    is_write: bool = False
+    name: str = ""  # of what comes, for where the path is a folder
+
+
+class OpenForward(Model):
+    """Connect to a TCP port inside the allocation's network."""
+
+    type: Literal["openForward"] = "openForward"
+    stream: int
+    allocation: str
+    port: int
+
+
+class Resize(Model):
+    """The terminal has that size now."""
+
+    type: Literal["resize"] = "resize"
+    stream: int
+    columns: int
+    rows: int
+
+
+class InputEnded(Model):
+    type: Literal["inputEnded"] = "inputEnded"
+    stream: int
 
 
 class CloseStream(Model):
@@ -162,7 +250,25 @@ class Ask(Model):
     allocation: str = ""  # of which the layers are asked for
 
 
-FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | Answer
+@dataclass(frozen=True, slots=True)
+class StreamData:
+    """A binary frame: bytes of one stream."""
+
+    stream: int
+    data: bytes
+    channel: int = 1
+
+    def to_bytes(self) -> bytes:
+        return _HEADER.pack(self.stream, self.channel) + self.data
+
+    @classmethod
+    def from_bytes(cls, frame: bytes) -> "StreamData":
+        number, channel = _HEADER.unpack_from(frame)
+        return cls(number, frame[_HEADER.size :], channel)
+
+
+Attach: TypeAlias = OpenExec | OpenFiles | OpenForward
+FromAgent: TypeAlias = Hello | NodeReport | Heartbeat | Statuses | LogsEnded | StreamEnded | MoreInput | Answer
 FromServer: TypeAlias = (
     Welcome
     | Refused
@@ -171,6 +277,9 @@ FromServer: TypeAlias = (
     | StatusesAck
     | OpenLogs
     | MoreLogs
+    | Attach
+    | Resize
+    | InputEnded
     | CloseStream
     | Ask
     | RemoveVolume

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from agent.agent import Agent
+from agent.driver import Driver
 from agent.drivers.choice import OFFERS
 from agent.folder import LocalFolder
 from agent.guard_process import GuardProcess
@@ -53,10 +54,10 @@ def in_network_namespace(name: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running_agent(options: AgentOptions) -> AsyncIterator[Agent]:
-    """Run an agent in this process until the block ends, with the driver that the options name, else Docker's."""
+async def running_agent(options: AgentOptions, driver: Driver | None = None) -> AsyncIterator[Agent]:
+    """Run an agent in this process until the block ends, with the given driver, the options' one, or else Docker's."""
     name = options.driver or "docker"
-    driver = next(offer for offer in OFFERS if offer.name == name).make(options)
+    driver = driver or next(offer for offer in OFFERS if offer.name == name).make(options)
     try:
         async with Client(options.servers, options.token) as client:
             agent = Agent(

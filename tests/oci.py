@@ -66,3 +66,8 @@ async def oci_rig(runtime: str = "") -> AsyncIterator[OciRig]:
         yield rig
     finally:
         await asyncio.to_thread(rig.stop)
+
+
+def runtimes_here() -> list[str]:
+    """Return the runtimes that this machine has, of those that tests of every kind run on."""
+    return [name for name in ("crun", "runc") if shutil.which(name)]

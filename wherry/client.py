@@ -11,7 +11,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -171,15 +171,18 @@ class Client:
         tail: int | None = None,
         timestamps: bool = False,
         since: str = "",
+        previous: bool = False,
     ) -> AsyncIterator[bytes]:
         """Yield what an allocation wrote, as it comes; of a group, what the named container wrote.
 
         `timestamps`: each line begins with when it was written, and a space. The last of these, given as `since`, goes
-        on where a stream broke off, beginning with the line of that time.
+        on where a stream broke off, beginning with the line of that time. `previous`: of the attempt before.
         """
         query = {"follow": str(follow).lower(), "timestamps": str(timestamps).lower()}
         if since:
             query["since"] = since
+        if previous:
+            query["previous"] = "true"
         if container:
             query["container"] = container
         if tail is not None:
@@ -213,6 +216,32 @@ class Client:
         raise failure
 
     @asynccontextmanager
+    async def attach(self, allocation: str, what: str, query: Sequence[tuple[str, str]]) -> AsyncIterator["Attachment"]:
+        """Enter a container: `what` is exec, with its query; see docs/api.md. The server tells errors at the end."""
+        failure: WherryError = UnavailableError("no server answers")
+        for server in self._servers:
+            url = f"{server}{_path('allocations', allocation)}/{what}?{urlencode(query)}"
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    socket = await self._open_http.ws_connect(url, max_msg_size=MOST_LINE_BYTES, headers=self._newest)
+            except aiohttp.WSServerHandshakeError as error:
+                kind = BY_HTTP_STATUS.get(error.status, UnavailableError)
+                why = f"it answered {error.status}"
+                fix = "Is the token that of an admin of this cluster?" if error.status in (401, 403) else ""
+                if error.status == 404:
+                    fix = "Servers older than this command don't know how: upgrade them."
+                raise kind(f"server {server} refused to {what}", why=why, fix=fix) from error
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                failure = _unreachable(server, error)
+                continue
+            try:
+                yield Attachment(socket)
+            finally:
+                await socket.close()
+            return
+        raise failure
+
+    @asynccontextmanager
     async def session(self, server: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """Open an agent's session with that very server."""
         try:
@@ -241,6 +270,44 @@ class Client:
         if self._http is None:
             raise RuntimeError("the client is used outside its `async with`")
         return self._http
+
+
+class Attachment:
+    """What `Client.attach` opens: bytes both ways, each output with its channel (1 stdout, 2 stderr)."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self.exit_code: int | None = None  # once the output has ended
+
+    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield what comes until it ends. Raises what the server says went wrong, and if the connection breaks."""
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                yield message.data[0], message.data[1:]
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                ended = json.loads(message.data)
+                if problem := ended.get("error"):
+                    raise error_from(int(problem.get("status") or 500), json.dumps(problem).encode())
+                self.exit_code = ended.get("exitCode")
+                return
+        raise UnavailableError(
+            "the connection to the container broke off",
+            why="the server went away",
+            fix="A command that ran was ended with it. Run it again: another server will do.",
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Send input; returns as the way has room. Dropped once the other end is closed."""
+        with suppress(ConnectionError, aiohttp.ClientError):
+            await self._socket.send_bytes(b"\0" + data)
+
+    async def end_input(self) -> None:
+        with suppress(ConnectionError, aiohttp.ClientError):
+            await self._socket.send_str('{"type": "inputEnded"}')
+
+    async def resize(self, columns: int, rows: int) -> None:
+        with suppress(ConnectionError, aiohttp.ClientError):
+            await self._socket.send_str(json.dumps({"type": "resize", "columns": columns, "rows": rows}))
 
 
 def error_from(status: int, data: bytes) -> WherryError:

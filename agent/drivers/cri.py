@@ -6,18 +6,20 @@ holds it. That pod is the sandbox of a group: asked for by SANDBOX_IMAGE, it is 
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 from agent.cgroups import is_v2
 from agent.driver import (
     SANDBOX_IMAGE,
+    Attached,
     Container,
     ContainerId,
     ContainerSpec,
     ContainerState,
     DriverInfo,
     ExecResult,
+    ExecSpec,
     HeldImage,
     ImageError,
     LogChunk,
@@ -26,6 +28,7 @@ from agent.driver import (
 )
 from agent.drivers import cri_codec as codec
 from agent.drivers.container_processes import write_limit
+from agent.drivers.cri_attach import start_attached
 from agent.drivers.cri_channel import CriChannel
 from agent.drivers.cri_events import CriEvents
 from agent.drivers.cri_images import CriImages
@@ -46,6 +49,7 @@ from agent.drivers.cri_stubs import cri_pb2 as pb
 from agent.drivers.docker_words import is_network_gone, start_failure
 from agent.drivers.listing import inspect_all
 from agent.drivers.log_files import read_log, remove_logs, rotate
+from agent.drivers.runtime_attach import attached
 from agent.drivers.spec_checks import check_limits, check_mounts
 from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
@@ -309,6 +313,19 @@ class CriDriver:
         async with aclosing(reader) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    @asynccontextmanager
+    async def attach_exec(self, container: ContainerId, spec: ExecSpec) -> AsyncGenerator[Attached, None]:
+        answer = await self._status(container)
+        if answer is None or answer.status.state != pb.CONTAINER_RUNNING:
+            raise DriverError(
+                f"cannot run {spec.command[0]} in container {container[:12]}",
+                why="it is not running" if answer is not None else "there is none of that id",
+                fix="Only a running container takes commands.",
+            )
+        process, end = await asyncio.to_thread(start_attached, container, spec)
+        async with attached(process, end):
+            yield process
 
     async def layers(self, container: Container) -> Layer:
         answer = await self._status(container.id)

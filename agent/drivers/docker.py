@@ -4,23 +4,26 @@ import asyncio
 import os
 import signal as signals
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 from agent.cgroups import is_v2
 from agent.driver import (
     SANDBOX_IMAGE,
+    Attached,
     Container,
     ContainerId,
     ContainerSpec,
     DriverInfo,
     ExecResult,
+    ExecSpec,
     HeldImage,
     ImageError,
     LogChunk,
     ReadyImage,
 )
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
+from agent.drivers.docker_attach import attached_exec
 from agent.drivers.docker_codec import Json, to_container, to_create_body, to_held_image
 from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_layers import container_layer
@@ -257,6 +260,11 @@ class DockerDriver:
                 fix="Raise the check's `timeout`, or make the command faster.",
             ) from late
         return ExecResult(int(ended["ExitCode"]), bytes(output))
+
+    @asynccontextmanager
+    async def attach_exec(self, container: ContainerId, spec: ExecSpec) -> AsyncGenerator[Attached, None]:
+        async with attached_exec(self._api, container, spec, self._clock, kill=_kill_session) as attached:
+            yield attached
 
 
 def _kill_session(execution: Json) -> None:

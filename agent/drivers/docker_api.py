@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
-from agent.driver import ImageError, LogChunk
+from agent.driver import ExecSpec, ImageError, LogChunk
 from agent.drivers.docker_codec import Frames, Json, to_auth_header, to_unix_time, with_tag
 from agent.drivers.docker_http import Call, DockerHttp, StalledError
 from agent.drivers.pull_progress import PullProgress
@@ -177,6 +177,29 @@ class DockerApi:
         body: Json = {"Cmd": command, "AttachStdout": True, "AttachStderr": True}
         what = f"run {command[0]} in container {container}"
         return str((await self._http.object(Call(what, "POST", f"/containers/{container}/exec", body=body)))["Id"])
+
+    async def exec_prepare(self, container: str, spec: ExecSpec) -> str:
+        """Return the id of a command to which somebody will be attached."""
+        body: Json = {"Cmd": list(spec.command), "AttachStdout": True, "AttachStderr": True}
+        body |= {"AttachStdin": spec.has_input, "Tty": spec.has_terminal}
+        body |= {"Env": ["TERM=xterm"]} if spec.has_terminal else {}
+        call = Call(
+            f"run {spec.command[0]} in container {container[:12]}", "POST", f"/containers/{container}/exec", body=body
+        )
+        return str((await self._http.object(call))["Id"])
+
+    async def exec_attach(
+        self, execution: str, *, has_terminal: bool
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Start the prepared command and return both directions of its connection."""
+        body: Json = {"Detach": False, "Tty": has_terminal}
+        return await self._http.hijack(
+            Call("run a command in a container", "POST", f"/exec/{execution}/start", body=body)
+        )
+
+    async def exec_resize(self, execution: str, columns: int, rows: int) -> None:
+        params = {"w": str(columns), "h": str(rows)}
+        await self._http.read(Call("resize a terminal", "POST", f"/exec/{execution}/resize", params))
 
     async def exec_output(self, execution: str) -> AsyncGenerator[LogChunk, None]:
         """Start the prepared command and yield what it writes until it ends; the caller bounds the time."""

@@ -142,6 +142,31 @@ class DockerHttp:
         error = _BY_CAUSE.get(cause) or _BY_STATUS.get(response.status, DriverError)
         raise error(f"cannot {call.what}", why=text, fix="See docker's own words, and dockerd's log on the node.")
 
+    async def hijack(self, call: Call) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return the two directions of the connection that the call becomes; whoever gets them closes the writer."""
+        with self._translated(call.what, self.timeout_s):
+            async with asyncio.timeout(self.timeout_s):
+                prefix = await self._version_prefix()
+                reader, writer = await asyncio.open_unix_connection(self.socket)
+                try:
+                    body = json.dumps(call.body or {}).encode()
+                    head = (
+                        f"{call.method} {prefix}{call.path} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\n"
+                        "Upgrade: tcp\r\nContent-Type: application/json\r\n"
+                        f"Content-Length: {len(body)}\r\n\r\n"
+                    )
+                    writer.write(head.encode() + body)
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    status = int(answer.split(b" ", 2)[1])
+                    if status not in (101, 200):
+                        text, cause = _message((await reader.read(_LONGEST_LINE)).decode(errors="replace"))
+                        error = _BY_CAUSE.get(cause) or _BY_STATUS.get(status, DriverError)
+                        raise error(f"cannot {call.what}", why=text)
+                except BaseException:
+                    writer.close()
+                    raise
+        return reader, writer
+
     async def _version_prefix(self) -> str:
         """Return `/v1.41`, or the oldest version that a newer dockerd still speaks."""
         if not self._prefix:
@@ -187,7 +212,7 @@ class DockerHttp:
                 why=f"there is no docker at {self.socket} ({refused.os_error.strerror})",
                 fix="Start it (`systemctl start docker`), or tell the agent its socket, and let it use that.",
             ) from refused
-        except (aiohttp.ClientError, OSError) as broken:
+        except (aiohttp.ClientError, OSError, EOFError) as broken:
             why = f"docker broke off the connection ({broken or type(broken).__name__})"
             raise UnavailableError(f"cannot {what}", why=why, fix=_LOOK_AT_DOCKER) from broken
 

@@ -12,24 +12,26 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from agent.cgroups import is_v2
 from agent.driver import (
+    Attached,
     Container,
     ContainerId,
     ContainerSpec,
     ContainerState,
     DriverInfo,
     ExecResult,
+    ExecSpec,
     HeldImage,
     LogChunk,
     ReadyImage,
 )
 from agent.drivers.oci_ends import Ends
-from agent.drivers.oci_exec import execute
+from agent.drivers.oci_exec import execute, start_attached
 from agent.drivers.oci_folder import ContainerFolder
 from agent.drivers.oci_garbage import held_images, remove_image
 from agent.drivers.oci_images import Images
@@ -41,6 +43,7 @@ from agent.drivers.oci_runtime import Runtime, default_of, runtimes
 from agent.drivers.oci_start import Starter
 from agent.drivers.oci_workers import Workers, unmount
 from agent.drivers.pulls import Pulls
+from agent.drivers.runtime_attach import attached
 from agent.registries import Registries
 from foundation.clock import Clock, SystemClock
 from foundation.logs import Log
@@ -275,6 +278,14 @@ class OciDriver:
             has_ended=has_ended,
         ):
             yield chunk
+
+    @asynccontextmanager
+    async def attach_exec(self, container: ContainerId, spec: ExecSpec) -> AsyncGenerator[Attached, None]:
+        folder = await self._existing(container)
+        runtime = (await self._open()).runtime_named(folder.runtime)
+        process, end = await self._workers.run(start_attached, runtime, folder, spec)
+        async with attached(process, end):
+            yield process
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
         folder = await self._existing(container)

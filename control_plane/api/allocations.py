@@ -11,7 +11,7 @@ from control_plane.records import EndedAllocation
 from control_plane.session_handler import ServedSession
 from manifests.allocations import Allocation
 from manifests.errors import NotFoundError, UnavailableError, UsageError
-from manifests.session import CloseStream, MoreLogs, OpenLogs
+from manifests.session import CloseStream, MoreLogs, Offer, OpenLogs
 
 FORWARDED = "X-Wherry-Forwarded"  # set by a server that asks on: the next one must answer by itself
 MOST_TAIL = 1_000_000
@@ -41,7 +41,7 @@ async def show(request: web.Request) -> web.Response:
     state, id_ = context_of(request).state, request.match_info["id"]
     view = views.allocation(state, id_) or views.ended(state, id_)
     if view is None:
-        raise _unknown(request)
+        raise unknown(request)
     return web.json_response(view)
 
 
@@ -49,11 +49,11 @@ def known_allocation(request: web.Request, context: Context) -> Allocation:
     """Return the allocation that the path names. Raises NotFoundError."""
     allocation = context.state.allocations.get(request.match_info["id"])
     if allocation is None:
-        raise _unknown(request)
+        raise unknown(request)
     return allocation
 
 
-def _unknown(request: web.Request) -> NotFoundError:
+def unknown(request: web.Request) -> NotFoundError:
     return NotFoundError(f"there is no allocation {request.match_info['id'][:80]}")
 
 
@@ -65,6 +65,8 @@ async def logs(request: web.Request) -> web.StreamResponse:
     served = context.sessions.of_node(allocation.node)
     if served is None:
         return await _ask_on(request, context, allocation)
+    if is_previous := flag(request, "previous"):
+        served.require(Offer.PREVIOUS_LOGS, "show the log of an earlier attempt")
     number = served.logs.open()
     ask = OpenLogs(
         stream=number,
@@ -74,6 +76,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
         tail=tail,
         timed=flag(request, "timestamps"),
         since=_since_of(request),
+        previous=is_previous,
     )
     try:
         await served.connection.send(ask)
@@ -102,7 +105,7 @@ async def _pass_on(request: web.Request, served: ServedSession, number: int) -> 
         await _write(response, served, number, first)
         async for chunk in chunks:
             await _write(response, served, number, chunk)
-    except (UnavailableError, ConnectionError):
+    except (UnavailableError, NotFoundError, ConnectionError):
         if request.transport:
             request.transport.abort()  # the reader must see that this is not the end
         return response

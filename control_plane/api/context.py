@@ -13,6 +13,7 @@ from control_plane.desired.moves import MoveWriter
 from control_plane.desired.nodes import NodeWriter
 from control_plane.desired.rollouts import RolloutWriter
 from control_plane.desired.settings import SettingsWriter
+from control_plane.desired.visits import VisitWriter
 from control_plane.desired.workloads import WorkloadWriter
 from control_plane.membership import Membership
 from control_plane.records import ServerRecord
@@ -33,6 +34,7 @@ class Context:
     cron_runner: CronRunner
     node_writer: NodeWriter
     freeze_writer: FreezeWriter
+    visit_writer: VisitWriter
     move_writer: MoveWriter
     settings_writer: SettingsWriter
     standing: Standing

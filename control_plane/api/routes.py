@@ -4,6 +4,7 @@ from aiohttp import web
 
 from control_plane.api import (
     allocations,
+    attach,
     cluster,
     configs,
     events,
@@ -78,6 +79,9 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/allocations/{id}/stats", stats.of_allocation, ADMIN),
     ("GET", "/v1/allocations/{id}/layers", stats.layers, ADMIN),
     ("GET", "/v1/allocations/{id}/logs", allocations.logs, ADMIN),
+    ("GET", "/v1/allocations/{id}/exec", attach.execute, ADMIN),
+    ("GET", "/v1/allocations/{id}/files", attach.files, ADMIN),
+    ("GET", "/v1/allocations/{id}/forward", attach.forward, ADMIN),
     ("GET", "/v1/allocations/{id}/explain", explain.explain_allocation, ADMIN),
     ("GET", "/v1/stats", stats.of_all, ADMIN),
     ("GET", "/v1/events", events.list_events, ADMIN),

@@ -6,10 +6,9 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from control_plane.api.context import context_of
-from control_plane.sessions import LogData
 from foundation.logs import Log
 from manifests.errors import ConflictError, UnavailableError
-from manifests.session import FROM_AGENT, FromAgent, FromServer
+from manifests.session import FROM_AGENT, FromAgent, FromServer, StreamData
 
 log = Log(__name__)
 
@@ -25,16 +24,25 @@ class WebSocketConnection:
         self._socket = socket
 
     async def send(self, frame: FromServer) -> None:
+        await self._send(frame.to_bytes().decode())
+
+    async def send_bytes(self, data: bytes) -> None:
+        await self._send(data)
+
+    async def _send(self, data: str | bytes) -> None:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._socket.send_str(frame.to_bytes().decode())
+                if isinstance(data, str):
+                    await self._socket.send_str(data)
+                else:
+                    await self._socket.send_bytes(data)
         except (ConnectionError, RuntimeError, TimeoutError) as error:
             raise UnavailableError("the agent's connection is gone", why=str(error)) from error
 
-    async def receive(self) -> FromAgent | LogData | None:
+    async def receive(self) -> FromAgent | StreamData | None:
         message = await self._socket.receive()
         if message.type is WSMsgType.BINARY:
-            return LogData(int.from_bytes(message.data[:4], "big"), message.data[5:])
+            return StreamData.from_bytes(message.data)
         if message.type is not WSMsgType.TEXT:
             return None
         try:

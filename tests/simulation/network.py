@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from agent.transport import Channel
-from control_plane.sessions import LogData
 from manifests.errors import UnavailableError, WherryError
-from manifests.session import FROM_AGENT, FROM_SERVER, FromAgent, FromServer, Heartbeat, HeartbeatAck, Hello
+from manifests.session import FROM_AGENT, FROM_SERVER, FromAgent, FromServer, Heartbeat, HeartbeatAck, Hello, StreamData
 from tests.simulation.crashes import effect
 from tests.simulation.loop import Process, later
 
@@ -135,8 +134,8 @@ class Connection:
     def __init__(self, network: Network, agent: str, server: str) -> None:
         self.agent, self.server = agent, server
         self.network = network
-        self.to_server: Pipe[bytes | Heartbeat | LogData] = Pipe(network, agent, server)
-        self.to_agent: Pipe[bytes | HeartbeatAck] = Pipe(network, server, agent)
+        self.to_server: Pipe[bytes | Heartbeat | StreamData] = Pipe(network, agent, server)
+        self.to_agent: Pipe[bytes | HeartbeatAck | StreamData] = Pipe(network, server, agent)
         self.serving: asyncio.Task[None] | None = None
         network.connections.append(self)
 
@@ -188,7 +187,12 @@ class ServerEnd:
         self.connection.to_agent.write(frame if isinstance(frame, HeartbeatAck) else frame.to_bytes())
         await effect("frame", before=False)
 
-    async def receive(self) -> FromAgent | LogData | None:
+    async def send_bytes(self, data: bytes) -> None:
+        if self.connection.to_agent.is_shut:
+            raise UnavailableError("the agent's connection is gone")
+        self.connection.to_agent.write(StreamData.from_bytes(data))
+
+    async def receive(self) -> FromAgent | StreamData | None:
         item = await self.connection.to_server.read()
         return FROM_AGENT.validate_json(item, extra="ignore") if isinstance(item, bytes) else item
 
@@ -210,14 +214,14 @@ class _AgentEnd:
         await effect("frame", before=False)
 
     async def send_bytes(self, data: bytes) -> None:
-        self._write(LogData(int.from_bytes(data[:4], "big"), data[5:]))
+        self._write(StreamData.from_bytes(data))
 
-    def _write(self, item: bytes | Heartbeat | LogData) -> None:
+    def _write(self, item: bytes | Heartbeat | StreamData) -> None:
         if self.connection.to_server.is_shut:
             raise UnavailableError("the session's connection is gone")
         self.connection.to_server.write(item)
 
-    async def receive(self) -> FromServer:
+    async def receive(self) -> FromServer | StreamData:
         item = await self.connection.to_agent.read()
         if item is None:
             raise UnavailableError("the server closed the session")

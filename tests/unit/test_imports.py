@@ -14,7 +14,7 @@ ALLOWED = {
     "wherry.client": {"manifests"},
     "control_plane": {"manifests", "scheduler", "foundation"},
     "agent": {"manifests", "wherry.client", "foundation"},
-    "wherry": set(PACKAGES),  # the command line sits on top
+    "wherry": {*PACKAGES, "wherry.client"},  # the command line sits on top
 }
 
 

@@ -5,9 +5,8 @@ import asyncio
 import pytest
 
 from control_plane.questions import Questions
-from control_plane.sessions import LogData
 from manifests.errors import UnavailableError
-from manifests.session import Answer, Ask, FromAgent, FromServer
+from manifests.session import Answer, Ask, FromAgent, FromServer, StreamData
 
 
 class Line:
@@ -21,7 +20,10 @@ class Line:
         self.sent.append(frame)
         self.has_sent.release()
 
-    async def receive(self) -> FromAgent | LogData | None:
+    async def send_bytes(self, data: bytes) -> None:
+        """Nothing is asked in bytes."""
+
+    async def receive(self) -> FromAgent | StreamData | None:
         return None
 
     async def close(self) -> None:

@@ -55,3 +55,10 @@ def test_lines_without_times_are_passed_on_as_they_are(text: str, sizes: list[in
 
 def test_a_line_that_isn_t_whole_is_passed_on_at_once() -> None:
     assert TimedLines().feed(f"{time_of(1)} password: ".encode()) == b"password: "
+
+
+def test_lines_that_come_again_are_left_out_and_late_ones_of_another_stream_are_not() -> None:
+    reader = TimedLines()
+    first = b"".join(f"{time_of(n)} {n}\n".encode() for n in (1, 2, 4, 5))
+    again = b"".join(f"{time_of(n)} {n}\n".encode() for n in (4, 5, 3, 6))
+    assert reader.feed(first) + reader.feed(again) == b"1\n2\n4\n5\n3\n6\n"

@@ -53,6 +53,15 @@ COMMANDS = {
         "wherry.cli.commands.events", "tell what happened, why and by whom", "wherry events --for service/web"
     ),
     "logs": Command("wherry.cli.commands.logs", "show what containers wrote", "wherry logs service/web -f"),
+    "exec": Command("wherry.cli.commands.exec", "run a command in a container", "wherry exec web-0-1f3a9c2e -it -- sh"),
+    "cp": Command(
+        "wherry.cli.commands.cp", "copy files out of containers and into them", "wherry cp web-0-1f3a9c2e:/etc/hosts ."
+    ),
+    "port-forward": Command(
+        "wherry.cli.commands.port_forward",
+        "reach a container's port from here",
+        "wherry port-forward web-0-1f3a9c2e 8080:80",
+    ),
     "inspect": Command(
         "wherry.cli.commands.inspect",
         "show what an allocation is made of, down to the kernel",
@@ -165,7 +174,10 @@ def _call(name: str, command: Command, rest: list[str]) -> int:
     )
     module.add_arguments(parser)
     try:
-        arguments = parser.parse_intermixed_args(rest)
+        # What stands behind `--` is a command's own words, which argparse would take apart.
+        own = rest[: rest.index("--")] if getattr(module, "TAKES_COMMAND", False) and "--" in rest else rest
+        arguments = parser.parse_intermixed_args(own)
+        arguments.command = rest[len(own) + 1 :]
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     return int(module.run(arguments))

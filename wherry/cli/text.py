@@ -14,7 +14,16 @@ from typing import NamedTuple, TextIO
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]", re.S
 )
-_COLOURS = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
+_COLOURS = {
+    "green": "32",
+    "yellow": "33",
+    "red": "31",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+    "dim": "2",
+    "bold": "1",
+}
 _GAP = "  "
 _COLOUR_OF_WORD = (
     dict.fromkeys(("ready", "healthy", "running", "scheduled", "complete", "succeeded"), "green")

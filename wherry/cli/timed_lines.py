@@ -4,9 +4,13 @@ Pure. Bytes come as they may be cut; what is known to be text is passed on at on
 """
 
 import re
+from collections import deque
 
 TIME_BYTES = len("2026-11-24T22:15:00.123456789Z")
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ")
+
+
+RECENT = 4096  # lines among which one that goes back in time is looked for
 
 
 class TimedLines:
@@ -15,6 +19,8 @@ class TimedLines:
     def __init__(self, after: str = "") -> None:
         self.newest = after
         self._after = after.encode()
+        self._newest_begun = b""
+        self._recent: deque[bytes] = deque(maxlen=RECENT)  # times of lines
         self._start = b""  # of a line whose time isn't whole yet
         self._time = after  # of the present line
         self._is_within = False  # a line
@@ -26,21 +32,26 @@ class TimedLines:
         >>> TimedLines().feed(b"2026-11-24T22:15:00.123456789Z hello\\n2026-11-24T22:15:01.0")
         b'hello\\n'
         """
-        text: list[bytes] = []
-        data, self._start = self._start + data, b""
-        while data:
+        return b"".join(text for _, text in self.pieces(data))
+
+    def pieces(self, data: bytes) -> list[tuple[str, bytes]]:
+        """Return the same text line by line, each with its time; the last may be a part of a line."""
+        found: list[tuple[str, bytes]] = []
+        *whole, last = (self._start + data).split(b"\n")
+        self._start = b""
+        for text in [*(line + b"\n" for line in whole), *([last] if last else [])]:
+            is_whole = text.endswith(b"\n")
             if not self._is_within:
-                if len(data) <= TIME_BYTES and not _is_plain(data):
-                    self._start = data
+                if not is_whole and len(text) <= TIME_BYTES and not _is_plain(text):
+                    self._start = text
                     break
-                data = self._begin(data)
-            line, newline, data = data.partition(b"\n")
+                text = self._begin(text)  # what is left of it
             if not self._is_left_out:
-                text.append(line + newline)
-            self._is_within = not newline
-            if newline:
+                found.append((self._time, text))
+            self._is_within = not is_whole
+            if is_whole:
                 self.newest = self._time
-        return b"".join(text)
+        return found
 
     def end(self) -> bytes:
         """Return what is left at the end of the stream."""
@@ -54,10 +65,22 @@ class TimedLines:
             self._is_left_out = False
             return data
         time = data[:TIME_BYTES]
-        self._is_left_out = time <= self._after
+        self._is_left_out = time <= self._after or self._is_repeated(time)
         if not self._is_left_out:
             self._time = time.decode()
         return data[TIME_BYTES + 1 :]
+
+    def _is_repeated(self, time: bytes) -> bool:
+        """Say whether the line came before: Docker sends some again when it begins a new file for the log.
+
+        Times have nanoseconds, so one that goes back and was there already is that line. A line of the other stream may
+        go back a little as well, to a time of its own.
+        """
+        if time <= self._newest_begun and time in self._recent:
+            return True
+        self._newest_begun = max(self._newest_begun, time)
+        self._recent.append(time)
+        return False
 
 
 def _is_plain(start: bytes) -> bool:
