@@ -127,7 +127,8 @@ class Judge:
         """Say whether a rollout's deadline has passed; the event that tells so comes a moment later."""
         if change.key.startswith(keys.EVENTS):
             return self._cluster.loop.time() - self._gave_up_s < EVENTS_S
-        if not change.key.startswith(keys.WORKLOAD_STATUSES) or change.entry is None:
+        is_read = change.key not in self._cluster.unreadable
+        if not change.key.startswith(keys.WORKLOAD_STATUSES) or change.entry is None or not is_read:
             return False
         old = self.records.workload_statuses.get(change.key.removeprefix(keys.WORKLOAD_STATUSES))
         new = WorkloadStatus.read(change.entry.value)
