@@ -10,14 +10,17 @@ from itertools import chain, repeat
 from typing import assert_never
 
 from agent.config_files import ConfigFiles
-from agent.container_spec import Surroundings, container_spec
-from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, Mount, StartError
+from agent.container_spec import Surroundings, check_allowed, container_spec
+from agent.driver import Container, ContainerId, ContainerState, Driver, ImageError, Mount, ReadyImage, StartError
+from agent.image_ledger import ImageLedger
 from agent.leash import Leash
 from agent.node import Node
 from agent.ownership import ALLOCATION, NODE, Ownership
 from agent.pins import Pins
 from agent.reconcile import Action, Discard, Forget, Remove, Start, Stop
+from agent.references import at_digest
 from agent.tracked import Failure, Tracked, Work
+from agent.volumes import Volumes
 from foundation.backoff import Backoff
 from foundation.clock import Clock
 from foundation.logs import Log
@@ -46,10 +49,14 @@ class Actions:
         tasks: TaskGroup,
         start_concurrency: int,
         configs: ConfigFiles,
+        volumes: Volumes,
         pins: Pins,
+        ledger: ImageLedger,
     ) -> None:
+        self._ledger = ledger
         self._pins = pins
         self._configs = configs
+        self._volumes = volumes
         self._driver = driver
         self._ownership = ownership
         self._leash = leash
@@ -138,11 +145,20 @@ class Actions:
         self.node.progress(tracked.id, Phase.PULLING)
         telling = self._tasks.create_task(self._tell_progress(tracked), name=f"pull-progress {tracked.id}")
         try:
-            digest = await self._driver.ensure_image(tracked.image, tracked.spec.pull)
+            ready = await self._driver.ensure_image(tracked.image, tracked.spec.pull)
         finally:
             telling.cancel()
+        digest = ready.digest
+        await self._note_used(tracked, ready)
         self._images[tracked.image] = (self._clock.now_s(), digest)
         return digest
+
+    async def _note_used(self, tracked: Tracked, ready: ReadyImage) -> None:
+        names = [tracked.image, *([at_digest(tracked.image, ready.digest)] if ready.digest else [])]
+        for name in names:
+            self._ledger.used(name, self._clock.wall_s(), was_pulled=ready.was_pulled)
+        if ready.was_pulled:
+            await self._ledger.save()
 
     async def _tell_progress(self, tracked: Tracked) -> None:
         """Say in its status how far the pull has come: seldom, as each time is a write to the store."""
@@ -159,6 +175,10 @@ class Actions:
         mounts: tuple[Mount, ...] = ()
         if self._configs.is_needed(tracked):
             mounts = await asyncio.to_thread(self._configs.write, tracked)
+        if tracked.spec.mounts:
+            check_allowed(tracked, self.surroundings)
+            mounts = (*mounts, *await asyncio.to_thread(self._volumes.prepare, tracked))
+            self._volumes.note()  # servers hear of a new one before they hear that its container runs
         spec = container_spec(tracked, self.surroundings, self._ownership, mounts)
         try:
             container = await self._driver.create(spec)

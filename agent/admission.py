@@ -11,13 +11,17 @@ from agent.endings import finish
 from agent.tracked import Moment, Tracked
 from manifests.allocations import Ending, Phase
 from manifests.containers import Resources
+from manifests.permissions import Permission, lacking
 from manifests.quantities import render_bytes, render_cpu
 
 
-def admit(tracked: Collection[Tracked], allocatable: Resources, moment: Moment) -> tuple[Tracked, ...]:
+def admit(
+    tracked: Collection[Tracked], allocatable: Resources, moment: Moment, allowed: Collection[Permission] = ()
+) -> tuple[Tracked, ...]:
     """Return the records that are newly admitted or refused, oldest assignment first; others wait for what is ending.
 
-    Refused is what the node can't hold even when all that is on its way out has gone.
+    Refused is what needs a permission that the node's operator hasn't given (`allowed`), whatever servers say; and what
+    the node can't hold even when all that is on its way out has gone.
     """
     holding = [t for t in tracked if t.is_admitted and not _has_let_go(t)]
     staying = [t for t in holding if not t.is_leaving]
@@ -25,8 +29,10 @@ def admit(tracked: Collection[Tracked], allocatable: Resources, moment: Moment) 
     for newcomer in sorted(tracked, key=lambda t: (t.assigned.allocation.created_s, t.id)):
         if newcomer.is_admitted or newcomer.is_leaving or not newcomer.is_seen or newcomer.status.is_terminal:
             continue
-        if lack := _lack(newcomer, staying, allocatable):
-            changed.append(_refuse(newcomer, lack, moment))
+        if forbidden := lacking(newcomer.assigned.workload.spec.all_permissions(), allowed):
+            changed.append(_refuse(newcomer, not_allowed(forbidden), moment))
+        elif lack := _lack(newcomer, staying, allocatable):
+            changed.append(_refuse(newcomer, f"the node can't hold it: {lack}", moment))
         elif not _lack(newcomer, holding, allocatable):
             admitted = replace(newcomer, is_admitted=True)
             changed.append(admitted)
@@ -65,7 +71,12 @@ def _devices(tracked: Tracked) -> list[tuple[str, str]]:
     return [(kind, instance) for kind, instances in devices.items() for instance in instances]
 
 
-def _refuse(tracked: Tracked, lack: str, moment: Moment) -> Tracked:
-    message = f"the node can't hold it: {lack}"
+def not_allowed(permissions: Iterable[Permission]) -> str:
+    listed = " and ".join(permissions)
+    flags = " ".join(f"--allow {permission}" for permission in permissions)
+    return f"the node doesn't allow {listed}: only its operator can, with `wherry agent {flags}`"
+
+
+def _refuse(tracked: Tracked, message: str, moment: Moment) -> Tracked:
     ending = Ending(attempt=tracked.status.attempt, reason="refused", message=message, finished_s=moment.wall_s)
     return finish(tracked, Phase.FAILED, ending)

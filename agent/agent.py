@@ -7,8 +7,10 @@ all containers as they are.
 import asyncio
 import random
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
+from agent import volumes
 from agent.actions import Actions
 from agent.config_files import FOLDER, ConfigFiles
 from agent.container_spec import Surroundings
@@ -19,6 +21,8 @@ from agent.generations import Generations
 from agent.glass import Glass
 from agent.group import Group, changed_members
 from agent.health import HealthChecks
+from agent.image_garbage import ImageGarbage
+from agent.image_ledger import ImageLedger
 from agent.kernel import Kernel
 from agent.layers import Layers
 from agent.leash import Guard, Leash
@@ -34,12 +38,14 @@ from agent.session import Session, SessionParts
 from agent.state_file import SavedState, load_agent_id, load_state, save_state, to_group, to_saved
 from agent.tracked import Tracked
 from agent.transport import Transport
+from agent.volumes import Volumes
 from agent.watch_runtime import RuntimeWatch
 from foundation.clock import Clock
 from foundation.logs import Log
 from foundation.tasks import TaskGroup
 from manifests.errors import WherryError
 from manifests.nodes import NodeFacts
+from manifests.workloads import named_volumes
 
 SAVE_EVERY_S = (
     1.0  # at most so old is the state on disk, but for endings, which are there before a server hears of them
@@ -78,8 +84,11 @@ class Agent:
         self._leash = Leash(clock, guard)
         self._outbox = Outbox()
         self._news = NodeNews()
+        socket = Path(options.docker_socket)
+        self._volumes = Volumes(options.data_dir / volumes.FOLDER, [socket], self._news.facts_changed)
         self._ownership = folder.ownership()
         self._agent_id = load_agent_id(folder)
+        self._ledger = ImageLedger(folder)
         state = load_state(folder, machine.boot_id())
         self._boot_id = state.boot_id
         self._cluster = state.cluster
@@ -126,10 +135,13 @@ class Agent:
             tasks=tasks,
             start_concurrency=concurrency,
             configs=ConfigFiles(self._options.data_dir / FOLDER),
+            volumes=self._volumes,
             pins=pins,
+            ledger=self._ledger,
         )
         self._node = Node(
             allocatable=self._offered,
+            allowed=self._options.allow,
             clock=self._clock,
             perform=self._actions.perform,
             on_change=self._on_change,
@@ -173,6 +185,7 @@ class Agent:
             pin=self._pin,
             save=self._save,
             heard=self._heard,
+            remove_volume=self._remove_volume,
             glass=self._glass(),
         )
         session = Session(self._options.servers, self._transport, parts)
@@ -183,6 +196,9 @@ class Agent:
             "timers": self._node.run_timers(),
             "save": self._save_regularly(),
             "ask-driver": self._ask_driver(),
+            "image-garbage": ImageGarbage(
+                self._driver, self._ledger, self._node.wanted_images, self._options.image_policy, self._clock
+            ).run(),
             "leash": self._leash.run(self._node.look_for_severed),
             **({"meter": self._meter.run()} if self._meter else {}),
         }
@@ -242,6 +258,7 @@ class Agent:
                 address=self._options.publish_address,
                 cgroup_parent=self._cgroup_parent,
                 allocatable=self._allocatable,
+                allowed=self._options.allow,
                 generation=self._generations.present,
             )
 
@@ -282,7 +299,16 @@ class Agent:
     def _facts(self) -> NodeFacts:
         return node_facts(
             self._options, self._machine, agent_id=self._agent_id, address=self._address, driver=self._driver_info
-        )
+        ).model_copy(update={"volumes": self._volumes.ids})
+
+    async def _remove_volume(self, volume: str) -> None:
+        """Remove a named volume unless one of this node's allocations has it; the node's facts tell that it is gone."""
+        assert self._node is not None
+        here = (group.first.assigned for group in self._node.groups.values())
+        used = {name for a in here for name in named_volumes(a.workload, a.allocation.index)}
+        if volume in self._volumes.ids and volume not in used:
+            await asyncio.to_thread(self._volumes.remove, volume)
+            self._volumes.note()
 
     async def _learn_driver(self) -> None:
         try:

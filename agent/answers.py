@@ -33,6 +33,8 @@ class Answers:
         except WherryError as failure:
             error = f"{failure.what}: {failure.why}" if failure.why else failure.what
             answer = Answer(number=ask.number, error=error)
+        except (OSError, ValueError) as odd:  # of a file of the kernel or of an engine; no reason to end the session
+            answer = Answer(number=ask.number, error=f"something that was found could not be read: {odd}")
         await self._channel.send(answer)
 
     async def _answer(self, ask: Ask) -> Answer:

@@ -1,11 +1,13 @@
 """What lies in an OCI bundle, and the runtime that made a container of it. Pure readers of files.
 
 containerd (Docker's as well) keeps a bundle for each container where its shim works: config.json as in the OCI runtime
-specification, and options.json with the runtime's name and the folder of its state.
+specification, and options.json with the runtime's name and the folder of its state. conmon has both in its arguments.
 """
 
 import json
 import os
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -58,11 +60,16 @@ def runtime_layer(name: str, state: list[str], *, pid: int, note: str = "") -> L
     return Layer(kind=LayerKind.RUNTIME, name=name, note=note, command=command, facts=facts)
 
 
-def containerd_layers(kernel: Kernel, shim: int, container: str, pid: int) -> tuple[Layer, ...]:
-    """Return bundle and runtime of a container whose shim is containerd's; nothing where it is another one's."""
+def layers_of_shim(kernel: Kernel, shim: int, container: str, pid: int) -> tuple[Layer, ...]:
+    """Return bundle and runtime of a container, as its shim knows them; nothing where that is one of another kind."""
     words = command_line(kernel, shim).split(" ")
-    if not words[0].rpartition("/")[2].startswith("containerd-shim"):
-        return ()
+    program = words[0].rpartition("/")[2]
+    if program.startswith("containerd-shim"):
+        return _of_containerd(kernel, shim, words, container, pid)
+    return _of_conmon(words, container, pid) if program == "conmon" else ()
+
+
+def _of_containerd(kernel: Kernel, shim: int, words: Sequence[str], container: str, pid: int) -> tuple[Layer, ...]:
     try:
         folder = Path(os.readlink(f"{kernel.proc}/{shim}/cwd"))
     except OSError:
@@ -70,15 +77,52 @@ def containerd_layers(kernel: Kernel, shim: int, container: str, pid: int) -> tu
     bundle = folder.parent / container  # one shim may keep all of a pod
     if not (bundle / "config.json").exists():
         bundle = folder
-    namespace = words[words.index("-namespace") + 1] if "-namespace" in words[:-1] else bundle.parent.name
+    namespace = next(iter(_given(words, "-namespace")), bundle.parent.name)
     options = _json(bundle / "options.json")
     name = str(options.get("binary_name") or "runc")
     root = str(options.get("root") or f"{_CONTAINERD_STATE}/runc")
-    found = bundle_layer(bundle)
-    runtime = runtime_layer(
-        name.rpartition("/")[2], [name, "--root", f"{root}/{namespace}", "state", container], pid=pid
+    return _pair(bundle, [name, "--root", f"{root}/{namespace}", "state", container], pid)
+
+
+def _of_conmon(words: Sequence[str], container: str, pid: int) -> tuple[Layer, ...]:
+    """conmon was told all of it (`conmon --help`)."""
+    bundles, runtimes = _given(words, "-b", "--bundle"), _given(words, "-r", "--runtime")
+    if not bundles or not runtimes:
+        return ()
+    return _pair(
+        Path(bundles[0]), [runtimes[0], *_without_log(_given(words, "--runtime-arg")), "state", container], pid
     )
+
+
+def _pair(bundle: Path, state: list[str], pid: int) -> tuple[Layer, ...]:
+    found, runtime = bundle_layer(bundle), runtime_layer(state[0].rpartition("/")[2], state, pid=pid)
     return (found, runtime) if found else (runtime,)
+
+
+def _given(words: Sequence[str], *flags: str) -> list[str]:
+    """Return what stands behind the flags, or in their word after `=`.
+
+    >>> _given(["conmon", "-b", "/b", "--runtime-arg", "--root", "--runtime-arg=/r"], "--runtime-arg")
+    ['--root', '/r']
+    """
+    found = []
+    for before, word in pairwise(["", *words]):
+        flag, equals, value = word.partition("=")
+        if before in flags:
+            found.append(word)
+        elif equals and flag in flags:
+            found.append(value)
+    return found
+
+
+def _without_log(arguments: Sequence[str]) -> list[str]:
+    """Return a runtime's arguments without those that would hide from us what it says.
+
+    >>> _without_log(["--log-format=json", "--log", "/l", "--root", "/r"])
+    ['--root', '/r']
+    """
+    pairs = pairwise(["", *arguments])
+    return [word for before, word in pairs if not word.startswith("--log") and before != "--log"]
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -44,6 +44,13 @@ def is_v2(root: Path = ROOT) -> bool:
     return (root / "cgroup.controllers").exists()
 
 
+def has_io_weight(root: Path = ROOT) -> bool:
+    """Say whether this kernel shares a disk by weight: with version 2 only where a scheduler or `io.cost` does it."""
+    if is_v2(root):
+        return any(root.glob("*/io.weight"))
+    return any((root / "blkio" / name).exists() for name in ("blkio.weight", "blkio.bfq.weight"))
+
+
 def _relative(parent: str) -> PurePosixPath:
     path = PurePosixPath(parent.strip("/"))
     if ".." in path.parts or not path.parts:

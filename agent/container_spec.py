@@ -1,13 +1,18 @@
 """What the driver is to create for one attempt of an allocation: name, labels, environment, limits and ports. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
+from agent.admission import not_allowed
 from agent.config_files import config_env
-from agent.driver import ContainerSpec, Limits, Mount, PublishedPort
+from agent.driver import ContainerSpec, Isolation, Limits, Mount, PublishedPort, Tmpfs
 from agent.ownership import Identity, Ownership, order_label
 from agent.tracked import Role, Tracked
+from manifests.containers import ContainerSpec as ManifestSpec
 from manifests.containers import Resources
+from manifests.errors import InvalidError
+from manifests.permissions import Permission, lacking
 from manifests.workloads import MAIN
 
 _MOST_HOSTNAME = 63
@@ -22,6 +27,7 @@ class Surroundings:
     address: str  # on which ports are published, "" for all
     cgroup_parent: str
     allocatable: Resources
+    allowed: frozenset[Permission] = frozenset()  # by the node's operator
     generation: int = 0  # of the store, which is obeyed now
 
 
@@ -34,12 +40,12 @@ def container_name(cluster: str, node: str, allocation: str, attempt: int, conta
 def container_spec(
     tracked: Tracked, around: Surroundings, ownership: Ownership, mounts: tuple[Mount, ...] = ()
 ) -> ContainerSpec:
-    """Raises InvalidError when a config that it needs was not sent."""
+    """Raises InvalidError when a config that it needs was not sent, or the node doesn't allow what it asks for."""
+    check_allowed(tracked, around)
     spec, allocation, attempt = tracked.spec, tracked.assigned.allocation, tracked.status.attempt
     identity = Identity(around.cluster, around.node, allocation.id, allocation.version, attempt, tracked.name)
-    is_host = tracked.has_host_network
-    holds_ports = tracked.role in (Role.ALONE, Role.SANDBOX) and not is_host
-    limit = spec.limit()
+    workload, is_host = tracked.assigned.workload.spec, tracked.has_host_network
+    holds_network = tracked.role in (Role.ALONE, Role.SANDBOX) and not is_host
     return ContainerSpec(
         name=container_name(around.cluster, around.node, allocation.id, attempt, tracked.name),
         image=tracked.image,
@@ -53,9 +59,8 @@ def container_spec(
             **_own_env(tracked, around),
         },
         labels={**ownership.labels(identity), **order_label(around.generation, tracked.assigned.fence)},
-        # The kernel refuses a quota above that of the parent cgroup, which is the node's allocatable.
-        limits=Limits(min(limit.cpu_m, around.allocatable.cpu_m), limit.memory_bytes, limit.pids),
-        ports=_published(tracked, around) if holds_ports else (),
+        limits=limits_of(spec, around.allocatable),
+        ports=_published(tracked, around) if holds_network else (),
         host_network=is_host,
         working_dir=spec.working_dir,
         user=spec.user,
@@ -67,6 +72,38 @@ def container_spec(
         mounts=mounts,
         devices=_devices(tracked),
         runtime=tracked.assigned.workload.spec.runtime,
+        isolation=_isolation(spec, workload.sysctls.given() if holds_network else {}),
+    )
+
+
+def limits_of(spec: ManifestSpec, allocatable: Resources) -> Limits:
+    limit, limits = spec.limit(), spec.limits
+    return Limits(
+        # The kernel refuses a quota above that of the parent cgroup, which is the node's allocatable.
+        cpu_m=min(limit.cpu_m, allocatable.cpu_m),
+        memory_bytes=limit.memory_bytes,
+        pids=limit.pids,
+        cpu_weight=limits.cpu_weight,
+        io_weight=limits.io_weight,
+        memory_soft_bytes=limits.memory_soft_bytes,
+    )
+
+
+def check_allowed(tracked: Tracked, around: Surroundings) -> None:
+    """Hold the ceiling here once more, where every container passes: one may have been admitted under a higher one."""
+    if forbidden := lacking(tracked.assigned.workload.spec.all_permissions(), around.allowed):
+        raise InvalidError(f"cannot create {tracked.id}", why=not_allowed(forbidden))
+
+
+def _isolation(spec: ManifestSpec, sysctls: Mapping[str, str]) -> Isolation:
+    return Isolation(
+        capabilities=spec.capabilities.given() if spec.capabilities else None,
+        ulimits=spec.ulimits.given(),
+        tmpfs=tuple(Tmpfs(mount.path, mount.size_bytes) for mount in spec.tmpfs),
+        shm_bytes=spec.shm_size_bytes,
+        sysctls=dict(sysctls),
+        may_gain_privileges=not spec.no_new_privileges,
+        is_confined=spec.seccomp == "default",
     )
 
 

@@ -44,19 +44,42 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file of the host that the container sees at `target`, read only."""
+    """A file or folder of the host that the container sees at `target`."""
 
     source: str  # absolute; it must exist
     target: str
+    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the cgroup enforces."""
+    """What the cgroup enforces; and weights from 1 to 10,000, of which 100 is usual. None: the manager's own."""
 
     cpu_m: int  # millicores, by quota
     memory_bytes: int  # memory and swap together: no swap
     pids: int
+    cpu_weight: int | None = None
+    io_weight: int | None = None
+    memory_soft_bytes: int | None = None  # above it, the kernel takes memory from here first
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How the container is kept apart. What a driver can't do it refuses with InvalidError, and never leaves out."""
+
+    capabilities: tuple[str, ...] | None = None  # without CAP_; None: the usual ones
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # soft and hard, -1 for none
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shm_bytes: int | None = None
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # of the network, given to who holds it
+    may_gain_privileges: bool = False
+    is_confined: bool = True  # by the manager's own seccomp profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +108,7 @@ class ContainerSpec:
     network_of: ContainerId | None = None  # lives in that container's network, which has the ports and the hostname
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()  # paths, the same inside
+    isolation: Isolation = Isolation()
     # The OCI runtime, by name; "" for the manager's default. Of a sandbox: that of the containers that share it. It may
     # have another itself: it runs nothing of the user's, and has no room for a kernel of its own.
     runtime: str = ""
@@ -159,14 +183,31 @@ class Attached(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyImage:
+    """An image that containers can be made of."""
+
+    digest: str = ""  # by which its registry knows it, such as `sha256:…`; "" where none does
+    was_pulled: bool = False  # for whoever asked: it wasn't here before, or not in this form
+
+
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image that the manager has."""
+
+    id: str
+    names: tuple[str, ...]  # references by tag and by digest; () for one that has lost all of them
+    size_bytes: int  # of which it may share some with others
+    is_used: bool  # a container has it, whoever's, also one that doesn't run
+
+
 class Driver(Protocol):
     async def info(self) -> DriverInfo: ...
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         """Make the image ready to run: present already, or pulled. One pull an image at a time.
 
-        Returns the digest by which its registry knows it, such as `sha256:…`; "" where none does. Then it is ready to
-        run under its repository and that digest as well.
+        One that has a digest is ready to run under its repository and that digest as well.
 
         SANDBOX_IMAGE is never pulled: the driver makes it. Raises ImageError if it is missing and can't or may not
         be pulled.
@@ -175,6 +216,21 @@ class Driver(Protocol):
 
     def pulling(self, image: str) -> str:
         """Say how far the pull of an image has come that is under way, in a few words; "" if that isn't known."""
+        ...
+
+    async def list_images(self) -> Sequence[HeldImage]:
+        """Return all images that it has, but for those that the driver makes itself."""
+        ...
+
+    async def remove_image(self, name: str) -> None:
+        """Take this name from an image (or the image, by its id), which goes with the last of them.
+
+        Raises NotFoundError if there is none of that name, and ConflictError if a container has it.
+        """
+        ...
+
+    async def image_folder(self) -> str:
+        """Return a folder of the file system on which images are kept."""
         ...
 
     async def create(self, spec: ContainerSpec) -> ContainerId:

@@ -64,6 +64,8 @@ def node_facts(
     if driver is not None:
         known = {name: driver.attributes[name] for name in _ATTRIBUTES if name in driver.attributes}
         attributes |= {"driver": driver.name, "driver.version": driver.version} | known | _runtimes(driver)
+    if options.allow:
+        attributes["allows"] = ",".join(sorted(options.allow))
     return NodeFacts(
         name=options.name,
         agent_id=agent_id,

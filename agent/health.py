@@ -1,7 +1,7 @@
-"""Readiness and liveness: probes what runs at its interval, counts, and tells the node the verdicts.
+"""Startup, readiness and liveness: probes what runs at its interval, counts, and tells the node the verdicts.
 
-One task for each check of a running attempt; allocations without checks cost nothing. A container manager that is away
-can't run a command check: that is no verdict, and the counts stay as they are.
+The others wait until startup has passed. One task for each check of a running attempt; allocations without checks cost
+nothing. A container manager that is away can't run a command check: that is no verdict, and the counts stay.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from manifests.containers import CheckSpec
 from manifests.errors import WherryError
 
 MOST_JITTER_S = 1.0  # first probes are spread, so that a burst of starts isn't a burst of probes
-Role: TypeAlias = Literal["readiness", "liveness"]
+Role: TypeAlias = Literal["startup", "readiness", "liveness"]
 Probe: TypeAlias = Callable[[CheckSpec, Tracked, Driver], Awaitable[Verdict]]
 
 
@@ -76,15 +76,24 @@ class HealthChecks:
             self._running[new.id] = (wanted, tuple(self._begin(new)))
 
     def _begin(self, tracked: Tracked) -> list[asyncio.Task[None]]:
-        health = tracked.spec.health
-        checks: list[tuple[Role, CheckSpec | None]] = [("readiness", health.readiness), ("liveness", health.liveness)]
+        health, started = tracked.spec.health, asyncio.Event()
+        checks: list[tuple[Role, CheckSpec]] = []
+        if health.startup is not None:
+            checks.append(("startup", health.startup))
+        else:
+            started.set()
+        if health.readiness is not None:
+            checks.append(("readiness", health.readiness))
+        if health.liveness is not None:
+            checks.append(("liveness", health.liveness))
         return [
-            self._tasks.create_task(self._check(role, check, tracked), name=f"{role} {tracked.id}")
+            self._tasks.create_task(self._check(role, check, tracked, started), name=f"{role} {tracked.id}")
             for role, check in checks
-            if check is not None
         ]
 
-    async def _check(self, role: Role, check: CheckSpec, tracked: Tracked) -> None:
+    async def _check(self, role: Role, check: CheckSpec, tracked: Tracked, started: asyncio.Event) -> None:
+        if role != "startup":
+            await started.wait()
         count = Count()
         jitter_s = self._rng.uniform(0.0, min(check.interval_s, MOST_JITTER_S))
         await self._clock.sleep(check.initial_delay_s + jitter_s)
@@ -97,17 +106,25 @@ class HealthChecks:
             else:
                 count = counted(count, check, passes=verdict.passes)
                 self._tell(role, count.health, verdict, tracked)
+                if role == "startup" and count.health is Health.HEALTHY:
+                    started.set()
+                    return
             await self._clock.sleep(max(check.interval_s - (self._clock.now_s() - began_s), 0.01))
 
     def _tell(self, role: Role, health: Health, verdict: Verdict, tracked: Tracked) -> None:
-        if role == "readiness" and health is not Health.UNKNOWN:
-            self._node.set_health(tracked.id, tracked.status.attempt, health)
-        elif role == "liveness" and health is Health.UNHEALTHY:
-            message = f"its liveness check failed: {verdict.output}"
+        if role != "readiness" and health is Health.UNHEALTHY:
+            message = f"its {role} check failed: {verdict.output}"
             self._node.condemn(tracked.id, tracked.status.attempt, message)
+        elif role == _judge(tracked) and health is not Health.UNKNOWN:
+            self._node.set_health(tracked.id, tracked.status.attempt, health)
+
+
+def _judge(tracked: Tracked) -> Role:
+    """Return by which check it counts as healthy: where nothing else says so, once it has started."""
+    return "readiness" if tracked.spec.health.readiness is not None else "startup"
 
 
 def _is_checked(tracked: Tracked) -> bool:
     health = tracked.spec.health
-    has_checks = health.readiness is not None or health.liveness is not None
+    has_checks = any(check is not None for check in (health.startup, health.readiness, health.liveness))
     return has_checks and tracked.status.phase is Phase.RUNNING

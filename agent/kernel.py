@@ -98,7 +98,7 @@ def value_in(text: str | None, name: str) -> int | None:
     at = 0 if text.startswith(f"{name} ") else text.find(f"\n{name} ") + 1
     if not text.startswith(f"{name} ", at):
         return None
-    number = text[at + len(name) :].split(None, 1)[0]
+    number = text[at + len(name) :].partition("\n")[0].strip()
     return int(number) if number.isdecimal() else None
 
 

@@ -5,7 +5,7 @@ The driver says how its manager sees a container; all below is the kernel's word
 
 import asyncio
 
-from agent.bundle_facts import containerd_layers
+from agent.bundle_facts import layers_of_shim
 from agent.cgroup_facts import cgroup_layer
 from agent.driver import Container, Driver, ShowsLayers
 from agent.group import Group
@@ -57,7 +57,7 @@ class Layers:
             return []
         found: list[Layer] = []
         if shim := shim_of(kernel, pid):
-            found += [*containerd_layers(kernel, shim, container.id, pid), shim_layer(kernel, shim)]
+            found += [*layers_of_shim(kernel, shim, container.id, pid), shim_layer(kernel, shim)]
         found.append(namespaces_layer(kernel, pid, others))
         cgroup = cgroup_of(kernel, pid, container.id)
         if cgroup is not None:

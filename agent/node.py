@@ -46,6 +46,7 @@ from foundation.clock import Clock
 from foundation.logs import Log
 from manifests.allocations import NEXT, Allocation, Health, Phase, advance
 from manifests.containers import Resources
+from manifests.permissions import Permission
 from manifests.session import Assignments
 
 LOOK_AGAIN_S = 30.0  # at everything, should a wake-up have been lost
@@ -62,6 +63,7 @@ class Node:
         self,
         *,
         allocatable: Resources,
+        allowed: frozenset[Permission] = frozenset(),
         clock: Clock,
         perform: Perform,
         on_change: OnChange,
@@ -72,6 +74,7 @@ class Node:
         generations: Generations | None = None,
     ) -> None:
         self._allocatable = allocatable
+        self._allowed = allowed
         self._silent_s = silent_s
         self._clock = clock
         self._perform = perform
@@ -101,6 +104,10 @@ class Node:
     def has_full(self) -> bool:
         """Whether this session's server has said all that is desired."""
         return self._has_full
+
+    def wanted_images(self) -> set[str] | None:
+        """Return the images that assignments name, by tag and by digest; None until a server has said all of them."""
+        return {name for t in self._members() for name in (t.spec.image, t.image)} if self._has_full else None
 
     def find(self, container: str) -> Tracked | None:
         group = self._groups.get(container.partition("/")[0])
@@ -387,7 +394,7 @@ class Node:
         return any(not g.first.is_admitted and not g.status.is_terminal for g in self._groups.values())
 
     def _admit(self, moment: Moment) -> set[str]:
-        changed = admit([group.first for group in self._groups.values()], self._allocatable, moment)
+        changed = admit([group.first for group in self._groups.values()], self._allocatable, moment, self._allowed)
         for tracked in changed:
             self._keep(tracked)
         return {tracked.allocation for tracked in changed}

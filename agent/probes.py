@@ -1,4 +1,4 @@
-"""One probe of one container: http, tcp or exec. Dials only the address that it is given, and follows no redirect."""
+"""One probe of one container: http, tcp, grpc or exec. Dials only the address that it is given, follows no redirect."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from agent.driver import ContainerId, Driver
+from agent.grpc_probe import SERVING, grpc_health
 from agent.tracked import Tracked
-from manifests.containers import CheckSpec
+from manifests.containers import CheckSpec, GrpcCheck, HttpCheck, TcpCheck
 from manifests.errors import DriverError, TimedOutError
 
 LOOPBACK = "127.0.0.1"  # where an allocation with host networking answers
@@ -39,22 +40,22 @@ async def probe(check: CheckSpec, tracked: Tracked, driver: Driver) -> Verdict:
     target = target_of(tracked)
     if check.exec_ is not None:
         return await _probe_exec(check.exec_.command, target, driver, check.timeout_s)
-    port = tracked.spec.port_number(_port_of(check))
+    assert check.dialled is not None  # a check has exactly one kind
+    _, dialled = check.dialled
+    port = tracked.spec.port_number(dialled.port)
     try:
         async with asyncio.timeout(check.timeout_s):
-            if check.http is not None:
-                return await _probe_http(target.address, port, check.http.path)
-            return await _probe_tcp(target.address, port)
+            match dialled:
+                case HttpCheck(path=path):
+                    return await _probe_http(target.address, port, path)
+                case GrpcCheck(service=service):
+                    return await _probe_grpc(target, port, service, check.timeout_s)
+                case TcpCheck():
+                    return await _probe_tcp(target.address, port)
     except TimeoutError:
         return Verdict(False, f"no answer from port {port} within {check.timeout_s:g} s")
     except OSError as error:
         return Verdict(False, f"port {port}: {error.strerror or error}")
-
-
-def _port_of(check: CheckSpec) -> int | str:
-    dialled = check.http or check.tcp
-    assert dialled is not None  # a check has exactly one kind
-    return dialled.port
 
 
 async def _probe_tcp(address: str, port: int) -> Verdict:
@@ -77,6 +78,12 @@ async def _probe_http(address: str, port: int, path: str) -> Verdict:
         return Verdict(False, f"what answers on port {port} isn't HTTP")
     finally:
         writer.transport.abort()
+
+
+async def _probe_grpc(target: Target, port: int, service: str, timeout_s: float) -> Verdict:
+    found = await grpc_health(target.address, port, service, timeout_s=timeout_s)
+    of = f" of {service}" if service else ""
+    return Verdict(found == SERVING, f"the health{of} on port {port} is {found}")
 
 
 async def _probe_exec(command: tuple[str, ...], target: Target, driver: Driver, timeout_s: float) -> Verdict:

@@ -10,6 +10,7 @@ from manifests.layers import Fact, Layer, LayerKind
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 MOST_PROCESSES = 100
+_RIGHTS = ("CapEff", "NoNewPrivs", "Seccomp")  # of its first process; those that it starts may do no more
 _ENTER = {"mnt": "--mount", "uts": "--uts", "ipc": "--ipc", "net": "--net", "pid": "--pid"}
 
 
@@ -88,11 +89,13 @@ def _process_layer(kernel: Kernel, pid: int) -> Layer | None:
     if not status:
         return None
     inside = status.get("NSpid", "").rpartition(" ")[2]
+    rights = [fact for name in _RIGHTS for fact in _status_fact(kernel, pid, status, name)] if inside == "1" else []
     shown = Fact(name="command", value=words, command=f"tr '\\0' ' ' < {kernel.proc}/{pid}/cmdline")
     facts = [
         *([shown] if words else []),
         *_status_fact(kernel, pid, status, "NSpid", note=f"{inside} inside" if inside else ""),
         *_status_fact(kernel, pid, status, "Uid", note="real, effective, saved, of files"),
+        *rights,
         *_status_fact(kernel, pid, status, "VmRSS", is_live=True),
         *_status_fact(kernel, pid, status, "State", is_live=True),
     ]
@@ -103,8 +106,25 @@ def _status_fact(
     kernel: Kernel, pid: int, status: Mapping[str, str], name: str, *, note: str = "", is_live: bool = False
 ) -> Iterator[Fact]:
     if status.get(name):
+        note = note or _meaning(name, status[name])
         command = f"grep ^{name}: {kernel.proc}/{pid}/status"
         yield Fact(name=name, value=status[name], note=note, command=command, is_live=is_live)
+
+
+def _meaning(name: str, value: str) -> str:
+    """Return what a right says.
+
+    >>> _meaning("CapEff", "00000000000000ff"), _meaning("Seccomp", "2")
+    ('8 capabilities: capsh --decode=00000000000000ff', 'a filter refuses some system calls')
+    """
+    if name == "CapEff":
+        return f"{int(value, 16).bit_count()} capabilities: capsh --decode={value}"
+    known = {
+        ("NoNewPrivs", "1"): "can't gain rights, by setuid or otherwise",
+        ("Seccomp", "0"): "may make all system calls",
+        ("Seccomp", "2"): "a filter refuses some system calls",
+    }
+    return known.get((name, value), "")
 
 
 def _pids_below(folder: Path) -> Iterator[int]:

@@ -151,7 +151,8 @@ def _arrive(tracked: Tracked, moment: Moment) -> _Step:
     """The container runs: say so, and let go of all but the last of the earlier ones."""
     container = tracked.container
     assert container is not None
-    health = Health.UNKNOWN if tracked.spec.health.readiness else Health.HEALTHY
+    checks = tracked.spec.health
+    health = Health.UNKNOWN if checks.readiness or checks.startup else Health.HEALTHY
     status = advance(
         tracked.status,
         Phase.RUNNING,

@@ -55,6 +55,17 @@ def digest_of(image: str, known: Iterable[str]) -> str:
     return next((digest for digest in found if _DIGEST.fullmatch(digest)), "")
 
 
+def normalized(image: str) -> str:
+    """Return the reference with all that it leaves out, so that equal ones are the same text.
+
+    >>> normalized("nginx"), normalized("docker.io/library/nginx:latest"), normalized("r.example/web@sha256:0")
+    ('docker.io/library/nginx:latest', 'docker.io/library/nginx:latest', 'r.example/web@sha256:0')
+    """
+    repository = repository_of(image)
+    end = image.removeprefix(repository)
+    return f"{_whole(repository)}{'@' + end.partition('@')[2] if '@' in end else end or ':latest'}"
+
+
 def _whole(repository: str) -> str:
     """Return the repository with what it leaves out."""
     host = host_of(repository)

@@ -5,10 +5,10 @@ A lost session changes nothing on the node: only explicit assignments of the age
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from agent.answers import Answers
 from agent.attached_streams import AttachedStreams
@@ -42,6 +42,7 @@ from manifests.session import (
     OpenForward,
     OpenLogs,
     Refused,
+    RemoveVolume,
     Resize,
     StatusesAck,
     StreamData,
@@ -71,6 +72,7 @@ class SessionParts:
     cluster: Callable[[], str]  # the cluster that the agent is pinned to, "" on its first day
     pin: Callable[[str], Awaitable[None]]  # writes it down before any order is obeyed
     save: Callable[[], Awaitable[None]]  # writes down endings before a server hears of them
+    remove_volume: Callable[[str], Coroutine[Any, Any, None]]
     heard: Callable[[float], None]  # a server has answered what was sent then, on the clock of the boot
     glass: Glass | None = None  # what it may be asked about, None: nothing
 
@@ -141,7 +143,7 @@ class Session:
                 streams = LogStreams(self._parts.driver, channel, tasks)
                 attached = AttachedStreams(self._parts.driver, channel, tasks)
                 answers = Answers(self._parts.glass, channel, tasks)
-                tasks.create_task(self._receive(channel, streams, attached, answers), name="session-receive")
+                tasks.create_task(self._receive(channel, streams, attached, answers, tasks), name="session-receive")
                 tasks.create_task(self._beat(channel, welcome), name="session-heartbeat")
                 tasks.create_task(self._send_statuses(channel), name="session-statuses")
                 tasks.create_task(self._send_reports(channel), name="session-reports")
@@ -193,13 +195,18 @@ class Session:
         return answer
 
     async def _receive(
-        self, channel: Channel, streams: LogStreams, attached: AttachedStreams, answers: Answers
+        self, channel: Channel, streams: LogStreams, attached: AttachedStreams, answers: Answers, tasks: TaskGroup
     ) -> None:
         while True:
-            self._handle(await channel.receive(), streams, attached, answers)
+            self._handle(await channel.receive(), streams, attached, answers, tasks)
 
     def _handle(
-        self, frame: FromServer | StreamData, streams: LogStreams, attached: AttachedStreams, answers: Answers
+        self,
+        frame: FromServer | StreamData,
+        streams: LogStreams,
+        attached: AttachedStreams,
+        answers: Answers,
+        tasks: TaskGroup,
     ) -> None:
         match frame:
             case HeartbeatAck(sequence=sequence):
@@ -214,17 +221,19 @@ class Session:
             case MoreLogs() as more:
                 streams.grant(more)
                 attached.grant(more)
-            case OpenExec() | OpenFiles() | OpenForward():
-                attached.open(frame, self._parts.node.groups.get(frame.allocation))
-            case StreamData() | Resize() | InputEnded():
-                attached.take(frame)
             case CloseStream(stream=stream):
                 streams.close(stream)
                 attached.close(stream)
+            case RemoveVolume(volume=volume):
+                tasks.create_task(self._parts.remove_volume(volume), name=f"remove volume {volume}")
             case Ask():
                 answers.take(frame)
             case Welcome() | Refused():
                 raise UnavailableError(f"the server sent {frame.type} in the middle of a session")
+            case OpenExec() | OpenFiles() | OpenForward():
+                attached.open(frame, self._parts.node.groups.get(frame.allocation))
+            case StreamData() | Resize() | InputEnded():
+                attached.take(frame)
             case _:
                 assert_never(frame)
 

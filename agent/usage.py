@@ -101,7 +101,7 @@ def read_machine(kernel: Kernel, cpu_m: float | None) -> MachineStats:
     memory = {
         words[0]: int(words[1]) * 1024
         for line in (read_text(f"{kernel.proc}/meminfo") or "").splitlines()
-        if len(words := line.replace(":", " ").split()) >= 2
+        if len(words := line.replace(":", " ").split()) >= 2 and words[1].isdecimal()
     }
     total = memory.get("MemTotal", 0)
     now = (pressure_in(read_text(f"{kernel.proc}/pressure/{name}")) for name in PRESSURES)

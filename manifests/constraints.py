@@ -11,6 +11,8 @@ from enum import StrEnum
 from itertools import zip_longest
 from typing import TypeAlias
 
+from manifests.permissions import lacking
+
 _ATTRIBUTE = re.compile(
     r"node\.(?:name|labels\.[A-Za-z0-9][-A-Za-z0-9_./]{0,127}|attributes\.[A-Za-z0-9][-A-Za-z0-9_./]{0,127})"
 )
@@ -33,6 +35,7 @@ class Operator(StrEnum):
     AT_MOST = "<="
     EXISTS = "exists"
     NOT_EXISTS = "not exists"
+    INCLUDES = "includes"  # of permissions and volumes; no manifest writes it
 
     @property
     def compares_numbers(self) -> bool:
@@ -70,12 +73,24 @@ class Constraint:
                 return found in self.values
             case Operator.NOT_EQUAL | Operator.NOT_IN:
                 return found not in self.values
+            case Operator.INCLUDES:
+                return not lacking(self.values, (found or "").split(","))
             case _:
                 there, wanted = number_of(found or ""), number_of(self.values[0])
                 return there is not None and wanted is not None and compared(there, wanted) in _SIGNS[self.operator]
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.attribute, self.operator, ", ".join(self.values))))
+
+
+def permission_constraint(permission: str) -> Constraint:
+    """Return what must be so of a node where that is allowed."""
+    return Constraint("node.attributes.allows", Operator.INCLUDES, (permission,))
+
+
+def volume_constraint(volume: str) -> Constraint:
+    """Return what must be so of the node that keeps the volume."""
+    return Constraint("node.attributes.volumes", Operator.INCLUDES, (volume,))
 
 
 def parse_constraint(text: str) -> Constraint:

@@ -8,6 +8,9 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from manifests.base import Bytes, Cpu, Duration, FieldError, Flag, Model, Name, Port, Text, checked_text
+from manifests.isolation import LEAST_TMPFS_BYTES, CapabilitiesSpec, TmpfsSpec, UlimitsSpec, refuse_shared_places
+from manifests.permissions import BASE_CAPABILITIES, CAPABILITY, NEW_PRIVILEGES, UNCONFINED, Permission
+from manifests.volumes import MountSpec
 
 DEFAULT_CPU_M = 100
 DEFAULT_MEMORY_BYTES = 64 * 2**20
@@ -93,12 +96,21 @@ class NodeResources(Resources):
     disk_bytes: Bytes = Field(UNCOUNTED_BYTES, alias="disk")
 
 
+Weight = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+
+
 class LimitsSpec(Model):
-    """What the cgroup enforces, where it differs from the reservation."""
+    """What the cgroup enforces, where it differs from the reservation; and what counts only where something is short.
+
+    Weights are those of cgroup v2: 100 is everybody's, and who has 200 gets twice as much of what isn't enough for all.
+    """
 
     cpu_m: Cpu | None = Field(None, alias="cpu")
     memory_bytes: Bytes | None = Field(None, alias="memory")
     pids: Pids | None = None
+    cpu_weight: Weight | None = None
+    io_weight: Weight | None = None  # where the node's kernel has it
+    memory_soft_bytes: Bytes | None = Field(None, alias="memorySoft")  # above it, the kernel takes memory here first
 
 
 class PortSpec(Model):
@@ -125,6 +137,13 @@ class TcpCheck(Model):
     port: Port | Name = Field(description=PORT_OF_A_CHECK)
 
 
+class GrpcCheck(Model):
+    """Healthy when grpc.health.v1.Health/Check answers SERVING, without TLS."""
+
+    port: Port | Name = Field(description=PORT_OF_A_CHECK)
+    service: Annotated[str, Field(max_length=200)] = ""  # "": the server as a whole
+
+
 class ExecCheck(Model):
     """Healthy when the command, run in the container, exits with 0."""
 
@@ -132,10 +151,11 @@ class ExecCheck(Model):
 
 
 class CheckSpec(Model):
-    """One check: exactly one of http, tcp and exec, every `interval`."""
+    """One check: exactly one of http, tcp, grpc and exec, every `interval`."""
 
     http: HttpCheck | None = None
     tcp: TcpCheck | None = None
+    grpc: GrpcCheck | None = None
     exec_: ExecCheck | None = Field(None, alias="exec")
     initial_delay_s: Duration = Field(0.0, alias="initialDelay")
     interval_s: Duration = Field(5.0, alias="interval", ge=0.1)
@@ -145,15 +165,25 @@ class CheckSpec(Model):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in ("http", "tcp", "exec_") if getattr(self, kind) is not None]
+        given = [kind for kind in ("http", "tcp", "grpc", "exec_") if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise ValueError(f"a check has exactly one of http, tcp and exec; this one has {len(given)}")
+            raise ValueError(f"a check has exactly one of http, tcp, grpc and exec; this one has {len(given)}")
         return self
+
+    @property
+    def dialled(self) -> tuple[str, HttpCheck | TcpCheck | GrpcCheck] | None:
+        """Return what is dialled and its field's name; None for a command."""
+        found = (("http", self.http), ("tcp", self.tcp), ("grpc", self.grpc))
+        return next(((name, check) for name, check in found if check is not None), None)
 
 
 class HealthSpec(Model):
-    """readiness says whether it can serve; liveness, once failed, restarts it."""
+    """readiness says whether it can serve; liveness, once failed, restarts it. Both begin once startup has passed.
 
+    Startup is for what takes long to begin: it restarts it as liveness does, but isn't asked again once it has passed.
+    """
+
+    startup: CheckSpec | None = None
     readiness: CheckSpec | None = None
     liveness: CheckSpec | None = None
 
@@ -239,9 +269,16 @@ class ContainerSpec(Model):
         str, Field(pattern=r"^[A-Za-z0-9_.:-]{0,64}\z", description="a user or user:group, by name or number")
     ] = ""
     read_only_root: Flag = False
+    capabilities: CapabilitiesSpec | None = None
+    no_new_privileges: Flag = True
+    seccomp: Literal["default", "unconfined"] = "default"
+    mounts: tuple[MountSpec, ...] = Field((), max_length=32)
+    tmpfs: tuple[TmpfsSpec, ...] = Field((), max_length=32)
+    shm_size_bytes: Annotated[Bytes, Field(ge=LEAST_TMPFS_BYTES)] | None = Field(None, alias="shmSize")
     network: Literal["bridge", "host"] = "bridge"
     resources: Resources = Resources()
     limits: LimitsSpec = LimitsSpec()
+    ulimits: UlimitsSpec = UlimitsSpec()
     ports: tuple[PortSpec, ...] = Field((), max_length=32)
     configs: tuple[ConfigMount, ...] = Field((), max_length=32)
     health: HealthSpec = HealthSpec()
@@ -250,8 +287,17 @@ class ContainerSpec(Model):
 
     def limit(self) -> Resources:
         """Return what the cgroup enforces: the limits, and the reservation where there is none."""
-        given = {name: value for name, value in self.limits if value is not None}
+        given = {name: value for name, value in self.limits if value is not None and name in Resources.model_fields}
         return self.resources.model_copy(update=given)
+
+    def permissions(self) -> tuple[Permission, ...]:
+        """Return what the container needs that a node must allow."""
+        added = self.capabilities.add if self.capabilities else ()
+        return (
+            *(f"{CAPABILITY}{name}" for name in added if name not in BASE_CAPABILITIES),
+            *((UNCONFINED,) if self.seccomp == "unconfined" else ()),
+            *(() if self.no_new_privileges else (NEW_PRIVILEGES,)),
+        )
 
     def port_number(self, port: int | str) -> int:
         """Return the container port of that name or number."""
@@ -268,6 +314,9 @@ class ContainerSpec(Model):
                 )
         if self.limit().memory_bytes < LEAST_MEMORY_BYTES:
             raise FieldError(("resources", "memory"), "is below 6Mi, the least that container managers accept")
+        soft = self.limits.memory_soft_bytes
+        if soft is not None and soft > self.limit().memory_bytes:
+            raise FieldError(("limits", "memorySoft"), "is above the limit of memory: it would never count")
         return self
 
     @model_validator(mode="after")
@@ -288,26 +337,26 @@ class ContainerSpec(Model):
         return self
 
     @model_validator(mode="after")
-    def _configs_have_places_of_their_own(self) -> Self:
-        places = set(self.env)
-        for at, mount in enumerate(self.configs):
-            field, place = ("path", mount.path) if mount.path is not None else ("env", mount.env or "")
-            if place in places:
-                raise FieldError(("configs", at, field), f"'{place}' is there twice: give each its own")
-            places.add(place)
+    def _mounts_have_places_of_their_own(self) -> Self:
+        configs = [
+            (("configs", at, "path" if mount.path is not None else "env"), mount.path or mount.env or "")
+            for at, mount in enumerate(self.configs)
+        ]
+        tmpfs = [(("tmpfs", at, "path"), mount.path) for at, mount in enumerate(self.tmpfs)]
+        mounts = [(("mounts", at, "path"), mount.path) for at, mount in enumerate(self.mounts)]
+        refuse_shared_places([*configs, *tmpfs, *mounts], self.env)
         return self
 
     @model_validator(mode="after")
     def _checks_name_known_ports(self) -> Self:
         known = {p.name for p in self.ports}
-        for role in ("readiness", "liveness"):
+        for role in ("startup", "readiness", "liveness"):
             check: CheckSpec | None = getattr(self.health, role)
-            probe = (check.http or check.tcp) if check else None
-            if check and probe and isinstance(probe.port, str) and probe.port not in known:
+            kind, probe = (check and check.dialled) or ("", None)
+            if probe and isinstance(probe.port, str) and probe.port not in known:
                 have = ", ".join(sorted(known)) or "none"
                 raise FieldError(
-                    ("health", role, "http" if check.http else "tcp", "port"),
-                    f"names the port '{probe.port}', but the ports here are: {have}",
+                    ("health", role, kind, "port"), f"names the port '{probe.port}', but the ports here are: {have}"
                 )
         return self
 

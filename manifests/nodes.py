@@ -49,6 +49,7 @@ class NodeFacts(Model):
     capacity: NodeResources
     allocatable: NodeResources
     devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # the instances of each kind
+    volumes: tuple[str, ...] = ()  # the named volumes that it keeps, each with its namespace before it
 
 
 class NodeStatus(Model):

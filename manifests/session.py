@@ -160,6 +160,13 @@ class StatusesAck(Model):
     sequence: int
 
 
+class RemoveVolume(Model):
+    """Remove a named volume that nothing uses. Told only to agents that have told of it."""
+
+    type: Literal["removeVolume"] = "removeVolume"
+    volume: str
+
+
 class OpenLogs(Model):
     type: Literal["openLogs"] = "openLogs"
     stream: int
@@ -275,6 +282,7 @@ FromServer: TypeAlias = (
     | InputEnded
     | CloseStream
     | Ask
+    | RemoveVolume
 )
 FROM_AGENT: TypeAdapter[FromAgent] = TypeAdapter(Annotated[FromAgent, Field(discriminator="type")])
 FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])

@@ -1,5 +1,6 @@
 """Settings that hold for many workloads: those of a namespace, and of the cluster. Neither needs to be there."""
 
+from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -26,8 +27,17 @@ class ClusterMetadata(_Named):
     name: Literal["cluster"]
 
 
+class Isolation(StrEnum):
+    """How far a container may go out of its box: docs/isolation.md."""
+
+    RESTRICTED = "restricted"  # a user other than root, no capabilities but what is added, a read-only root
+    BASELINE = "baseline"  # the safe defaults: nothing that needs a permission
+    PRIVILEGED = "privileged"  # whatever its node allows
+
+
 class NamespaceSpec(Model):
     preempts: Flag = True  # false: nothing of it has others evicted
+    isolation: Isolation = Isolation.BASELINE
 
 
 class ClusterSpec(Model):

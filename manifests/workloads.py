@@ -22,6 +22,8 @@ from manifests.containers import (
     is_given,
 )
 from manifests.engines import DriverName, RuntimeName
+from manifests.isolation import SysctlsSpec
+from manifests.permissions import HOST_PATH, Permission
 from manifests.placement import PlacementSpec
 from manifests.policies import (
     DaemonUpdateSpec,
@@ -31,6 +33,7 @@ from manifests.policies import (
     UpdateSpec,
 )
 from manifests.settings import Cluster, Namespace, Settings
+from manifests.volumes import VolumeSpec, volume_id
 
 API_VERSION = "wherry/v1"
 DEFAULT_PRIORITY = 50
@@ -54,6 +57,8 @@ class WorkloadSpec(ContainerSpec):
     init_containers: tuple[InitContainerSpec, ...] = Field((), max_length=16)
     driver: DriverName | Literal[""] = ""  # "": whatever the node has
     runtime: RuntimeName | Literal[""] = ""  # "": the node's default
+    volumes: tuple[VolumeSpec, ...] = Field((), max_length=16)
+    sysctls: SysctlsSpec = SysctlsSpec()  # of the network, which all containers share
     placement: PlacementSpec = PlacementSpec()
     priority: Annotated[int, Field(strict=True, ge=0, le=MOST_PRIORITY)] = DEFAULT_PRIORITY
     preempts: Flag = True  # may have allocations of lower priority stopped where nothing else makes room
@@ -86,6 +91,12 @@ class WorkloadSpec(ContainerSpec):
             total = total.most(reduce(add, sidecars, init.resources))
         return total
 
+    def all_permissions(self) -> tuple[Permission, ...]:
+        """Return what its containers need that a node must allow."""
+        every = (*self.members.values(), *self.init_containers)
+        hosts = [f"{HOST_PATH}{volume.host}" for volume in self.volumes if volume.host]
+        return tuple(dict.fromkeys([*hosts, *(needed for one in every for needed in one.permissions())]))
+
     def all_ports(self) -> tuple[PortSpec, ...]:
         return tuple(port for member in self.members.values() for port in member.ports)
 
@@ -104,6 +115,28 @@ class WorkloadSpec(ContainerSpec):
             raise FieldError(("image",), "is missing")
         if self.containers and all(member.sidecar for member in self.containers):
             raise FieldError(("containers",), "are all sidecars: beside which container?")
+        return self
+
+    @model_validator(mode="after")
+    def _sysctls_are_its_own(self) -> Self:
+        if self.sysctls.given() and self.network == "host":
+            raise FieldError(("sysctls",), "has no meaning with network: host, where they are the node's; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _mounts_name_known_volumes(self) -> Self:
+        known = {volume.name: volume for volume in self.volumes}
+        if len(known) < len(self.volumes):
+            raise FieldError(("volumes",), "two have one name: give each its own")
+        own: list[tuple[tuple[str | int, ...], ContainerSpec]] = [] if self.containers else [((), self)]
+        members = [(("containers", at), member) for at, member in enumerate(self.containers)]
+        inits = [(("initContainers", at), init) for at, init in enumerate(self.init_containers)]
+        for path, container in (*own, *members, *inits):
+            for at, mount in enumerate(container.mounts):
+                if mount.volume not in known:
+                    have = ", ".join(sorted(known)) or "none"
+                    message = f"names the volume '{mount.volume}', but the volumes here are: {have}"
+                    raise FieldError((*path, "mounts", at, "volume"), message)
         return self
 
     @model_validator(mode="after")
@@ -143,6 +176,13 @@ def _identities(port: PortSpec) -> Iterator[tuple[str, str]]:
 class ServiceSpec(WorkloadSpec):
     replicas: Count = 1
     update: UpdateSpec = UpdateSpec()
+
+    @model_validator(mode="after")
+    def _one_at_a_time_has_a_named_volume(self) -> Self:
+        if any(volume.named for volume in self.volumes) and (self.update.max_surge or self.update.canary):
+            message = "must be 0 with a named volume, which two versions can't share: maxSurge: 0, maxUnavailable: 1"
+            raise FieldError(("update", "maxSurge" if self.update.max_surge else "canary"), message)
+        return self
 
 
 class DaemonSpec(WorkloadSpec):
@@ -319,6 +359,16 @@ def with_template_of(workload: Workload, spec: WorkloadSpec) -> Workload:
         name: getattr(workload.spec, name) for name in type(workload.spec).model_fields if name in _NOT_OF_THE_TEMPLATE
     }
     return workload.model_copy(update={"spec": spec.model_copy(update=own)})
+
+
+def volume_of(workload: Workload, named: str, index: int) -> str:
+    """Return what a named volume of one allocation is called on its node."""
+    return volume_id(workload.metadata.namespace, named, None if isinstance(workload, Daemon) else index)
+
+
+def named_volumes(workload: Workload, index: int) -> set[str]:
+    """Return the named volumes of one allocation, as nodes tell of them."""
+    return {volume_of(workload, volume.named, index) for volume in workload.spec.volumes if volume.named}
 
 
 def restart_policy_of(kind: Kind, spec: ContainerSpec) -> RestartPolicy:

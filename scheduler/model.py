@@ -195,6 +195,7 @@ class Ask:
     policy: Policy = Policy.PACK
     priority: int = DEFAULT_PRIORITY
     preempts: bool = True
+    volumes: tuple[str, ...] = ()  # named ones of the namespace, of which each index has its own
     prefer: frozenset[str] = field(default_factory=frozenset)  # nodes that are taken before all others, if any fits
 
 

@@ -1,7 +1,7 @@
 """A server, one real agent and its containers by docker or by the oci driver: for tests of what can be seen of them."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,22 @@ from typing import Any
 from agent.drivers.choice import OCI_FOLDER
 from agent.options import AgentOptions
 from tests.agents import in_network_namespace, running_agent
+from tests.containerd import containerd
 from tests.dockerd import dockerd
 from tests.lab.waiting import wait_until
 from tests.oci import oci_rig
+from tests.podman import podman
 from tests.scripted import Served, served
 from wherry.client import Client
 
 BUSYBOX = "wherry/busybox:1"
 DRIVERS = ("docker", "oci")
+ALL_DRIVERS = (*DRIVERS, "cri", "podman")
+_ENGINES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[Any]]] = {
+    "docker": dockerd,
+    "cri": containerd,
+    "podman": podman,
+}
 
 
 @dataclass
@@ -26,7 +34,7 @@ class Looked:
     client: Client
     server: Served
     driver_name: str
-    engine: Path  # docker's socket, or the oci driver's folder
+    engine: Path  # the engine's socket, or the oci driver's folder
     netns: str  # the network namespace in which the server answers
 
     async def run(self, manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -46,8 +54,8 @@ class Looked:
 async def looked_into(driver: str, folder: Path) -> AsyncIterator[Looked]:
     async with AsyncExitStack() as stack:
         images: tuple[Path, ...] = ()
-        if driver == "docker":
-            daemon = await stack.enter_async_context(dockerd(folder))
+        if driver in _ENGINES:
+            daemon = await stack.enter_async_context(_ENGINES[driver](folder))
             netns, parent, engine = daemon.netns, daemon.cgroup_parent, daemon.socket
         else:
             rig = await stack.enter_async_context(oci_rig())
@@ -63,6 +71,8 @@ async def looked_into(driver: str, folder: Path) -> AsyncIterator[Looked]:
             data_dir=data_dir,
             driver=driver,
             docker_socket=str(engine),
+            podman_socket=str(engine),
+            cri_socket=str(engine),
             image_dirs=images,
             token=_token(server.join),
             cpu_m=4000,

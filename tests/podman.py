@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -49,7 +49,8 @@ runroot = "{folder}/run"
 class PodmanService:
     """`podman system service`; its containers live on without it. Methods block. Can what a DockerdProcess can."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, env: Mapping[str, str] | None = None) -> None:
+        self._env = env or {}
         self.daemon = Daemon("wp", logs)
         self.netns, self.cgroup_parent = self.daemon.netns, self.daemon.cgroup_parent
         self.socket = self.daemon.folder / "podman.sock"
@@ -63,7 +64,7 @@ class PodmanService:
         (networks / "podman.conflist").write_text(json.dumps(_network(folder)))
         settings = {"containers": _CONTAINERS, "registries": _REGISTRIES}
         settings["storage"] = _STORAGE.format(driver=_storage_driver(), folder=folder)
-        env = {}
+        env = dict(self._env)
         for name, text in settings.items():
             (folder / f"{name}.conf").write_text(text)
             env[f"CONTAINERS_{name.upper()}_CONF"] = str(folder / f"{name}.conf")
@@ -113,9 +114,9 @@ class PodmanService:
 
 
 @asynccontextmanager
-async def podman(logs: Path) -> AsyncIterator[PodmanService]:
+async def podman(logs: Path, *, env: Mapping[str, str] | None = None) -> AsyncIterator[PodmanService]:
     """Run Podman, its log in `logs`, with the image agent.drivers.local_image.BUSYBOX_IMAGE."""
-    service = PodmanService(logs)
+    service = PodmanService(logs, env=env)
     try:
         await asyncio.to_thread(service.start)
         await load_busybox(service.socket)

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from agent.drivers.local_image import busybox_image_tar
+from agent.drivers.local_image import busybox_image_tar, image_archive
 
 _CLONE_NEWNET = 0x40000000
 _MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -30,7 +30,15 @@ class Registry:
         self.spoilt = False
         self.layers_asked = 0
         self.layers_sent = 0
-        with tarfile.open(fileobj=io.BytesIO(busybox_image_tar())) as archive:
+        self._serve(busybox_image_tar())
+
+    def pad(self, blocks: int) -> None:
+        """Serve another image under the tag from now on: the same files, with so many blocks after them."""
+        layer = self._layer + bytes(512 * blocks)
+        self._serve(image_archive("busybox:1", layer, {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]}, created_by="test"))
+
+    def _serve(self, image: bytes) -> None:
+        with tarfile.open(fileobj=io.BytesIO(image)) as archive:
             entries = {entry.name: _content(archive, entry) for entry in archive}
         config = next(data for name, data in entries.items() if name.endswith(".json") and name != "manifest.json")
         self._layer = entries["layer.tar"]

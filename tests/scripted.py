@@ -17,10 +17,13 @@ from control_plane.store.protocol import Store
 from foundation.clock import Clock, SystemClock
 from manifests.allocations import AllocationStatus, Desired, Health, Phase, advance
 from manifests.containers import NodeResources
+from manifests.layers import Layer
 from manifests.nodes import NodeFacts
 from manifests.session import (
     FROM_SERVER,
     LOG_WINDOW_BYTES,
+    Answer,
+    Ask,
     Assigned,
     Assignments,
     Heartbeat,
@@ -33,6 +36,7 @@ from manifests.session import (
     Statuses,
     Welcome,
 )
+from manifests.stats import NodeStats
 from tests.lab.waiting import wait_until
 
 
@@ -168,6 +172,8 @@ class ScriptedAgent:
     log_lines: int = 0  # how many numbers its log holds; 0: one line of text
     most_unread_bytes: int = 0
     hello: dict[str, Any] = field(default_factory=dict)  # what it says beside its facts and statuses
+    stats: NodeStats | None = None  # what it answers; it must say in `hello` that it does
+    layers: tuple[Layer, ...] | None = None
     withdrawn: set[str] = field(default_factory=set)
     has_ended: asyncio.Event = field(default_factory=asyncio.Event)  # the server has closed the session
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -200,7 +206,7 @@ class ScriptedAgent:
                 await self._send(Heartbeat(sequence=self._sequence))
             await asyncio.sleep(0.3)
 
-    async def _send(self, frame: Hello | Heartbeat | NodeReport | Statuses) -> None:
+    async def _send(self, frame: Hello | Heartbeat | NodeReport | Statuses | Answer) -> None:
         await self._socket.send_str(frame.to_bytes().decode())
 
     async def _take(self, frame: object) -> None:
@@ -218,6 +224,10 @@ class ScriptedAgent:
                 async with self._room:
                     self._unread_bytes -= frame.count
                     self._room.notify_all()
+            case Ask(what="layers"):
+                await self._send(Answer(number=frame.number, layers=self.layers))
+            case Ask():
+                await self._send(Answer(number=frame.number, stats=self.stats))
             case HeartbeatAck():
                 pass
 

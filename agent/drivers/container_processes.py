@@ -77,13 +77,13 @@ def kill_commands(container: str, command: Sequence[str], *, main: int, older_th
                 os.killpg(pid, signal.SIGKILL)
 
 
-def limit_pids(pid: int, container: str, most: int) -> bool:
-    """Set the most processes of the container by its cgroup, where cgroup v1 counts them; say whether it was done."""
+def write_limit(pid: int, container: str, controller: str, file: str, value: int) -> bool:
+    """Set a limit of the container in its own cgroup of version 1; say whether that was done."""
     for line in cgroups_of(pid).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "pids" and container in path:
+        if controllers == controller and container in path:
             with contextlib.suppress(OSError):
-                Path(f"/sys/fs/cgroup/pids{path}/pids.max").write_text(str(most))
+                Path(f"/sys/fs/cgroup/{controller}{path}/{file}").write_text(str(value))
                 return True
     return False
 

@@ -20,12 +20,14 @@ from agent.driver import (
     DriverInfo,
     ExecResult,
     ExecSpec,
+    HeldImage,
     ImageError,
     LogChunk,
+    ReadyImage,
     StartError,
 )
 from agent.drivers import cri_codec as codec
-from agent.drivers.container_processes import limit_pids
+from agent.drivers.container_processes import write_limit
 from agent.drivers.cri_attach import start_attached
 from agent.drivers.cri_channel import CriChannel
 from agent.drivers.cri_events import CriEvents
@@ -100,15 +102,32 @@ class CriDriver:
         }
         return DriverInfo("cri", f"{version.runtime_name} {version.runtime_version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         """Make the image ready. A holder has the runtime's own image, for which its settings answer."""
-        return "" if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
+        return ReadyImage() if image == SANDBOX_IMAGE else await self._images.ensure(image, policy)
 
     def pulling(self, image: str) -> str:
         return ""  # the CRI tells nothing of progress
 
+    async def list_images(self) -> Sequence[HeldImage]:
+        listed = await self._channel.call(LIST_CONTAINERS, pb.ListContainersRequest(), "list containers")
+        used = {ref for container in listed.containers for ref in (container.image.image, container.image_ref)}
+        return await self._images.held(used)
+
+    async def remove_image(self, name: str) -> None:
+        used = next((image.is_used for image in await self.list_images() if name in (image.id, *image.names)), None)
+        if used is None:
+            raise NotFoundError(f"there is no image {name}")
+        if used:  # the runtime would take it from under the container
+            raise ConflictError(f"cannot remove image {name}", why="a container has it")
+        await self._images.remove(name)
+
+    async def image_folder(self) -> str:
+        return await self._images.folder()
+
     async def create(self, spec: ContainerSpec) -> ContainerId:
         check_limits(spec)
+        codec.check_isolation(spec)
         await asyncio.to_thread(check_mounts, spec)  # the runtime would make an empty folder
         if spec.network_of is not None:
             pod, config = await self._pods.joined(spec)
@@ -177,13 +196,17 @@ class CriDriver:
                 failure = StartError(failure.what, why=refused.why, fix="Its own pod ended before it was started.")
             raise failure from refused
         if not self._is_v2:
-            await self._limit_pids(container)
+            await self._limit_what_the_cri_cannot(container)
 
-    async def _limit_pids(self, container: ContainerId) -> None:
-        """Limit its processes: the CRI has no word for it, and the cgroups of version 1 come with the start."""
-        answer = await self._status(container)
-        if answer is not None and (most := answer.status.annotations.get(codec.PIDS)):
-            await asyncio.to_thread(limit_pids, codec.pid_of(answer.info), container, int(most))
+    async def _limit_what_the_cri_cannot(self, container: ContainerId) -> None:
+        """Set the limits for which the CRI has no word, once the start has made the cgroups of version 1."""
+        if (answer := await self._status(container)) is None:
+            return
+        pid, told = codec.pid_of(answer.info), answer.status.annotations
+        if most := told.get(codec.PIDS):
+            await asyncio.to_thread(write_limit, pid, container, "pids", "pids.max", int(most))
+        if soft := told.get(codec.SOFT_MEMORY):
+            await asyncio.to_thread(write_limit, pid, container, "memory", "memory.soft_limit_in_bytes", int(soft))
 
     async def stop(self, container: ContainerId, *, signal: str, grace_s: float) -> None:
         answer = await self._status(container)
@@ -307,6 +330,8 @@ class CriDriver:
     async def layers(self, container: Container) -> Layer:
         answer = await self._status(container.id)
         if answer is None:
+            if await self._inspect_holder(container.id) is None:
+                raise NotFoundError(f"there is no container {container.id[:12]}")
             return holder_layer(container, socket=self._socket)
         return container_layer(container, answer, socket=self._socket)
 

@@ -15,14 +15,18 @@ from agent.driver import (
     ContainerId,
     ContainerSpec,
     ContainerState,
+    Limits,
     PublishedPort,
 )
 from agent.drivers.cri_stubs import cri_pb2 as pb
+from agent.drivers.weights import cpu_shares
+from manifests.errors import InvalidError
 
 NAMESPACE = "wherry"  # of pods; Kubernetes' own never has this one on a node that Wherry drives
 POD_NAME, POD_KIND = "wherry.cri/name", "wherry.cri/kind"  # labels of pods
 HOLDER, SINGLE = "holder", "single"
 IMAGE, NETWORK, PIDS, PORTS, REFUSED = (f"wherry.cri/{key}" for key in ("image", "network", "pids", "ports", "refused"))
+SOFT_MEMORY = "wherry.cri/soft-memory"
 OWN, HOST, JOINED = "own", "host", "joined:"
 NETWORK_READY = "NetworkReady"  # a condition of the runtime
 LOG_FILE = "{name}.log"
@@ -64,6 +68,7 @@ def to_pod(
         annotations=annotations,
         linux=pb.LinuxPodSandboxConfig(
             cgroup_parent=cgroup_parent,
+            sysctls=spec.isolation.sysctls,
             security_context=pb.LinuxSandboxSecurityContext(
                 namespace_options=_namespaces(is_on_host=spec.host_network), seccomp=pb.SecurityProfile()
             ),
@@ -94,6 +99,8 @@ def to_container_config(spec: ContainerSpec, pod: pb.PodSandboxConfig, *, is_v2:
     """Return the container of that pod. `is_v2`: the limit of processes is set by the runtime, else by the agent."""
     network = f"{JOINED}{spec.network_of}" if spec.network_of is not None else pod.annotations[NETWORK]
     annotations = {IMAGE: spec.image, NETWORK: network, PIDS: str(spec.limits.pids)}
+    if spec.limits.memory_soft_bytes is not None:
+        annotations[SOFT_MEMORY] = str(spec.limits.memory_soft_bytes)
     if refused := pod.annotations.get(REFUSED):
         annotations[REFUSED] = refused
     return pb.ContainerConfig(
@@ -103,38 +110,59 @@ def to_container_config(spec: ContainerSpec, pod: pb.PodSandboxConfig, *, is_v2:
         args=spec.args,
         working_dir=spec.working_dir,
         envs=[pb.KeyValue(key=name, value=value) for name, value in spec.env.items()],
-        mounts=[pb.Mount(container_path=m.target, host_path=m.source, readonly=True) for m in spec.mounts],
+        mounts=[pb.Mount(container_path=m.target, host_path=m.source, readonly=m.read_only) for m in spec.mounts],
         devices=[pb.Device(container_path=path, host_path=path, permissions="rwm") for path in spec.devices],
         labels=spec.labels,
         annotations=annotations,
         log_path=LOG_FILE.format(name=spec.name),
         linux=pb.LinuxContainerConfig(
-            resources=_resources(spec, is_v2=is_v2),
+            resources=to_resources(spec.limits, is_v2=is_v2),
             security_context=_security(spec, pod.linux.security_context.namespace_options),
         ),
     )
 
 
-def _resources(spec: ContainerSpec, *, is_v2: bool) -> pb.LinuxContainerResources:
-    limits = spec.limits
+def to_resources(limits: Limits, *, is_v2: bool) -> pb.LinuxContainerResources:
+    """Return the cgroup's limits, as far as the CRI has words for them."""
+    unified = {"pids.max": str(limits.pids)}
+    if limits.memory_soft_bytes is not None:
+        unified["memory.low"] = str(limits.memory_soft_bytes)
     return pb.LinuxContainerResources(
         cpu_period=CPU_PERIOD_US,
         cpu_quota=max(LEAST_CPU_QUOTA_US, limits.cpu_m * CPU_PERIOD_US // 1000),
+        cpu_shares=cpu_shares(limits.cpu_weight, cgroup_v2=is_v2) if limits.cpu_weight else 0,
         memory_limit_in_bytes=limits.memory_bytes,
         memory_swap_limit_in_bytes=limits.memory_bytes,  # memory and swap together
-        unified={"pids.max": str(limits.pids)} if is_v2 else {},
+        unified=unified if is_v2 else {},
     )
 
 
+def check_isolation(spec: ContainerSpec) -> None:
+    """Raise InvalidError for what the CRI has no word for: it would be left out without one."""
+    isolation = spec.isolation
+    given = {"ulimits": isolation.ulimits, "tmpfs": isolation.tmpfs, "shmSize": isolation.shm_bytes}
+    if asked := [field for field, value in given.items() if value]:
+        raise InvalidError(
+            f"cannot create container {spec.name}",
+            why=f"driver cri can't give it {' and '.join(asked)}: the CRI has no word for it",
+            fix="Leave it out, or have it placed elsewhere: `constraints: [node.attributes.driver != cri]`.",
+        )
+
+
 def _security(spec: ContainerSpec, namespaces: pb.NamespaceOption) -> pb.LinuxContainerSecurityContext:
+    isolation = spec.isolation
+    capabilities = pb.Capability(drop_capabilities=["NET_RAW"])  # it forges packets of other containers
+    if isolation.capabilities is not None:
+        capabilities = pb.Capability(drop_capabilities=["ALL"], add_capabilities=isolation.capabilities)
+    confined = pb.SecurityProfile.RuntimeDefault if isolation.is_confined else pb.SecurityProfile.Unconfined
     context = pb.LinuxContainerSecurityContext(
-        capabilities=pb.Capability(drop_capabilities=["NET_RAW"]),  # it forges packets of other containers
+        capabilities=capabilities,
         namespace_options=namespaces,
         readonly_rootfs=spec.read_only_root,
-        no_new_privs=True,
+        no_new_privs=not isolation.may_gain_privileges,
         masked_paths=_MASKED,
         readonly_paths=_READ_ONLY,
-        seccomp=pb.SecurityProfile(),  # the runtime's own
+        seccomp=pb.SecurityProfile(profile_type=confined),
     )
     user, _, group = spec.user.partition(":")
     if user.isdecimal() and (group.isdecimal() or not group):

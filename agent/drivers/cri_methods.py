@@ -24,5 +24,8 @@ EVENTS = Method(f"{_RUNTIME}/GetContainerEvents", pb.Empty, pb.ContainerEvent)
 
 IMAGE_STATUS = Method(f"{_IMAGES}/ImageStatus", pb.ImageStatusRequest, pb.ImageStatusResponse)
 PULL = Method(f"{_IMAGES}/PullImage", pb.PullImageRequest, pb.PullImageResponse)
+LIST_IMAGES = Method(f"{_IMAGES}/ListImages", pb.Empty, pb.ListImagesResponse)
+REMOVE_IMAGE = Method(f"{_IMAGES}/RemoveImage", pb.RemoveImageRequest, pb.Empty)
+IMAGE_FS_INFO = Method(f"{_IMAGES}/ImageFsInfo", pb.Empty, pb.ImageFsInfoResponse)
 
 CONTAINERD_EVENTS = Method("/containerd.services.events.v1.Events/Subscribe", pb.SubscribeRequest, pb.Envelope)

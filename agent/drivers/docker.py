@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
+from agent.cgroups import is_v2
 from agent.driver import (
     SANDBOX_IMAGE,
     Attached,
@@ -16,12 +17,14 @@ from agent.driver import (
     DriverInfo,
     ExecResult,
     ExecSpec,
+    HeldImage,
     ImageError,
     LogChunk,
+    ReadyImage,
 )
 from agent.drivers.docker_api import CALL_TIMEOUT_S, DEFAULT_SOCKET, PULL_IDLE_S, DockerApi
 from agent.drivers.docker_attach import attached_exec
-from agent.drivers.docker_codec import Json, to_container, to_create_body
+from agent.drivers.docker_codec import Json, to_container, to_create_body, to_held_image
 from agent.drivers.docker_engine import DockerEngine, Engine
 from agent.drivers.docker_layers import container_layer
 from agent.drivers.docker_words import is_network_gone, start_failure
@@ -63,6 +66,7 @@ class DockerDriver:
         self._progress: dict[str, PullProgress] = {}  # of pulls under way
         self._registries = registries or Registries()
         self._found: Engine | None = None
+        self._is_v2 = is_v2()
 
     async def close(self) -> None:
         if self._found is not None:
@@ -80,7 +84,7 @@ class DockerDriver:
     async def info(self) -> DriverInfo:
         return await (await self._engine()).info(await self._api.version())
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         """Make the image ready. ALWAYS asks the registry, but for a digest, which can't have changed, and fails with
         it: to run a copy that may be stale, unasked, would be the worse surprise.
         """
@@ -88,9 +92,9 @@ class DockerDriver:
         if image == SANDBOX_IMAGE:
             if found is None:
                 await self._api.load(await asyncio.to_thread(sandbox_image_tar, image))
-            return ""
+            return ReadyImage()
         if found is not None and (policy is not PullPolicy.ALWAYS or "@" in image):
-            return digest_of(image, found.get("RepoDigests") or ())
+            return ReadyImage(digest_of(image, found.get("RepoDigests") or ()))
         if policy is PullPolicy.NEVER:
             raise ImageError(
                 f"image {image} is not on this node",
@@ -99,7 +103,8 @@ class DockerDriver:
             )
         await self._pulls.once(image, self._pull)
         pulled = await self._api.image(image) or {}
-        return digest_of(image, pulled.get("RepoDigests") or ())
+        is_new = found is None or found.get("Id") != pulled.get("Id")
+        return ReadyImage(digest_of(image, pulled.get("RepoDigests") or ()), is_new)
 
     async def _pull(self, image: str) -> None:
         access = await asyncio.to_thread(self._registries.access, image)
@@ -113,8 +118,19 @@ class DockerDriver:
         progress = self._progress.get(image)
         return progress.sentence() if progress is not None else ""
 
+    async def list_images(self) -> Sequence[HeldImage]:
+        images, used = await self._api.list_images(), await self._api.list_used_images()
+        held = [to_held_image(image, used) for image in images]
+        return [image for image in held if not {SANDBOX_IMAGE, f"localhost/{SANDBOX_IMAGE}"} & set(image.names)]
+
+    async def remove_image(self, name: str) -> None:
+        await self._api.remove_image(name)
+
+    async def image_folder(self) -> str:
+        return str((await self._api.info())["DockerRootDir"])
+
     async def create(self, spec: ContainerSpec) -> ContainerId:
-        body = await (await self._engine()).check_create(spec, to_create_body(spec))
+        body = await (await self._engine()).check_create(spec, to_create_body(spec, cgroup_v2=self._is_v2))
         try:
             return ContainerId(await self._api.create(spec.name, body))
         except ConflictError:

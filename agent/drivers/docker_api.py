@@ -78,6 +78,19 @@ class DockerApi:
         except (NotFoundError, DriverError) as failed:
             raise pull_failure("docker", image, access, failed.why) from failed
 
+    async def list_images(self) -> list[Json]:
+        return list(json.loads(await self._http.read(Call("list images", "GET", "/images/json"))))
+
+    async def list_used_images(self) -> set[str]:
+        """Return the ids of the images that containers have, whoever's they are."""
+        params = {"all": "true"}
+        listed = json.loads(await self._http.read(Call("list containers", "GET", "/containers/json", params)))
+        return {str(container["ImageID"]) for container in listed}
+
+    async def remove_image(self, image: str) -> None:
+        call = Call(f"remove image {image}", "DELETE", f"/images/{image}")
+        await self._http.read(call, timeout_s=self._slow_s)
+
     async def load(self, archive: bytes) -> None:
         """Add the images of an archive in the format of `docker save`."""
         call = Call("load images", "POST", "/images/load", data=archive)

@@ -6,12 +6,24 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from time import strptime
 from typing import Any, TypeAlias
 
-from agent.driver import SANDBOX_IMAGE, Container, ContainerId, ContainerSpec, ContainerState, Limits, LogChunk
+from agent.driver import (
+    SANDBOX_IMAGE,
+    Container,
+    ContainerId,
+    ContainerSpec,
+    ContainerState,
+    HeldImage,
+    Isolation,
+    Limits,
+    LogChunk,
+)
 from agent.drivers.spec_checks import check_limits
+from agent.drivers.weights import cpu_shares, io_weight_v1
 from agent.registries import Access
 from manifests.errors import DriverError
 
@@ -34,7 +46,7 @@ _STATES = {
 }
 
 
-def to_create_body(spec: ContainerSpec) -> Json:
+def to_create_body(spec: ContainerSpec, *, cgroup_v2: bool = False) -> Json:
     """Return the body of `POST /containers/create`. Raises InvalidError when a limit is missing."""
     check_limits(spec)
     body: Json = {
@@ -43,7 +55,7 @@ def to_create_body(spec: ContainerSpec) -> Json:
         "Labels": dict(spec.labels),
         "StopSignal": spec.stop_signal,
         "Healthcheck": {"Test": ["NONE"]},  # health is the agent's: an image's own check would only cost an exec each
-        "HostConfig": _host_config(spec),
+        "HostConfig": _host_config(spec, cgroup_v2=cgroup_v2),
     }
     has_own_network = not spec.host_network and spec.network_of is None
     optional: Json = {
@@ -59,15 +71,14 @@ def to_create_body(spec: ContainerSpec) -> Json:
     return body
 
 
-def _host_config(spec: ContainerSpec) -> Json:
+def _host_config(spec: ContainerSpec, *, cgroup_v2: bool) -> Json:
     config: Json = {
-        **_limits(spec.limits),
+        **to_limits(spec.limits, cgroup_v2=cgroup_v2),
+        **_isolation(spec.isolation),
         "NetworkMode": _network_mode(spec),
         "ReadonlyRootfs": spec.read_only_root,
         "RestartPolicy": {"Name": "no"},  # restarts are the agent's, which counts them and backs off
         "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_SIZE, "max-file": LOG_FILES}},
-        "SecurityOpt": ["no-new-privileges"],
-        "CapDrop": ["NET_RAW"],  # it forges packets of other containers on the bridge
     }
     if spec.cgroup_parent:
         config["CgroupParent"] = spec.cgroup_parent
@@ -80,7 +91,8 @@ def _host_config(spec: ContainerSpec) -> Json:
     if spec.mounts:
         # Unlike Binds, these fail when the source is missing, where Docker would make a folder of that name.
         config["Mounts"] = [
-            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": True} for mount in spec.mounts
+            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+            for mount in spec.mounts
         ]
     if not spec.host_network and spec.network_of is None:
         bindings: dict[str, list[Json]] = {}
@@ -97,12 +109,34 @@ def _network_mode(spec: ContainerSpec) -> str:
     return "host" if spec.host_network else "bridge"
 
 
-def _limits(limits: Limits) -> Json:
+def _isolation(isolation: Isolation) -> Json:
+    options = [
+        *(() if isolation.may_gain_privileges else ("no-new-privileges",)),
+        *(() if isolation.is_confined else ("seccomp=unconfined",)),
+    ]
+    config: Json = {"SecurityOpt": options, "CapDrop": ["NET_RAW"]}  # it forges packets of other containers
+    if isolation.capabilities is not None:
+        config |= {"CapDrop": ["ALL"], "CapAdd": list(isolation.capabilities)}
+    optional: Json = {
+        "Ulimits": [{"Name": name, "Soft": soft, "Hard": hard} for name, (soft, hard) in isolation.ulimits.items()],
+        "Tmpfs": {tmpfs.path: f"size={tmpfs.size_bytes},mode=1777,noexec,nosuid,nodev" for tmpfs in isolation.tmpfs},
+        "ShmSize": isolation.shm_bytes,
+        "Sysctls": dict(isolation.sysctls),
+    }
+    return config | {field: value for field, value in optional.items() if value}
+
+
+def to_limits(limits: Limits, *, cgroup_v2: bool) -> Json:
     """Return the cgroup's limits.
 
     The quota is given in microseconds because Docker refuses NanoCpus beyond the machine's count of CPUs.
     """
-    return {
+    optional: Json = {
+        "CpuShares": limits.cpu_weight and cpu_shares(limits.cpu_weight, cgroup_v2=cgroup_v2),
+        "BlkioWeight": limits.io_weight and io_weight_v1(limits.io_weight),
+        "MemoryReservation": limits.memory_soft_bytes,
+    }
+    return {field: value for field, value in optional.items() if value} | {
         "CpuPeriod": _CPU_PERIOD_US,
         "CpuQuota": max(_LEAST_CPU_QUOTA_US, limits.cpu_m * _CPU_PERIOD_US // 1000),
         "Memory": limits.memory_bytes,
@@ -167,6 +201,19 @@ def with_tag(image: str) -> str:
     """
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+def to_held_image(image: Json, used: AbstractSet[str]) -> HeldImage:
+    """Return an image of a list; `used` are the ids of those that containers have."""
+    names = (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))
+    known = tuple(name for name in names if "<none>" not in name)
+    is_used = _hex(str(image["Id"])) in map(_hex, used)
+    return HeldImage(str(image["Id"]), known, int(image.get("Size", 0)), is_used)
+
+
+def _hex(image_id: str) -> str:
+    """Return the id without its kind, which Podman leaves out in some answers."""
+    return image_id.removeprefix("sha256:")
 
 
 def to_auth_header(access: Access) -> dict[str, str]:

@@ -26,11 +26,14 @@ from agent.driver import (
     DriverInfo,
     ExecResult,
     ExecSpec,
+    HeldImage,
     LogChunk,
+    ReadyImage,
 )
 from agent.drivers.oci_ends import Ends
 from agent.drivers.oci_exec import execute, start_attached
 from agent.drivers.oci_folder import ContainerFolder
+from agent.drivers.oci_garbage import held_images, remove_image
 from agent.drivers.oci_images import Images
 from agent.drivers.oci_inotify import Inotify
 from agent.drivers.oci_layers import container_layer
@@ -111,14 +114,26 @@ class OciDriver:
         }
         return DriverInfo("oci", f"{starter.default.name} {starter.default.version}", attributes)
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         """Make the image ready. Who asks for the same while that goes on shares its result."""
 
         async def ensure(_: str) -> None:
             await self._workers.run(self._images.ensure, image, policy)
 
         await self._pulls.once(f"{policy} {image}", ensure)
-        return await self._workers.run(self._images.digest, image)
+        digest = await self._workers.run(self._images.digest, image)
+        return ReadyImage(digest, bool(digest))  # nobody else pulls into this folder
+
+    async def list_images(self) -> Sequence[HeldImage]:
+        await self._open()
+        return await self._workers.run(lambda: held_images(self._images, self._all({})))
+
+    async def remove_image(self, name: str) -> None:
+        await self._open()
+        await self._workers.run(lambda: remove_image(self._images, name, self._all({})))
+
+    async def image_folder(self) -> str:
+        return str(self._folder)
 
     def pulling(self, image: str) -> str:
         return self._images.pulling(image)

@@ -8,23 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from agent.driver import ContainerSpec, ImageError, Limits
+from agent.cgroups import has_io_weight
+from agent.driver import ContainerSpec, ImageError
 from agent.drivers.oci_images import Image
+from agent.drivers.spec_checks import check_limits
+from agent.drivers.weights import cpu_shares, io_weight_v1
 from manifests.errors import InvalidError
+from manifests.permissions import BASE_CAPABILITIES
 
 Json: TypeAlias = dict[str, Any]
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHM_BYTES = 64 << 20
 _CPU_PERIOD_US = 100_000
 _LEAST_CPU_QUOTA_US = 1_000  # the kernel refuses less: 10 millicores
+_NO_LIMIT = 2**64  # -1 becomes the largest number, which stands for none
 
-# What a process of root may do in its box; no NET_RAW, which forges packets of other containers on the bridge.
-_CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in (
-        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
-        *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
-    )
-)
 # Calls that reach the kernel's own parts, or out of the box; programs in containers don't make them.
 _REFUSED_CALLS = (
     *("acct", "add_key", "bpf", "create_module", "delete_module", "fanotify_init", "finit_module", "fsconfig"),
@@ -36,6 +34,12 @@ _REFUSED_CALLS = (
     *("swapon", "sysfs", "syslog", "_sysctl", "umount", "umount2", "unshare", "uselib", "userfaultfd", "ustat"),
     *("vhangup", "vm86", "vm86old"),
 )
+_SECCOMP: Json = {
+    "seccomp": {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": list(_REFUSED_CALLS), "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+}
 _MASKED = (
     *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
     *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
@@ -86,24 +90,22 @@ def bundle_config(spec: ContainerSpec, image: Image, around: Around) -> Json:
         "linux": {
             "cgroupsPath": around.cgroup,
             "namespaces": _namespaces(around),
-            "resources": _resources(spec.limits, around.devices),
+            "resources": {**to_limits(spec, cgroup_v2=around.has_cgroup_v2), **_devices(around.devices)},
             "devices": [
                 {"path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": 0o660, "uid": 0}
                 for d in around.devices
             ],
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "syscalls": [{"names": list(_REFUSED_CALLS), "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
-            },
-            **_sysctl(around),
+            **(_SECCOMP if spec.isolation.is_confined else {}),
+            **_sysctl(spec, around),
         },
     }
 
 
 def _process(spec: ContainerSpec, image: Image, around: Around) -> Json:
-    may = list(_CAPABILITIES)
+    given = spec.isolation.capabilities
+    may = [f"CAP_{name}" for name in (BASE_CAPABILITIES if given is None else given)]
     now = may if around.user.uid == 0 else []  # another user has what its files give it, which is nothing
     return {
         "terminal": False,
@@ -112,7 +114,11 @@ def _process(spec: ContainerSpec, image: Image, around: Around) -> Json:
         "env": _env(spec, image, around),
         "cwd": spec.working_dir or image.working_dir or "/",
         "capabilities": {"bounding": may, "effective": now, "permitted": now},
-        "noNewPrivileges": True,
+        "noNewPrivileges": not spec.isolation.may_gain_privileges,
+        "rlimits": [
+            {"type": f"RLIMIT_{name.upper()}", "soft": soft % _NO_LIMIT, "hard": hard % _NO_LIMIT}
+            for name, (soft, hard) in spec.isolation.ulimits.items()
+        ],
         "oomScoreAdj": around.oom_score,
     }
 
@@ -137,19 +143,21 @@ def _env(spec: ContainerSpec, image: Image, around: Around) -> list[str]:
 
 
 def _mounts(spec: ContainerSpec, image: Image, around: Around) -> list[Json]:
+    shm = f"size={spec.isolation.shm_bytes or DEFAULT_SHM_BYTES}"
     mounts: list[Json] = [
         _mount("/proc", "proc", "proc"),
         _mount("/dev", "tmpfs", "tmpfs", "strictatime", "mode=755", "size=65536k", nodev=False),
         _mount("/dev/pts", "devpts", "devpts", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", nodev=False),
-        _mount("/dev/shm", "tmpfs", "shm", "mode=1777", "size=65536k"),
+        _mount("/dev/shm", "tmpfs", "shm", "mode=1777", shm),
         _mount("/dev/mqueue", "mqueue", "mqueue"),
         _mount("/sys", "sysfs", "sysfs", "ro"),
     ]
     if around.has_cgroup_v2:  # with version 1 this would be a dozen mounts more for each container
         mounts.append(_mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro"))
     mounts += [_bind(path, path) for path in image.binds]
+    mounts += [_mount(t.path, "tmpfs", "tmpfs", "mode=1777", f"size={t.size_bytes}") for t in spec.isolation.tmpfs]
     mounts += [_bind(str(path), target) for path, target in around.files]
-    mounts += [_bind(mount.source, mount.target) for mount in spec.mounts]
+    mounts += [_bind(mount.source, mount.target, read_only=mount.read_only) for mount in spec.mounts]
     return mounts
 
 
@@ -158,8 +166,9 @@ def _mount(target: str, kind: str, source: str, *options: str, nodev: bool = Tru
     return {"destination": target, "type": kind, "source": source, "options": [*safe, *options]}
 
 
-def _bind(source: str, target: str) -> Json:
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "ro", "rprivate"]}
+def _bind(source: str, target: str, *, read_only: bool = True) -> Json:
+    options = ["rbind", "ro", "rprivate"] if read_only else ["rbind", "rw", "rprivate", "nosuid", "nodev"]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
 
 
 def _namespaces(around: Around) -> list[Json]:
@@ -171,27 +180,37 @@ def _namespaces(around: Around) -> list[Json]:
     return namespaces
 
 
-def _sysctl(around: Around) -> Json:
+def _sysctl(spec: ContainerSpec, around: Around) -> Json:
     """In a network of its own, any user may listen on any port: there is nobody to protect from that."""
-    return {"sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"}} if around.network == "" else {}
+    usual = {"net.ipv4.ip_unprivileged_port_start": "0"} if around.network == "" else {}
+    return {"sysctl": usual | dict(spec.isolation.sysctls)}
 
 
-def _resources(limits: Limits, devices: Sequence[Device]) -> Json:
+def to_limits(spec: ContainerSpec, *, cgroup_v2: bool) -> Json:
+    """Return the cgroup's limits. Raises InvalidError when one is missing."""
+    check_limits(spec)
+    limits = spec.limits
+    shares = {"shares": cpu_shares(limits.cpu_weight, cgroup_v2=cgroup_v2)} if limits.cpu_weight else {}
+    soft = {"reservation": limits.memory_soft_bytes} if limits.memory_soft_bytes else {}
+    has_io = limits.io_weight is not None and has_io_weight()
     return {
         "cpu": {
             "period": _CPU_PERIOD_US,
             "quota": max(_LEAST_CPU_QUOTA_US, limits.cpu_m * _CPU_PERIOD_US // 1000),
+            **shares,
         },
-        "memory": {"limit": limits.memory_bytes, "swap": limits.memory_bytes},  # together: no swap
+        "memory": {"limit": limits.memory_bytes, "swap": limits.memory_bytes, **soft},  # together: no swap
         "pids": {"limit": limits.pids},
-        "devices": [
-            {"allow": False, "access": "rwm"},
-            *(
-                {"allow": True, "type": device.kind, "major": device.major, "minor": device.minor, "access": "rwm"}
-                for device in devices
-            ),
-        ],
+        **({"blockIO": {"weight": io_weight_v1(limits.io_weight or 0)}} if has_io else {}),
     }
+
+
+def _devices(devices: Sequence[Device]) -> Json:
+    allowed = [
+        {"allow": True, "type": device.kind, "major": device.major, "minor": device.minor, "access": "rwm"}
+        for device in devices
+    ]
+    return {"devices": [{"allow": False, "access": "rwm"}, *allowed]}
 
 
 def user_of(text: str, passwd: str, group: str) -> User:

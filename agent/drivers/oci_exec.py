@@ -35,9 +35,12 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
             fix="Only a running container takes commands.",
         )
     pid_file = folder.path / f"exec-{secrets.token_hex(4)}"
+    process_file = pid_file.with_suffix(".json")
+    process_file.write_text(json.dumps(json.loads(folder.config.read_text())["process"] | {"args": list(command)}))
     deadline_s = time.monotonic() + timeout_s
     process = subprocess.Popen(
-        runtime.command("exec", _pid_flag(runtime), str(pid_file), folder.id, *command),
+        # Told in full, it is kept apart as the container's own process is: crun would run it as root.
+        runtime.command("exec", _pid_flag(runtime), str(pid_file), "--process", str(process_file), folder.id),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -58,6 +61,7 @@ def execute(runtime: Runtime, folder: ContainerFolder, command: Sequence[str], t
         if process.stdout is not None:
             process.stdout.close()
         pid_file.unlink(missing_ok=True)
+        process_file.unlink(missing_ok=True)
     if code in _RUNTIME_FAILED and not pid_file.exists() and is_missing_program(output.decode(errors="replace")):
         code = NO_PROGRAM
     return ExecResult(code, output)

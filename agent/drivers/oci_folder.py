@@ -5,6 +5,7 @@
     pid          its first process                  shim.pid     conmon, its parent
     started      when it was started                error        why it could not be
     network.json its address and ports              log log.1    what it wrote, as conmon puts it
+    layers.json  what its file system lies on
     oom          there, once the kernel killed one of its processes
 
 The exit code is in a file of its own, in a folder for those of all containers. Methods block for a moment.
@@ -19,9 +20,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.cgroups import ROOT, is_v2
-from agent.driver import Container, ContainerId, ContainerSpec, ContainerState, Limits, Mount, PublishedPort
+from agent.driver import (
+    Container,
+    ContainerId,
+    ContainerSpec,
+    ContainerState,
+    Isolation,
+    Limits,
+    Mount,
+    PublishedPort,
+    Tmpfs,
+)
 
 UNKNOWN_EXIT = 255  # as other managers say when the exit code is lost
 KILL_S = 5.0
@@ -70,6 +82,16 @@ class ContainerFolder:
     def network(self) -> Path:
         return self.path / "network.json"
 
+    def layers(self) -> tuple[str, ...] | None:
+        """Return the layers that it lies on, as agent.drivers.oci_images names them; None if that wasn't noted."""
+        try:
+            return tuple(json.loads((self.path / "layers.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def note_layers(self, layers: tuple[str, ...]) -> None:
+        (self.path / "layers.json").write_text(json.dumps(layers))
+
     @property
     def cgroup(self) -> str:
         return f"{self.spec.cgroup_parent}/{self.id}"
@@ -97,6 +119,7 @@ class ContainerFolder:
         fields["limits"] = Limits(**fields["limits"])
         fields["ports"] = tuple(PublishedPort(**port) for port in fields["ports"])
         fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+        fields["isolation"] = _isolation(fields.get("isolation", {}))
         return cls(path, exits, ContainerSpec(**fields), stored["runtime"])
 
     def look(self) -> Container:
@@ -204,6 +227,14 @@ class ContainerFolder:
         with suppress(OSError, ValueError, KeyError):
             return str(json.loads(self.network.read_text())["address"])
         return ""
+
+
+def _isolation(fields: dict[str, Any]) -> Isolation:
+    """Return what was stored; nothing by who wrote before there was anything."""
+    given = fields.get("capabilities")
+    lists = {"tmpfs": tuple(Tmpfs(**tmpfs) for tmpfs in fields.get("tmpfs", ()))}
+    ulimits = {name: (soft, hard) for name, (soft, hard) in fields.get("ulimits", {}).items()}
+    return Isolation(**fields | lists | {"capabilities": given and tuple(given), "ulimits": ulimits})
 
 
 def _modified_s(file: Path) -> float:

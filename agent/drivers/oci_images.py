@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -60,6 +60,15 @@ class Image:
     binds: tuple[str, ...] = ()  # of the host, read only, at the same path inside
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one name of an image."""
+
+    name: str
+    digest: str  # in its registry; "" for what came from none
+    image: Image
+
+
 class Images:
     """`folder` is the store's own; images in files are read only below one of `allowed`."""
 
@@ -72,6 +81,8 @@ class Images:
         self._drafts: dict[str, Path] = {}  # where pulls under way are written to
         self._locks: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
         self._skopeo = Skopeo()
+        self.guard = threading.Lock()  # of `needed`, and against who removes layers
+        self.needed: Counter[str] = Counter()  # layers of images that are being stored
 
     def find(self, reference: str) -> Image | None:
         """Return an image that is ready to run; of a folder, or the host, as it is now. Raises ImageError."""
@@ -80,12 +91,10 @@ class Images:
             return self._host(reference)
         if kind == "dir":
             return Image((str(self._allowed_path(reference, path)),))
-        try:
-            stored = json.loads(self._name_file(reference).read_text())
-        except FileNotFoundError:
+        record = self._record(self._name_file(reference))
+        if record is None:
             return None
-        fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored["image"].items()}
-        image = Image(**fields)
+        image = record.image
         return image if all((self.layers / layer).is_dir() for layer in image.layers) else None
 
     def ensure(self, reference: str, policy: PullPolicy) -> None:
@@ -175,10 +184,26 @@ class Images:
 
     def digest(self, reference: str) -> str:
         """Return the digest that a registry had it by; "" for what came from none."""
+        record = self._record(self._name_file(reference))
+        return record.digest if record is not None else ""
+
+    def records(self) -> list[Record]:
+        """Return all names of images that are stored here."""
+        found = (self._record(file) for file in self._names.glob("[!.]*.json"))
+        return [record for record in found if record is not None]
+
+    def forget(self, reference: str) -> None:
+        """Remove the name; its layers stay."""
+        self._name_file(reference).unlink(missing_ok=True)
+
+    @staticmethod
+    def _record(file: Path) -> Record | None:
         try:
-            return str(json.loads(self._name_file(reference).read_text()).get("digest", ""))
+            stored = json.loads(file.read_text())
         except FileNotFoundError:
-            return ""
+            return None
+        fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored["image"].items()}
+        return Record(stored["name"], stored.get("digest", ""), Image(**fields))
 
     def _pull(self, reference: str) -> None:
         access = self._registries.access(reference)
@@ -195,8 +220,18 @@ class Images:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _store(self, reference: str, files: Files, described: Described, digest: str = "") -> None:
-        for layer in described.layers:
-            self._unpack(reference, files, layer)
+        needed = Counter(map(_folder_of, described.layers))
+        with self.guard:
+            self.needed += needed
+        try:
+            for layer in described.layers:
+                self._unpack(reference, files, layer)
+            self._name(reference, described, digest)
+        finally:
+            with self.guard:
+                self.needed -= needed
+
+    def _name(self, reference: str, described: Described, digest: str) -> None:
         config = described.config
         image = Image(
             layers=tuple(_folder_of(layer) for layer in reversed(described.layers)),

@@ -122,6 +122,7 @@ class Starter:
         merged = folder.path / "merged"
         self.images.layers.mkdir(parents=True, exist_ok=True)  # a folder's image has none there
         unmount(merged)
+        folder.note_layers(image.layers)
         try:
             mount_overlay(image.layers, folder.path / "upper", folder.path / "work", merged, inside=self.images.layers)
         except OSError as error:

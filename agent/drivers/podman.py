@@ -3,6 +3,7 @@
 - An image's own health check never runs, and there is no /update: Wherry uses neither.
 - A container starts those whose network it shares, and one that others depend on isn't removed without them.
 - A container in another's network has a hostname of its own unless told otherwise.
+- A capability that is added goes to any user, not to root alone.
 - Where any ulimit is given, or the service may not raise its own, both `nofile` and `nproc` must be.
 - The source of a bind mount is made if it is missing.
 - It never says that the kernel killed for memory, nor, later on, why a start failed.
@@ -27,10 +28,18 @@ from agent.drivers.oom_watch import OomWatch
 from agent.drivers.spec_checks import check_mounts
 from foundation.clock import Clock
 from manifests.errors import ConflictError, DriverError, NotFoundError, UnavailableError
+from manifests.permissions import BASE_CAPABILITIES
 
 MOST_FILES = 1_048_576  # as Docker's packages set it
 MOST_PROCESSES = 32_768  # to which Podman lowers its own limit; `pids` is what limits a container
 REMOVE_TRIES, REMOVE_PAUSE_S = 20, 0.1
+# What it gives by default: containers.conf(5), default_capabilities.
+_CAPABILITIES = frozenset(
+    (
+        *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP"),
+        *("SETUID", "SYS_CHROOT"),
+    )
+)
 _LOCAL = "localhost/"  # before the names of images without a registry
 _NAME = "Podman Engine"
 
@@ -66,7 +75,11 @@ class PodmanEngine:
 
     async def check_create(self, spec: ContainerSpec, body: Json) -> Json:
         await asyncio.to_thread(check_mounts, spec)  # Podman would make an empty folder
-        config = {**body["HostConfig"], "Ulimits": [_ulimit("nofile", MOST_FILES), _ulimit("nproc", MOST_PROCESSES)]}
+        usual = {"nofile": _ulimit("nofile", MOST_FILES), "nproc": _ulimit("nproc", MOST_PROCESSES)}
+        given = {ulimit["Name"]: ulimit for ulimit in body["HostConfig"].get("Ulimits", ())}
+        config = {**body["HostConfig"], "Ulimits": list((usual | given).values())}
+        if spec.isolation.capabilities is not None:
+            config |= _capabilities(frozenset(spec.isolation.capabilities))
         if spec.network_of is not None:
             config["UTSMode"] = f"{JOINED}{spec.network_of}"
         return {**body, "HostConfig": config}
@@ -164,6 +177,12 @@ class PodmanEngine:
         async with aclosing(reader) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+
+def _capabilities(wanted: frozenset[str]) -> Json:
+    """Name what goes of its own, and what is added; some distributions have it give more of the usual ones."""
+    dropped = sorted(frozenset(BASE_CAPABILITIES) - wanted)
+    return {"CapDrop": ["NET_RAW", *dropped], "CapAdd": sorted(wanted - _CAPABILITIES)}
 
 
 def _ulimit(name: str, most: int) -> Json:

@@ -18,6 +18,7 @@ from control_plane.api import (
     servers,
     session,
     stats,
+    volumes,
     watch,
     workloads,
 )
@@ -65,6 +66,8 @@ TABLE: tuple[tuple[str, str, Handler, frozenset[Role] | None], ...] = (
     ("GET", "/v1/configs/{namespace}/{name}", configs.show, ADMIN),
     ("DELETE", "/v1/configs/{namespace}/{name}", configs.delete, ADMIN),
     ("POST", _WORKLOAD + "/run", workloads.run, ADMIN),
+    ("GET", "/v1/volumes", volumes.list_volumes, ADMIN),
+    ("DELETE", "/v1/volumes/{namespace}/{node}/{name}", volumes.delete, ADMIN),
     ("POST", "/v1/apply", workloads.apply, ADMIN),
     ("POST", "/v1/rehearse", rehearsals.rehearse, ADMIN),
     ("POST", "/v1/rebalance", rehearsals.rebalance, ADMIN),

@@ -6,10 +6,11 @@ from dataclasses import replace
 from control_plane import keys
 from control_plane.settings import rules_of
 from control_plane.state import ClusterState, Table
-from manifests.constraints import parse_constraint
+from manifests.constraints import Constraint, parse_constraint, permission_constraint, volume_constraint
 from manifests.engines import engine_constraints
 from manifests.placement import NeighbourSpec, SpreadSpec
 from manifests.taints import parse_toleration
+from manifests.volumes import volume_id
 from manifests.workloads import Kind, WorkloadRecord, WorkloadRef, WorkloadSpec
 from scheduler.model import Affinity, Ask, Neighbour, PortAsk, Spread, vector_of
 
@@ -35,10 +36,7 @@ def ask_of(
         indexes=tuple(indexes),
         reserved=vector_of(spec.reservation()),
         ports=_ports_of(spec),
-        constraints=(
-            *engine_constraints(spec.driver, spec.runtime),
-            *(parse_constraint(c) for c in placement.constraints),
-        ),
+        constraints=(*needs_of(spec), *(parse_constraint(c) for c in placement.constraints)),
         spread=tuple(_spread(s) for s in placement.spread),
         max_per_node=placement.max_per_node,
         avoid=avoid,
@@ -49,7 +47,34 @@ def ask_of(
         ),
         neighbours=tuple(_neighbours(record)),
         priority=spec.priority,
+        volumes=_volumes_of(record),
     )
+
+
+def needs_of(spec: WorkloadSpec) -> tuple[Constraint, ...]:
+    """Return what a node must have and allow, whatever the manifest's own constraints are."""
+    permissions = (permission_constraint(permission) for permission in spec.all_permissions())
+    return (*engine_constraints(spec.driver, spec.runtime), *permissions)
+
+
+def _volumes_of(record: WorkloadRecord) -> tuple[str, ...]:
+    """Return the named volumes that pin an index to the node that keeps them; those of a Daemon are on each node."""
+    if record.workload.kind == "Daemon":
+        return ()
+    return tuple(volume.named for volume in record.workload.spec.volumes if volume.named)
+
+
+def _pinned(ask: Ask, state: ClusterState) -> list[Ask]:
+    """Return the ask, or one for each index where it has volumes, which must be where some node keeps them."""
+    if not ask.volumes:
+        return [ask]
+    kept = {volume for node in state.nodes.values() for volume in node.facts.volumes}
+    asks = []
+    for index in ask.indexes:
+        ids = (volume_id(ask.workload.namespace, named, index) for named in ask.volumes)
+        pins = tuple(volume_constraint(volume) for volume in ids if volume in kept)
+        asks.append(replace(ask, indexes=(index,), constraints=(*ask.constraints, *pins)))
+    return asks
 
 
 def _spread(spec: SpreadSpec) -> Spread:
@@ -81,6 +106,7 @@ def resolved(asks: Sequence[Ask], state: ClusterState) -> list[Ask]:
         return []
     records = state.workloads
     keeps_apart = _who_keeps_apart(records.values())
+    asks = [pinned for ask in asks for pinned in _pinned(ask, state)]
     asks = [_ruled(ask, state) for ask in asks]
     return [_resolved(ask, records, keeps_apart.get(keys.id_of_ref(ask.workload), ())) for ask in asks]
 

@@ -8,7 +8,7 @@ serve do.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from control_plane.controllers.asks import ask_of
+from control_plane.controllers.asks import ask_of, needs_of
 from control_plane.controllers.decision import (
     Decision,
     Seen,
@@ -33,7 +33,6 @@ from control_plane.controllers.rollouts import (
 )
 from manifests.allocations import Phase
 from manifests.constraints import parse_constraint
-from manifests.engines import engine_constraints
 from manifests.reasons import Blocked
 from manifests.workloads import DaemonSpec
 from scheduler.eligible import matches
@@ -108,7 +107,7 @@ def _posts(course: Course, seen: Sequence[Seen], nodes: Sequence[NodeView]) -> _
     spec = course.record.workload.spec
     meant = {n.name: n for n in nodes if matches(n, [parse_constraint(c) for c in spec.placement.constraints])}
     # What runs somewhere can run there, even while its node doesn't tell by what: nothing is stopped for that.
-    able = [n for n in meant.values() if matches(n, engine_constraints(spec.driver, spec.runtime))]
+    able = [n for n in meant.values() if matches(n, needs_of(spec))]
     wanted = [s for s in seen if s.is_wanted]
     misplaced = tuple(Stop(s.allocation, reason) for s in wanted if (reason := _unwanted_reason(s, meant)))
     stopping = {stop.allocation.id for stop in misplaced}

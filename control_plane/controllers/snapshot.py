@@ -31,11 +31,17 @@ def node_view(state: ClusterState, name: str) -> NodeView:
         name=name,
         eligibility=eligibility,
         labels=labels_of(status, intent),
-        attributes=status.facts.attributes,
+        attributes=_attributes_of(status),
         allocatable=vector_of(status.facts.allocatable),
         taints=tuple(parse_taint(t) for t in intent.taints) if intent else (),
         devices=status.facts.devices,
     )
+
+
+def _attributes_of(status: NodeStatus) -> Mapping[str, str]:
+    """Return the node's attributes; the volumes that it keeps count as one, which pins who has them."""
+    facts = status.facts
+    return {**facts.attributes, "volumes": ",".join(facts.volumes)} if facts.volumes else facts.attributes
 
 
 def eligibility_of(status: NodeStatus, intent: NodeIntent | None) -> Eligibility:

@@ -6,6 +6,7 @@ from control_plane import keys
 from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer
 from control_plane.desired.draft import Draft
+from control_plane.desired.isolation import check_isolation
 from control_plane.desired.versions import (
     Result,
     config_changes,
@@ -69,6 +70,7 @@ class RolloutWriter:
             await self._hold_configs(draft, old, kept.configs)
             present = await present_version(draft, workload, old)
             copied = with_template_of(old.workload, kept.workload.spec)
+            check_isolation(self._state, [copied])
             cause = f"undo to version {kept.version}"
             record = await put_next(draft, self._clock, old, copied, kept.configs, cause, copies=kept.version)
             changes = [*field_changes(old.workload, copied)]

@@ -13,6 +13,7 @@ from control_plane.desired.actor import current_actor
 from control_plane.desired.committer import Committer, StaleError
 from control_plane.desired.configs import ConfigWriter, cause_of
 from control_plane.desired.draft import Draft
+from control_plane.desired.isolation import check_isolation
 from control_plane.desired.settings import draft_settings
 from control_plane.desired.versions import (
     Result,
@@ -53,6 +54,7 @@ class WorkloadWriter:
             return await self._committer.retried(lambda: self._apply(documents, dry_run=dry_run, expected=expected))
 
     def _check(self, documents: Sequence[Document]) -> None:
+        check_isolation(self._state, documents)
         refuse_cycles(self._state, [d for d in documents if isinstance(d, Workload)])
         if len(documents) > MOST_DOCUMENTS:
             raise InvalidError(

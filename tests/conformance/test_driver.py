@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
 from agent.driver import (
+    SANDBOX_IMAGE,
     ContainerId,
     ContainerState,
     Driver,
@@ -369,3 +371,15 @@ async def ready(driver: Driver, container: ContainerId) -> None:
     """Return when the container has written its first line."""
     async with asyncio.timeout(20):
         await anext(driver.logs(container, follow=True, tail=None))
+
+
+async def test_the_image_of_sandboxes_is_not_among_those_that_may_be_removed(driver: Driver) -> None:
+    await driver.ensure_image(SANDBOX_IMAGE, PullPolicy.NEVER)
+    names = {name for image in await driver.list_images() for name in image.names}
+    assert not [name for name in names if name.endswith(SANDBOX_IMAGE)]
+    assert await asyncio.to_thread(Path(await driver.image_folder()).is_dir)
+
+
+async def test_an_image_that_is_not_there_cannot_be_removed(driver: Driver) -> None:
+    with pytest.raises(NotFoundError):
+        await driver.remove_image("localhost:1/none:1")

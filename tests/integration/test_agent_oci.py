@@ -19,7 +19,7 @@ from agent.drivers.oci import OciDriver
 from agent.ownership import NODE
 from manifests.allocations import HostPort, Phase
 from tests.agents import in_network_namespace
-from tests.conformance.driver_lab import say
+from tests.conformance.driver_lab import process_status, say
 from tests.lab.waiting import wait_until
 from tests.oci import OciRig, oci_rig
 from tests.scripted_server import IMAGE, ScriptedServer, assigned, grouped
@@ -47,12 +47,21 @@ class Node:
         return OciDriver(self.data_dir / "oci", image_dirs=[self.rig.images])
 
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def agent(self, *flags: str) -> AsyncIterator[asyncio.subprocess.Process]:
         words = ("agent", "--name", "n1", "--server", self.server.url, "--data-dir", str(self.data_dir))
-        own = ("--driver", "oci", "--image-dir", str(self.rig.images), "--cpu", "16", "--memory", "2Gi")
+        own = ("--driver", "oci", "--image-dir", str(self.rig.images), "--cpu", "16", "--memory", "2Gi", *flags)
         with (self.rig.folder / "agent.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "wherry", *words, *own, "--cgroup-parent", f"{self.rig.cgroup_parent}/n1"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "wherry",
+                    *words,
+                    *own,
+                    *flags,
+                    "--cgroup-parent",
+                    f"{self.rig.cgroup_parent}/n1",
+                ),
                 cwd=ROOT,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -101,6 +110,45 @@ async def test_containers_run_crash_and_run_again_and_go(node: Node) -> None:
         print(f"running again {(status.started_s - ended.finished_s) * 1000:.0f} ms after its end")
         assert status.started_s - ended.finished_s < 5
         await node.server.withdraw(*names)
+        await wait_until(lambda: there(driver), 30, "all are gone", lambda found: not found)
+    await driver.close()
+
+
+async def test_what_the_nodes_operator_allows_is_had_and_the_rest_refused(node: Node) -> None:
+    driver = node.driver()
+    media = node.rig.folder / "media"
+    media.mkdir()
+    volumes = [{"name": "media", "host": str(media)}]
+    mounts = [{"volume": "media", "path": "/media"}]
+    async with node.agent("--allow", "capability:NET_ADMIN", "--allow", f"host-path:{node.rig.folder}/media"):
+        hello = await node.server.until_hello(1)
+        assert hello.facts.attributes["allows"] == f"capability:NET_ADMIN,host-path:{media}"
+        asked = assigned(
+            "web-0-a",
+            command=["sh", "-c", "touch /media/here; sleep 1000"],
+            capabilities={"drop": ["ALL"], "add": ["NET_ADMIN"]},
+            ulimits={"nofile": "64:128"},
+            limits={"cpuWeight": 300},
+            volumes=volumes,
+            mounts=mounts,
+        )
+        admin = assigned("web-1-a", capabilities={"add": ["SYS_ADMIN"]})
+        above = [{"name": "media", "host": str(node.rig.folder)}]
+        await node.server.run(asked, admin, assigned("web-2-a", volumes=above, mounts=mounts))
+        await node.server.until_phase("web-0-a", Phase.RUNNING)
+        pid = (await there(driver))["web-0-a"].pid
+        assert process_status(pid)["CapEff"] == f"{1 << 12:016x}"
+        await wait_until(lambda: asyncio.to_thread((media / "here").exists), 10, "it has written", bool)
+        for allocation, permission in (
+            ("web-1-a", "capability:SYS_ADMIN"),
+            ("web-2-a", f"host-path:{node.rig.folder}"),
+        ):
+            status = await node.server.until_phase(allocation, Phase.FAILED)
+            assert status.last_ending is not None
+            assert status.last_ending.reason == "refused"
+            assert f"the node doesn't allow {permission}: only its operator can" in status.message
+        assert set(await there(driver)) == {"web-0-a"}
+        await node.server.withdraw("web-0-a", "web-1-a", "web-2-a")
         await wait_until(lambda: there(driver), 30, "all are gone", lambda found: not found)
     await driver.close()
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,14 +15,15 @@ import pytest
 import pytest_asyncio
 
 from tests.lab.waiting import wait_until
-from tests.looked_into import BUSYBOX, DRIVERS, Looked, looked_into, service
+from tests.looked_into import ALL_DRIVERS, BUSYBOX, Looked, looked_into, service
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+LSNS_TRIES = 10  # it gives up when some process of the machine ends while it reads them all
 SHELL = "trap exit TERM; echo hello; sleep 1000 & wait"
 Json = dict[str, Any]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=DRIVERS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ALL_DRIVERS)
 async def looked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Looked]:
     async with looked_into(request.param, tmp_path_factory.mktemp("layers")) as cluster:
         yield cluster
@@ -48,7 +50,10 @@ def said_by(command: str, url: str, token: str, netns: str) -> str:
     inside = f"nsenter --net=/run/netns/{netns} {sys.executable} -m wherry "
     words = command.replace("wherry ", inside, 1) if command.startswith("wherry ") else command
     env = {**os.environ, "WHERRY_SERVER": url, "WHERRY_TOKEN": token}
-    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60, check=False, env=env)
+    for _ in range(LSNS_TRIES if words.startswith("lsns") else 1):
+        done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60, check=False, env=env)
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return " ".join(done.stdout.split())
 
@@ -57,10 +62,10 @@ def check(layer: Json, looked: Looked) -> int:
     """Run the layer's commands; return how many facts were compared with what they said."""
     cluster = looked.server.url, looked.server.admin["Authorization"].removeprefix("Bearer "), looked.netns
     ran = 0
-    if layer["command"]:
+    if _can_run(layer["command"]):
         said_by(layer["command"], *cluster)
     for fact in layer["facts"]:
-        if not fact["command"]:
+        if not _can_run(fact["command"]):
             continue
         said, value = said_by(fact["command"], *cluster), " ".join(fact["value"].split())
         ran += 1
@@ -68,6 +73,11 @@ def check(layer: Json, looked: Looked) -> int:
             said, value = re.sub(r"[\d.]+", "N", said), re.sub(r"[\d.]+", "N", value)
         assert value in said, f"{layer['kind']} {fact['name']}: {fact['value']!r} is not in {said!r}"
     return ran
+
+
+def _can_run(command: str) -> bool:
+    """Say whether there is a command, of a program that apt has: it has none of Kubernetes'."""
+    return bool(command) and (not command.startswith("crictl") or shutil.which("crictl") is not None)
 
 
 async def test_every_command_says_what_is_shown(looked: Looked) -> None:
@@ -92,7 +102,7 @@ async def test_every_command_says_what_is_shown(looked: Looked) -> None:
     assert (namespaces["pid"], namespaces["mnt"], namespaces["net"]) == ("its own",) * 3
     assert namespaces["user"] == "the host's"
     image = only(tree, "image")
-    assert image["name"] == BUSYBOX
+    assert image["name"].removeprefix("localhost/") == BUSYBOX  # which Podman puts before it
     await looked.client.delete("default", "service", "web")
 
 

@@ -214,3 +214,28 @@ async def test_devices_are_there_and_others_are_not(driver: OciDriver) -> None:
     made = await driver.execute(container, ["sh", "-c", "mknod /d b 254 0; dd if=/d of=/dev/null"], timeout_s=10)
     assert made.exit_code != 0
     assert stat.S_ISCHR(os.stat("/dev/kmsg").st_mode)
+
+
+async def test_layers_go_with_their_last_image_and_stay_under_a_container_whose_tag_has_moved(
+    rig: OciRig, driver: OciDriver
+) -> None:
+    def layers() -> set[str]:
+        return {path.name for path in (rig.folder / "oci" / "images" / "layers").iterdir()}
+
+    before = layers()
+    async with registry(rig.netns) as served:
+        served.pad(20)
+        await driver.ensure_image(served.image, PullPolicy.ALWAYS)
+        (old,) = layers() - before
+        container = await run(driver, shell("sleep 60", image=served.image))
+        served.pad(40)
+        await driver.ensure_image(served.image, PullPolicy.ALWAYS)
+        (new,) = layers() - before - {old}
+        mine = {name for image in await driver.list_images() for name in image.names if served.address in name}
+        (by_old_digest,) = mine - {name for one in await driver.list_images() if one.is_used for name in one.names}
+        await driver.remove_image(by_old_digest)
+        assert layers() - before == {old, new}
+        await driver.remove(container)
+        for name in mine - {by_old_digest}:
+            await driver.remove_image(name)
+        assert layers() == before

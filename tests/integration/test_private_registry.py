@@ -1,8 +1,10 @@
 """Pulls from a real registry with TLS and passwords, by each driver: what works, and what is said of what doesn't."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,18 +14,27 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from agent.driver import Driver, ImageError
+from agent.driver import Driver, HeldImage, ImageError
 from agent.drivers.cri import CriDriver
 from agent.drivers.docker import DockerDriver
 from agent.drivers.oci import OciDriver
+from agent.folder import LocalFolder
+from agent.image_choice import ImagePolicy
+from agent.image_garbage import ImageGarbage
+from agent.image_ledger import ImageLedger
+from agent.references import at_digest
 from agent.registries import Registries
+from foundation.clock import SystemClock
 from manifests.containers import PullPolicy
+from manifests.errors import ConflictError, NotFoundError
 from tests import containerd as containerds
+from tests import podman as podmans
 from tests import private_registry as registries
 from tests.conformance.driver_lab import ended, run, shell
 from tests.containerd import containerd
 from tests.dockerd import dockerd
 from tests.oci import oci_rig
+from tests.podman import podman
 from tests.private_registry import PASSWORD, Authority, PrivateRegistry, private_registry
 
 pytestmark = [
@@ -65,6 +76,9 @@ async def _manager(kind: str, folder: Path, env: Mapping[str, str]) -> AsyncIter
     if kind == "docker":
         async with dockerd(folder, bip=None, images=False, env=env) as daemon:
             yield daemon.netns, lambda file: DockerDriver(daemon.socket, registries=Registries(file))
+    elif kind == "podman":
+        async with podman(folder, env=env) as service:
+            yield service.netns, lambda file: DockerDriver(service.socket, registries=Registries(file))
     elif kind == "cri":
         async with containerd(folder, env=env) as runtime:
             logs = runtime.folder / "logs"
@@ -87,11 +101,13 @@ async def _manager(kind: str, folder: Path, env: Mapping[str, str]) -> AsyncIter
             )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["docker", "cri", "oci"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["docker", "podman", "cri", "oci"])
 async def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
     kind, folder = str(request.param), tmp_path_factory.mktemp("lab")
     if kind == "cri" and not containerds.is_installed():
         pytest.skip("there is no containerd")
+    if kind == "podman" and not podmans.is_installed():
+        pytest.skip("there is no podman")
     authority = Authority(folder)
     async with _manager(kind, folder, _env(authority)) as (netns, make):
         with private_registry(netns, authority) as served:
@@ -171,13 +187,72 @@ async def test_an_image_is_known_by_its_digest_wherever_its_tag_moves(lab: Lab) 
     image, served = f"{lab.served.host}/team/moves:1", lab.served
     first = await asyncio.to_thread(served.push, "team/moves:1", "first")
     async with asyncio.timeout(90), lab.driver() as driver:
-        assert await driver.ensure_image(image, PullPolicy.IF_MISSING) == first
-        assert await driver.ensure_image(image, PullPolicy.IF_MISSING) == first
+        assert (await driver.ensure_image(image, PullPolicy.IF_MISSING)).digest == first
+        assert (await driver.ensure_image(image, PullPolicy.IF_MISSING)).digest == first
         second = await asyncio.to_thread(served.push, "team/moves:1", "second")
-        assert await driver.ensure_image(image, PullPolicy.IF_MISSING) == first
-        assert await driver.ensure_image(image, PullPolicy.ALWAYS) == second
+        assert (await driver.ensure_image(image, PullPolicy.IF_MISSING)).digest == first
+        assert (await driver.ensure_image(image, PullPolicy.ALWAYS)).digest == second
         pinned = f"{lab.served.host}/team/moves@{first}"
-        assert await driver.ensure_image(pinned, PullPolicy.ALWAYS) == first
+        assert (await driver.ensure_image(pinned, PullPolicy.ALWAYS)).digest == first
         container = await run(driver, shell('[ "$MARK" = first ] && exit 7', image=pinned))
         assert (await ended(driver, container)).exit_code == 7
         await driver.remove(container)
+
+
+async def test_an_image_goes_with_its_last_name_and_never_from_under_a_container(lab: Lab) -> None:
+    image = f"{lab.served.host}/team/goes:1"
+    digest = await asyncio.to_thread(lab.served.push, "team/goes:1", "goes")
+    names = {image, f"{lab.served.host}/team/goes@{digest}"}
+
+    async def held(driver: Driver) -> HeldImage | None:
+        return next((one for one in await driver.list_images() if names & set(one.names)), None)
+
+    async def remove_all(driver: Driver) -> None:
+        for name in sorted(names):  # a name may go with another one, and docker lets go of one that isn't the last
+            with contextlib.suppress(NotFoundError):
+                await driver.remove_image(name)
+
+    async with asyncio.timeout(90), lab.driver() as driver:
+        assert (await driver.ensure_image(image, PullPolicy.IF_MISSING)).was_pulled
+        found = await held(driver)
+        assert found is not None
+        assert (set(found.names), found.is_used) == (names, False)
+        assert found.size_bytes > 100_000
+        container = await run(driver, shell("exit 7", image=image))
+        await ended(driver, container)
+        found = await held(driver)
+        assert found is not None
+        assert found.is_used
+        with pytest.raises(ConflictError):
+            await remove_all(driver)
+        await driver.ensure_image(image, PullPolicy.IF_MISSING)
+        await driver.remove(container)
+        await remove_all(driver)
+        assert await held(driver) is None
+        with pytest.raises(NotFoundError):
+            await driver.remove_image(image)
+        assert (await driver.ensure_image(image, PullPolicy.IF_MISSING)).was_pulled
+        container = await run(driver, shell('[ "$MARK" = goes ] && exit 7', image=image))
+        assert (await ended(driver, container)).exit_code == 7
+        await driver.remove(container)
+
+
+async def test_a_full_disk_takes_what_nothing_needs_and_leaves_what_a_container_has(lab: Lab, tmp_path: Path) -> None:
+    images = [f"{lab.served.host}/team/{name}:1" for name in ("idle", "held", "others")]
+    for image in images:
+        await asyncio.to_thread(lab.served.push, image.partition("/")[2], image)
+    ledger, long_ago_s = ImageLedger(LocalFolder(tmp_path)), time.time() - 86_400
+    async with asyncio.timeout(90), lab.driver() as driver:
+        for image in images:
+            ready = await driver.ensure_image(image, PullPolicy.IF_MISSING)
+            for name in (image, at_digest(image, ready.digest)) if image != images[2] else ():
+                ledger.used(name, long_ago_s, was_pulled=True)
+        container = await run(driver, shell("exit 7", image=images[1]))
+        clock, full = SystemClock(), lambda _: 90.0
+        collector = ImageGarbage(driver, ledger, lambda: (), ImagePolicy(), clock, percent_of=full)
+        await collector.sweep()
+        left = {name for image in await driver.list_images() for name in image.names}
+        assert left.isdisjoint({images[0]})
+        assert set(images[1:]) <= left
+        await driver.remove(container)
+        await run(driver, shell("exit 7", image=images[2]))

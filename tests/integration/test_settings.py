@@ -135,9 +135,9 @@ async def test_namespaces_are_those_that_hold_something_or_have_settings(server:
         ("batch", 0, False, True),
         ("default", 1, True, False),
     ]
-    assert (await server.get("/v1/namespaces/batch"))["manifest"] == namespace("batch", preempts=False) | {
-        "metadata": {"name": "batch", "labels": {}}
-    }
+    assert (await server.get("/v1/namespaces/batch"))["manifest"] == namespace(
+        "batch", preempts=False, isolation="baseline"
+    ) | {"metadata": {"name": "batch", "labels": {}}}
     assert (await server.call("GET", "/v1/namespaces/nowhere"))[0] == 404
     assert (await server.get("/v1/cluster"))["settings"]["policy"] == "pack"
     (again,) = await server.apply(namespace("batch", preempts=False))

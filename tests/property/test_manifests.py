@@ -36,6 +36,11 @@ def containers(draw: st.DrawFn) -> dict[str, Any]:
         "resources": {"cpu": draw(cpu), "memory": draw(memory), "pids": draw(st.integers(1, 1000))},
         "ports": [{"name": "http", "container": draw(st.integers(1, 65535)), "publish": "auto"}],
         "health": {"readiness": {"http": {"port": "http"}, "interval": draw(durations)}},
+        "ulimits": {"nofile": draw(st.sampled_from([1024, "16:unlimited", "16:32"]))},
+        "capabilities": {"add": draw(st.lists(st.sampled_from(["NET_ADMIN", "CHOWN"]), max_size=2)), "drop": ["ALL"]},
+        "tmpfs": [{"path": "/scratch", "size": draw(memory)}],
+        "seccomp": draw(st.sampled_from(["default", "unconfined"])),
+        "limits": {"cpuWeight": draw(st.integers(1, 10_000))},
         "restart": {"backoff": draw(durations), "attempts": draw(st.integers(0, 10))},
     }
 
@@ -191,7 +196,7 @@ def with_news(value: Any) -> Any:
         return [with_news(item) for item in value]
     if isinstance(value, dict):
         inner = {
-            key: item if key in ("env", "labels", "configs", "devices", "shares") else with_news(item)
+            key: item if key in ("env", "labels", "configs", "devices", "images", "shares") else with_news(item)
             for key, item in value.items()
         }
         return {**inner, "newField": {"deep": [1]}}

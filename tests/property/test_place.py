@@ -65,6 +65,8 @@ def holds(constraint: Constraint, found: str | None) -> bool:
             return found in constraint.values
         case Operator.NOT_EQUAL | Operator.NOT_IN:
             return found not in constraint.values
+        case Operator.INCLUDES:
+            return set(constraint.values) <= set((found or "").split(","))
     order = ("5.4.0-26-amd64", "5.10", "6")  # as kernels are
     there, wanted = order.index(found or ""), order.index(constraint.values[0])
     return {">": there > wanted, ">=": there >= wanted, "<": there < wanted, "<=": there <= wanted}[constraint.operator]

@@ -11,8 +11,10 @@ from agent.driver import (
     ContainerSpec,
     DriverInfo,
     ExecResult,
+    HeldImage,
     ImageError,
     LogChunk,
+    ReadyImage,
     StartError,
 )
 from manifests.containers import PullPolicy
@@ -39,13 +41,13 @@ class SimDriver:
     async def info(self) -> DriverInfo:
         return await self._call(lambda: DriverInfo("simulated", "1", {"cgroup.version": "2"}))
 
-    async def ensure_image(self, image: str, policy: PullPolicy) -> str:
+    async def ensure_image(self, image: str, policy: PullPolicy) -> ReadyImage:
         runtime = self._runtime
         if image == SANDBOX_IMAGE:
             await self._call(lambda: runtime.present.add(image))
-            return ""
+            return ReadyImage()
         if await self._call(lambda: image in runtime.present) and policy is not PullPolicy.ALWAYS:
-            return ""
+            return ReadyImage()
         if policy is PullPolicy.NEVER:
             raise ImageError(f"image {image} is not on this node", fix="Load it, or let it be pulled.")
         await self._call(lambda: None)
@@ -53,6 +55,15 @@ class SimDriver:
         if image not in runtime.registry:
             raise ImageError(f"cannot pull {image}", why="can't reach the registry", fix="Check the name.")
         await self._call(lambda: runtime.present.add(image))
+        return ReadyImage()
+
+    async def list_images(self) -> Sequence[HeldImage]:
+        return []
+
+    async def remove_image(self, name: str) -> None:
+        raise NotFoundError(f"there is no image {name}")
+
+    async def image_folder(self) -> str:
         return ""
 
     def pulling(self, image: str) -> str:

@@ -44,6 +44,7 @@ from tests.conformance.test_driver import (  # noqa: F401  # run here by being n
     test_the_output_of_execute_is_cut,
 )
 from tests.conformance.test_driver_failures import (  # noqa: F401
+    manager,
     test_a_create_whose_answer_was_lost_is_adopted,
     test_an_agent_that_restarts_finds_what_runs,
     test_events_and_followed_logs_end_when_the_manager_dies,
@@ -62,6 +63,7 @@ class SimulatedLab:
     runtime: Runtime
     netns: str = ""
     cgroup_parent: str = ""
+    has_manager: bool = True
 
     def driver(self, *, timeout_s: float = 10.0) -> Driver:
         return SimDriver(self.runtime, timeout_s=timeout_s)

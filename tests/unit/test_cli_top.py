@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from wherry.cli.commands import top
 from wherry.cli.main import main
+from wherry.cli.text import Style
 
 from .api_stub import Stub, listed, workload
 
@@ -182,3 +184,24 @@ def test_advice_as_json_has_each_finding(stub: Stub, capsys: pytest.CaptureFixtu
     (found,) = json.loads(capsys.readouterr().out)
     assert found["findings"][0]["after"] == 400
     assert found["patch"]["spec"]["limits"] == {"cpu": "400m"}
+
+
+def test_watching_draws_anew_on_a_terminal_and_outlives_an_outage(
+    stub: Stub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [answer(used("web-0-a", 3.1)), (503, {"title": "the store is away"}), answer(used("web-0-a", 9.0))]
+    stub.answers["GET /v1/stats"] = lambda request: looks[len(stub.requests) - 1]
+    pauses = iter([None, None])
+
+    def pause(seconds: float) -> None:
+        if next(pauses, "no more") is not None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(top, "style_of", lambda stream: Style(has_colour=True, width=100))
+    monkeypatch.setattr("time.sleep", pause)
+    assert main(["top", "--watch"]) == 130
+    captured = capsys.readouterr()
+    assert captured.out.count("\x1b[H\x1b[2J") == 2
+    assert "3.1m" in captured.out
+    assert "9m" in captured.out
+    assert "trying again" in captured.err

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from agent.driver import Container, ContainerId, ContainerState, Driver, ExecResult
@@ -23,7 +25,7 @@ from manifests.allocations import Health, Phase
 from manifests.containers import CheckSpec, ExecCheck, HttpCheck, Resources, TcpCheck
 from manifests.errors import TimedOutError, UnavailableError
 from manifests.session import Assignments
-from tests.lab.waiting import wait_until
+from tests.lab.waiting import hold_for, wait_until
 from tests.scripted_server import assigned
 
 NO_DRIVER = DockerDriver("/nonexistent/docker.sock")
@@ -113,8 +115,10 @@ class Commands(DockerDriver):
     def __init__(self, *ends: ExecResult | Exception) -> None:
         super().__init__("/nonexistent/docker.sock")
         self.ends = list(ends)
+        self.asked = 0
 
     async def execute(self, container: ContainerId, command: Sequence[str], *, timeout_s: float) -> ExecResult:
+        self.asked += 1
         end = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
         if isinstance(end, Exception):
             raise end
@@ -200,3 +204,73 @@ async def test_a_liveness_check_condemns_but_a_manager_that_is_away_does_not() -
         assert driver.ends == [bad]
         assert node.tracked["web-0-a"].doom == "unhealthy"
         assert "no luck" in node.tracked["web-0-a"].status.message
+
+
+async def test_nothing_else_is_asked_until_startup_has_passed_and_then_it_is_asked_no_more() -> None:
+    good, bad = ExecResult(0, b""), ExecResult(1, b"not yet")
+    driver = Commands(bad, bad, bad, good)
+    startup = {"exec": {"command": ["begun"]}, "interval": "100ms", "failures": 10}
+    async with local_server() as port:
+        readiness = {"http": {"port": port, "path": "/ok"}, "interval": "100ms"}
+        async with checked(driver, startup=startup, readiness=readiness) as (node, _):
+            await until_health(node, Health.HEALTHY)
+            assert driver.asked == 4, "startup had passed before readiness was asked"
+            await hold_for(lambda: is_ready(node), 0.5, "it stays so")
+            assert driver.asked == 4
+
+
+async def test_what_never_starts_is_condemned_and_without_readiness_it_is_healthy_once_it_has_started() -> None:
+    bad = ExecResult(1, b"no luck")
+    startup = {"exec": {"command": ["begun"]}, "interval": "100ms", "failures": 2}
+    async with checked(Commands(bad, bad), startup=startup) as (node, _):
+        await until_health(node, Health.UNHEALTHY)
+        assert node.tracked["web-0-a"].status.message == "its startup check failed: the command exited with 1: no luck"
+    async with checked(Commands(bad, ExecResult(0, b"")), startup=startup) as (node, _):
+        assert node.tracked["web-0-a"].status.health is Health.UNKNOWN
+        await until_health(node, Health.HEALTHY)
+
+
+async def is_ready(node: Node) -> bool:
+    return node.tracked["web-0-a"].status.health is Health.HEALTHY
+
+
+@asynccontextmanager
+async def grpc_server(states: dict[bytes, bytes]) -> AsyncIterator[int]:
+    """Serve the health protocol: what the status of each request is, by its bytes."""
+
+    async def check(request: bytes, context: Any) -> bytes:
+        if request not in states:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return states[request]
+
+    server = grpc.aio.server()
+    methods: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("service", "passes", "words"),
+    [
+        ("", True, "SERVING"),
+        ("web", False, "the health of web on port {port} is NOT_SERVING"),
+        ("other", False, "NOT_FOUND: unknown service"),
+    ],
+)
+async def test_a_grpc_probe_asks_the_health_protocol(service: str, *, passes: bool, words: str) -> None:
+    async with grpc_server({b"": b"\x08\x01", b"\n\x03web": b"\x08\x02"}) as port:
+        check = CheckSpec.model_validate({"grpc": {"port": port, "service": service}})
+        verdict = await probe(check, tracked(), NO_DRIVER)
+    assert verdict.passes is passes
+    assert words.format(port=port) in verdict.output
+
+
+async def test_a_grpc_probe_of_what_doesn_t_speak_it_fails_in_time() -> None:
+    async with local_server() as port:
+        verdict = await probe(CheckSpec.model_validate({"grpc": {"port": port}}), tracked(), NO_DRIVER)
+    assert not verdict.passes

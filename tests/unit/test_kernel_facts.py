@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.bundle_facts import containerd_layers
+from agent.bundle_facts import layers_of_shim
 from agent.cgroup_facts import cgroup_layer
 from agent.kernel import Kernel, cgroup_of
 from agent.process_facts import namespaces_layer, processes_layer, shim_layer, shim_of
@@ -98,7 +98,7 @@ def test_bundle_and_runtime_are_found_through_containerds_shim(kernel: Kernel, t
     link(kernel.proc, {"5/cwd": str(bundle)})
     assert shim_of(kernel, 7) == 5
     assert values(shim_layer(kernel, 5))["PPid"] == ("1", "1: it outlives who started it")
-    found, runtime = containerd_layers(kernel, 5, ID, 7)
+    found, runtime = layers_of_shim(kernel, 5, ID, 7)
     assert values(found)["path"] == ("/merged", "where its file system is mounted")
     assert found.note == "asks for namespaces of its own: pid"
     assert runtime.command == f"runc --root /run/docker/runtime-runc/moby state {ID}"
@@ -107,4 +107,14 @@ def test_bundle_and_runtime_are_found_through_containerds_shim(kernel: Kernel, t
 def test_a_process_that_has_no_shim_is_no_error(kernel: Kernel) -> None:
     write(kernel.proc, {"7/status": "PPid:\t1\n", "8/status": "PPid:\t0\n"})
     assert shim_of(kernel, 7) == shim_of(kernel, 8) == shim_of(kernel, 9) == 0
-    assert containerd_layers(kernel, 9, ID, 7) == ()
+    assert layers_of_shim(kernel, 9, ID, 7) == ()
+
+
+def test_conmon_knows_bundle_and_runtime_by_its_arguments(kernel: Kernel, tmp_path: Path) -> None:
+    write(tmp_path / "b", {"config.json": json.dumps({"ociVersion": "1.0.2"})})
+    words = ["/usr/bin/conmon", "-c", ID, "-r", "/usr/bin/crun", "-b", str(tmp_path / "b")]
+    words += ["--runtime-arg", "--root", "--runtime-arg", "/state"]
+    write(kernel.proc, {"5/cmdline": "\0".join(words) + "\0"})
+    bundle, runtime = layers_of_shim(kernel, 5, ID, 7)
+    assert (bundle.name, runtime.name) == (str(tmp_path / "b"), "crun")
+    assert runtime.command == f"/usr/bin/crun --root /state state {ID}"

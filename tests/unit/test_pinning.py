@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.group import new_group, with_assigned
 from agent.pins import PIN_WAIT_S, Pins
 from agent.tracked import Tracked, newly_assigned, with_digest
 from control_plane import keys
@@ -61,6 +62,13 @@ async def test_the_first_that_found_a_digest_decides_and_nobody_after_it() -> No
     assert pinned_of(state, WEB, web, said_of(web, {1: {"web:1": ONE}})) == {1: {"web:1": ONE}}
 
 
+async def test_what_is_no_digest_or_of_no_image_of_the_version_is_not_passed_on() -> None:
+    web = record(image="web:1")
+    assert pinned_of(state_of(**with_found(web, "sha256:../../etc")), WEB, web, None) == {}
+    other = record(image="other:1")
+    assert pinned_of(state_of(**with_found(other, ONE)), WEB, other, None) == {}
+
+
 async def test_versions_that_are_gone_and_other_lives_of_the_workload_are_forgotten() -> None:
     web = record(image="web:1")
     state = state_of(**with_found(web))
@@ -95,6 +103,12 @@ def test_a_digest_in_the_manifest_and_the_policy_never_are_left_alone() -> None:
     by_digest = f"web@{ONE}"
     assert tracked(by_digest, pinned=OTHER).image == by_digest
     assert tracked(pinned=OTHER, pull=PullPolicy.NEVER).image == "web:1"
+
+
+def test_a_server_that_has_forgotten_a_digest_changes_nothing() -> None:
+    told = tracked(pinned=ONE).assigned
+    group = with_assigned(new_group(told), told.model_copy(update={"images": {}}))
+    assert group.first.image == f"web@{ONE}"
 
 
 async def test_an_agent_goes_on_once_it_is_told_or_after_a_while() -> None:

@@ -156,3 +156,18 @@ def test_totals_never_shrink_and_peaks_are_the_most(found: list[tuple[int, Readi
         assert life.samples == len(found)
         last = {attempt: each.cpu_us for attempt, each in found}
         assert life.totals.cpu_us == sum(last.values())
+
+
+@pytest.mark.parametrize("text", ["", "\n", "cpu.stat", "nr_periods", "nr_periods \n", "nr_periods max\n", "\x00\xff"])
+def test_odd_files_are_unknown_and_no_error(kernel: Kernel, text: str) -> None:
+    write(kernel.proc, {"7/cgroup": f"0::/wherry/{ID}\n", "stat": text, "meminfo": text})
+    write(kernel.cgroups, {"cgroup.controllers": "cpu\n"})
+    names = ("cpu.stat", "memory.stat", "memory.events", "pids.current", "cpu.pressure", "memory.peak")
+    write(kernel.cgroups / "wherry" / ID, {**dict.fromkeys(names, text), "memory.current": "5\n"})
+    cgroup = cgroup_of(kernel, 7, ID)
+    assert cgroup is not None
+    found = read_usage(cgroup, 1.0)
+    assert found is not None
+    assert (found.memory_bytes, found.periods, found.pressure[0]) == (5, 0, None)
+    assert read_machine(kernel, None).memory_total_bytes == 0
+    assert read_cpu_s(kernel) is None

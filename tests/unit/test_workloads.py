@@ -99,7 +99,7 @@ def test_a_check_may_name_a_port_by_number() -> None:
 
 @pytest.mark.parametrize("kinds", [{}, {"tcp": {"port": 1}, "exec": {"command": ["true"]}}])
 def test_a_check_has_exactly_one_kind(kinds: dict[str, object]) -> None:
-    assert "exactly one of http, tcp and exec" in refusal(health={"readiness": kinds})
+    assert "exactly one of http, tcp, grpc and exec" in refusal(health={"readiness": kinds})
 
 
 @pytest.mark.parametrize("path", ["index.html", "/a b", "/\n", ""])

@@ -202,6 +202,7 @@ def _spec_lines(spec: Item, digests: Item) -> list[str]:
         limits=_pairs(limits),
         ports=", ".join(ports),
         env=", ".join(spec.get("env") or {}),  # the names alone: values may be secret
+        startup=_check((spec.get("health") or {}).get("startup")),
         readiness=_check((spec.get("health") or {}).get("readiness")),
         liveness=_check((spec.get("health") or {}).get("liveness")),
         constraints="; ".join(placement.get("constraints") or []),
@@ -254,7 +255,7 @@ def _member(spec: Item, digests: Item) -> str:
 def _check(check: Item | None) -> str:
     if not check:
         return ""
-    kind = next((k for k in ("http", "tcp", "exec") if check.get(k)), "?")
+    kind = next((k for k in ("http", "tcp", "grpc", "exec") if check.get(k)), "?")
     what = " ".join(str(v) for v in (check.get(kind) or {}).values() if not isinstance(v, list))
     return f"{kind} {what} every {check.get('interval')}, {check.get('failures')} failures".replace("  ", " ")
 

@@ -13,6 +13,7 @@ WORKLOADS, ALLOCATIONS, EVENTS, SERVERS = "workloads", "allocations", "events", 
 CLUSTER = "cluster"
 CONFIGS = "configs"
 NAMESPACES = "namespaces"
+VOLUMES = "volumes"
 NOWHERE = "-"  # in place of a namespace, of what is in none
 
 _NAMES = {
@@ -28,6 +29,7 @@ _NAMES = {
     CLUSTER: ("cluster",),
     CONFIGS: ("configs", "config", "cfg"),
     NAMESPACES: ("namespaces", "namespace", "ns"),
+    VOLUMES: ("volumes", "volume", "vol"),
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 WORKLOAD_KINDS = {SERVICES: "service", DAEMONS: "daemon", JOBS: "job", CRON_JOBS: "cronjob"}  # as in the API's paths

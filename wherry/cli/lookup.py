@@ -13,6 +13,7 @@ from wherry.cli.kinds import (
     EVENTS,
     NAMESPACES,
     NODES,
+    VOLUMES,
     WORKLOAD_KINDS,
     WORKLOADS,
     Workload,
@@ -116,6 +117,11 @@ def not_found(transport: Transport, scope: Scope, name: str) -> NotFoundError:
 
 
 def _get_one(transport: Transport, scope: Scope, name: str) -> Sequence[Item]:
+    if scope.kind == VOLUMES:
+        found = list_items(transport, scope._replace(names=(name,)))[1]
+        if not found:
+            raise not_found(transport, scope, name)
+        return found
     if scope.kind == ALLOCATIONS and "/" in name:
         return _allocations_named_by_workload(transport, scope, name)
     try:

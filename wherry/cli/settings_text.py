@@ -20,6 +20,7 @@ def settings_page(item: Item, now_s: float, style: Style) -> list[str]:
             settings=f"its own, age {since}" if item.get("hasSettings") else "none: the defaults hold",
             policy=item.get("policy") or "",
             preempts="yes" if item.get("preempts", True) else "no",
+            isolation=item.get("isolation") or "",
             workloads="" if is_cluster else item.get("workloads"),
             configs="" if is_cluster else item.get("configs"),
         ),

@@ -13,6 +13,7 @@ from wherry.cli.kinds import (
     NAMESPACES,
     NODES,
     SERVICES,
+    VOLUMES,
     WORKLOADS,
 )
 from wherry.cli.schedule_text import cells_of
@@ -204,10 +205,19 @@ def _namespace(item: Item, view: View) -> list[object]:
     cells: list[object] = [item.get("name"), item.get("workloads"), item.get("configs")]
     if view.is_wide:
         cells.append(item.get("changedBy") or "-")
-    return [*cells, "" if item.get("preempts", True) else "evicts nothing"]
+    said = [*([] if item.get("preempts", True) else ["evicts nothing"])]
+    if item.get("isolation", "baseline") != "baseline":
+        said.append(f"isolation is {item['isolation']}")
+    return [*cells, "; ".join(said)]
+
+
+def _volume(item: Item, view: View) -> list[object]:
+    users = item.get("users") or []
+    return [item.get("name"), f"used by {', '.join(map(str, users))}" if users else "used by nothing"]
 
 
 _ROWS = {
+    VOLUMES: _volume,
     NAMESPACES: _namespace,
     CONFIGS: _config,
     NODES: _node,
@@ -230,6 +240,7 @@ _HEADINGS: Mapping[str, tuple[str, ...]] = {
     EVENTS: ("AGE", "TIMES", "SUBJECT", "REASON"),
     NAMESPACES: ("NAME", "WORKLOADS", "CONFIGS"),
     CONFIGS: ("NAME", "VERSION", "BYTES", "AGE"),
+    VOLUMES: ("NODE/NAME",),
 }
 _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     NODES: ("ADDRESS", "AGENT", "LABELS"),
@@ -242,4 +253,5 @@ _WIDE_HEADINGS: Mapping[str, tuple[str, ...]] = {
     EVENTS: ("FIRST", "REVISION"),
     NAMESPACES: ("CHANGED-BY",),
     CONFIGS: ("KEPT-VERSIONS",),
+    VOLUMES: (),
 }

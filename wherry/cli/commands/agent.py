@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import UsageError
+from manifests.permissions import CAPABILITY, PERMISSION, is_capability
 from wherry.cli.arguments import whole_number
 from wherry.cli.commands.server import LOG_LEVELS
 
@@ -45,6 +46,22 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="credentials and CAs of image registries (default: /etc/wherry/registries.yaml, if it is there)",
     )
+    parser.add_argument(
+        "--image-gc-high",
+        type=_percent,
+        default=85.0,
+        metavar="PERCENT",
+        help="remove images that nothing needs once their disk is so full (default: 85; 100: never)",
+    )
+    parser.add_argument(
+        "--image-gc-low", type=_percent, default=75.0, metavar="PERCENT", help="until it is so full (default: 75)"
+    )
+    parser.add_argument(
+        "--image-gc-age", default="14d", metavar="TIME", help="and any that was not needed for so long (default: 14d)"
+    )
+    parser.add_argument(
+        "--image-gc-all", action="store_true", help="also images that this agent did not pull, when the disk is full"
+    )
     parser.add_argument("--join-token-file", metavar="FILE", help="what it presents to the servers")
     parser.add_argument("--cpu", metavar="CPU", help="what may be reserved here (default: this host's, less a reserve)")
     parser.add_argument("--memory", metavar="MEMORY", help="likewise")
@@ -61,6 +78,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="devices that may be reserved one by one, such as gpu=/dev/nvidia0,/dev/nvidia1; may be repeated",
     )
     parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="let manifests ask for it here: capability:NAME, seccomp:unconfined or new-privileges; may be repeated",
+    )
+    parser.add_argument(
         "--publish-address", default="", metavar="IP", help="where published ports listen (default: all)"
     )
     parser.add_argument("--cgroup-parent", metavar="PATH", help="(default: one of the agent's own)")
@@ -74,17 +98,24 @@ def run(arguments: Namespace) -> int:
     import asyncio
     import socket
 
+    from agent.image_choice import ImagePolicy
     from agent.main import run_agent
     from agent.options import AgentOptions
     from foundation.logs import set_up_logs
-    from manifests.quantities import parse_bytes, parse_cpu
+    from manifests.quantities import parse_bytes, parse_cpu, parse_duration
 
     try:
         cpu_m = parse_cpu(arguments.cpu) if arguments.cpu else None
         memory_bytes = parse_bytes(arguments.memory) if arguments.memory else None
         disk_bytes = parse_bytes(arguments.disk) if arguments.disk else None
+        unused_s = parse_duration(arguments.image_gc_age)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if arguments.image_gc_low > arguments.image_gc_high:
+        raise UsageError(
+            "--image-gc-low is above --image-gc-high", fix="Give a lower one: until where to remove images."
+        )
+    image_policy = ImagePolicy(arguments.image_gc_high, arguments.image_gc_low, unused_s, arguments.image_gc_all)
     options = AgentOptions(
         servers=tuple(arguments.server or _servers_of(os.environ.get("WHERRY_SERVER", ""))),
         name=arguments.name or socket.gethostname().split(".")[0].lower(),
@@ -94,8 +125,9 @@ def run(arguments: Namespace) -> int:
         podman_socket=_socket_of(arguments.podman, "Podman's", "/run/podman/podman.sock"),
         cri_socket=arguments.cri and _socket_of(arguments.cri, "a runtime's", "/run/containerd/containerd.sock"),
         oci_runtime=arguments.oci_runtime,
-        **({"image_dirs": tuple(arguments.image_dir)} if arguments.image_dir else {}),
+        image_dirs=tuple(arguments.image_dir) or (Path("/var/lib/wherry/images"),),
         registries_file=arguments.registries,
+        image_policy=image_policy,
         token=os.environ.get("WHERRY_JOIN_TOKEN", "").strip(),
         token_file=Path(arguments.join_token_file) if arguments.join_token_file else None,
         cpu_m=cpu_m,
@@ -104,6 +136,7 @@ def run(arguments: Namespace) -> int:
         disk_bytes=disk_bytes,
         cpu_overcommit=arguments.cpu_overcommit,
         devices=devices_of(arguments.device),
+        allow=allowed_of(arguments.allow),
         publish_address=arguments.publish_address,
         cgroup_parent=arguments.cgroup_parent,
         labels=labels_of(arguments.label),
@@ -121,6 +154,17 @@ def _socket_of(url: str, whose: str, example: str) -> str:
     if scheme != "unix" or not path:
         raise UsageError(f"'{url}' is not {whose} socket", fix=f"Write unix://{example}")
     return path
+
+
+def _percent(text: str) -> float:
+    """Return the number, from 1 to 100."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 1.0 <= percent <= 100.0:
+        raise ArgumentTypeError(f"'{text}' is not a number of percent from 1 to 100")
+    return percent
 
 
 def _ratio(text: str) -> float:
@@ -148,6 +192,15 @@ def devices_of(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise UsageError(f"'{word}' names no devices", fix="Write KIND=/dev/PATH[,/dev/PATH]")
         devices[kind] = (*devices.get(kind, ()), *paths)
     return devices
+
+
+def allowed_of(words: Sequence[str]) -> frozenset[str]:
+    """Return the permissions. Raises UsageError for one that is none: a typo must not seem to allow something."""
+    for word in words:
+        if not PERMISSION.fullmatch(word) or (word.startswith(CAPABILITY) and not is_capability(word)):
+            fix = "Write capability:NAME (such as capability:NET_ADMIN), seccomp:unconfined or new-privileges."
+            raise UsageError(f"'{word}' is nothing that a node can allow", fix=fix)
+    return frozenset(words)
 
 
 def labels_of(words: Sequence[str]) -> dict[str, str]:

@@ -1,17 +1,28 @@
-"""`wherry delete`: workloads, configs and settings by name or by the manifests that made them."""
+"""`wherry delete`: workloads, configs, settings and volumes by name or by the manifests that made them."""
 
 from argparse import ArgumentParser, Namespace
 
 from manifests.errors import NotFoundError, UsageError
 from wherry.cli.arguments import add_connection, add_namespace, add_wait, transport_of
-from wherry.cli.kinds import CLUSTER, CONFIGS, NAMESPACES, NOWHERE, SERVICES, WORKLOAD_KINDS, Workload, read_targets
+from wherry.cli.kinds import (
+    CLUSTER,
+    CONFIGS,
+    NAMESPACES,
+    NOWHERE,
+    SERVICES,
+    VOLUMES,
+    WORKLOAD_KINDS,
+    Workload,
+    read_targets,
+)
 from wherry.cli.lookup import Scope, not_found
 from wherry.cli.text import if_stopped, say
 from wherry.cli.transport import Transport, segment
 
-CONFIG, NAMESPACE = "config", "namespace"
-NO_WORKLOADS = (CONFIG, NAMESPACE, CLUSTER)
-NOTES = """  wherry delete -f web.yaml --wait"""
+CONFIG, NAMESPACE, VOLUME = "config", "namespace", "volume"
+NO_WORKLOADS = (CONFIG, NAMESPACE, CLUSTER, VOLUME)
+NOTES = """  wherry delete -f web.yaml --wait
+  wherry delete volume n1/data-0      with all that is in it; only one that nothing uses"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,6 +62,9 @@ def _workloads(arguments: Namespace) -> list[Workload]:
         if target.kind == NAMESPACES and target.names:
             found += [Workload(NOWHERE, NAMESPACE, name) for name in target.names]
             continue
+        if target.kind == VOLUMES and target.names:
+            found += [Workload(arguments.namespace, VOLUME, _node_and_name(name)) for name in target.names]
+            continue
         if target.kind == CONFIGS and target.names:
             found += [Workload(arguments.namespace, CONFIG, name) for name in target.names]
             continue
@@ -60,6 +74,12 @@ def _workloads(arguments: Namespace) -> list[Workload]:
             raise UsageError(f"which of the {target.kind}?", fix="Give their names after the kind.")
         found += [Workload(arguments.namespace, WORKLOAD_KINDS[target.kind], name) for name in target.names]
     return found
+
+
+def _node_and_name(name: str) -> str:
+    if len(name.split("/")) != 2:
+        raise UsageError(f"'{name}' is not NODE/NAME", fix="Write it as `wherry get volumes` does: volume n1/data-0")
+    return name
 
 
 def _fix_of(kind: str) -> str:
@@ -74,7 +94,7 @@ def _delete(transport: Transport, workload: Workload, *, is_strict: bool) -> boo
     try:
         transport.delete(_path_of(workload))
     except NotFoundError:
-        if is_strict and workload.kind in (NAMESPACE, CLUSTER):
+        if is_strict and workload.kind in (NAMESPACE, CLUSTER, VOLUME):
             raise
         if is_strict and is_config:
             raise not_found(transport, Scope(CONFIGS, (), workload.namespace), workload.name) from None
@@ -97,6 +117,8 @@ def _path_of(one: Workload) -> str:
             return "/v1/cluster/settings"
         case "namespace":
             return f"/v1/namespaces/{segment(one.name)}"
+        case "volume":
+            return f"/v1/volumes/{segment(one.namespace)}/{'/'.join(map(segment, one.name.split('/')))}"
         case "config":
             return f"/v1/configs/{segment(one.namespace)}/{segment(one.name)}"
         case _:

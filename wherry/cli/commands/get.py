@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from manifests.errors import UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
-from wherry.cli.kinds import ALLOCATIONS, CLUSTER, NAMESPACES, SERVERS, read_targets
+from wherry.cli.kinds import ALLOCATIONS, CLUSTER, NAMESPACES, SERVERS, VOLUMES, read_targets
 from wherry.cli.lookup import Scope
 from wherry.cli.tables import View, kind_and_name
 from wherry.cli.text import Table, clean, say, style_of
@@ -18,8 +18,8 @@ from wherry.cli.yaml_output import print_yaml
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTES = """
-kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), configs, namespaces, allocations,
-  events, servers (and their store), cluster
+kinds: nodes, services, daemons, jobs, cronjobs, workloads (all of those), configs, namespaces, volumes,
+  allocations, events, servers (and their store), cluster
 -o yaml prints workloads, configs and settings as manifests, which can be edited and applied again."""
 
 
@@ -48,6 +48,8 @@ def run(arguments: Namespace) -> int:
     if arguments.watch:
         from wherry.cli.watching import follow
 
+        if scopes[0].kind == VOLUMES:
+            raise UsageError("volumes can't be watched", fix="Run `wherry get volumes`, which tells who uses them.")
         if scopes[0].kind == NAMESPACES:
             raise UsageError("namespaces can't be watched", fix="Run `wherry events --watch` for changes of settings.")
         if len(scopes) > 1:

@@ -5,7 +5,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 
-from manifests.errors import UsageError
+from manifests.errors import UnavailableError, UsageError
 from wherry.cli import lookup
 from wherry.cli.arguments import add_connection, add_namespace, transport_of
 from wherry.cli.kinds import ALLOCATIONS, NODES, WORKLOAD_KINDS, kind_of, read_workload
@@ -52,9 +52,13 @@ def run(arguments: Namespace) -> int:
     if not arguments.watch:
         show.once()
         return 0
+    show.once(again=True)
     while True:
-        show.once(again=True)
         time.sleep(EVERY_S)
+        try:
+            show.once(again=True)
+        except UnavailableError as error:
+            say(f"The server doesn't answer, trying again: {error.why or error.what}")
 
 
 def _asked(arguments: Namespace) -> tuple[str, Query]:
