@@ -19,6 +19,7 @@ from agent.driver import ExecSpec, LogChunk
 from agent.drivers.descriptors import ended, read_some, write_all
 from foundation.tasks import TaskGroup
 
+_SIZE_TRIES, _SIZE_PAUSE_S = 50, 0.02
 _QUEUED = 4  # chunks of output that wait for a reader
 
 
@@ -67,8 +68,11 @@ class RuntimeProcess:
             set_size(self._terminal, columns, rows)
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGWINCH)
-            with suppress(OSError, ValueError):
-                self._resize_inside(columns, rows)
+            for _ in range(_SIZE_TRIES):  # runc tells the pid a moment after the command has begun
+                with suppress(OSError, ValueError):
+                    self._resize_inside(columns, rows)
+                    return
+                await asyncio.sleep(_SIZE_PAUSE_S)
 
     def _resize_inside(self, columns: int, rows: int) -> None:
         """Set the size of the command's own terminal: crun passes no new size on."""
