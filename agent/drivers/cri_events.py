@@ -27,7 +27,7 @@ from manifests.errors import NotFoundError
 
 LIST_EVERY_S = 1.0
 OWN_EVENTS_SINCE = (1, 7)  # containerd
-MOST_KNOWN = 4096  # ids whose labels are remembered
+MOST_KNOWN = 4096  # ids that are remembered to have the labels
 _SETTLE_S = 2.0
 _SETTLE_EVERY_S = 0.01
 _NAMESPACE = "k8s.io"  # containerd's, of all that its CRI makes
@@ -128,7 +128,7 @@ class _Wanted:
 
     def __init__(self, channel: CriChannel, labels: Mapping[str, str]) -> None:
         self._channel, self._labels = channel, labels
-        self._known: dict[str, bool] = {}
+        self._known: set[str] = set()
 
     async def changed_since(self, since_s: float) -> list[ContainerId]:
         """Return a hint for each start and end since that time."""
@@ -144,11 +144,15 @@ class _Wanted:
         return hints
 
     async def has(self, container: str) -> bool:
-        if container not in self._known:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[container] = bool(await self._containers(container)) or await self._is_holder(container)
-        return self._known[container]
+        """Say whether it has them. A no isn't kept: a pod that is being made is in no list when its start is told."""
+        if container in self._known:
+            return True
+        if not await self._containers(container) and not await self._is_holder(container):
+            return False
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known.add(container)
+        return True
 
     async def _containers(self, container: str = "") -> list[str]:
         labels = pb.ContainerFilter(id=container, label_selector=self._labels)
