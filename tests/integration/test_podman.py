@@ -26,7 +26,7 @@ from tests.integration.test_agent_groups import (  # noqa: F401
 )
 from tests.podman import PodmanService, is_installed, podman
 
-pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.docker, pytest.mark.drivers, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
