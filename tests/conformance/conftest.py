@@ -9,7 +9,6 @@ import pytest_asyncio
 from agent.driver import Driver
 from tests.conformance.driver_lab import LABS, PROGRAMS, DriverLab, tidied
 
-
 MORE = ("oci-runc", "podman")  # of which `script/test` takes the likes anyhow; `script/test --drivers` has these
 PARAMS = [pytest.param(name, marks=[pytest.mark.drivers] if name in MORE else []) for name in sorted(LABS)]
 
