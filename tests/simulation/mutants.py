@@ -16,12 +16,12 @@ import agent.node
 import agent.tracked
 import agent.watch_runtime
 import control_plane.controllers.jobs
-import control_plane.controllers.leader
 import control_plane.controllers.losses
 import control_plane.controllers.passes
 import control_plane.controllers.services
 import control_plane.controllers.snapshot
 import control_plane.controllers.standing
+import control_plane.controllers.writes
 import control_plane.membership
 import control_plane.session_handler
 import control_plane.session_writes

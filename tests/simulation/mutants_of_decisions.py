@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import control_plane.controllers.garbage
-import control_plane.controllers.leader
 import control_plane.controllers.passes
 import control_plane.controllers.rollouts
 import control_plane.controllers.services
 import control_plane.controllers.snapshot
+import control_plane.controllers.writes
 import control_plane.desired.rollouts
 from control_plane import keys
 from control_plane.controllers.ages import Ages
@@ -32,7 +32,7 @@ def _freeze_ignored(stack: ExitStack) -> None:
     def transactions(fence: Any, units: Any, *, also: Any = ()) -> Any:
         return old(fence, units)
 
-    old = swap(stack, control_plane.controllers.leader, "transactions", transactions)
+    old = swap(stack, control_plane.controllers.writes, "transactions", transactions)
     swap(stack, control_plane.controllers.passes, "is_frozen", lambda state: False)
 
 
