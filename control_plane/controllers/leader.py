@@ -109,9 +109,11 @@ class Leader:
                 outcomes = await asyncio.gather(*map(self._store.commit, batch), return_exceptions=True)
                 revision = max([revision, *(o for o in outcomes if isinstance(o, int))])
                 for txn, outcome in zip(batch, outcomes, strict=True):
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                    _log_writes(txn, outcome)
+                    if isinstance(outcome, int):
+                        _log_writes(txn, outcome)
+                failures = [o for o in outcomes if isinstance(o, BaseException)]
+                if failures:  # a conflict is tried again, so anything worse comes first
+                    raise min(failures, key=lambda failure: isinstance(failure, ConflictError))
         finally:
             await self._state.wait_for(revision)
 

@@ -56,6 +56,7 @@ class Pass:
     decisions: Mapping[str, Decision]
     plan: Plan
     rests: Mapping[str, Rest]  # by workload: what is left for the next passes
+    reused: frozenset[str]  # workloads that weren't decided about now, but by what was left of an earlier decision
     writes: Writes
     also: tuple[Compare, ...]
 
@@ -101,9 +102,9 @@ class Passes:
         if frozen:
             held = {w: held_back(d, plan, w, self._state.workload_statuses.get(w)) for w, d in decisions.items()}
             units = [u for w, d in held.items() for u in self._status_units(w, d, plan)]
-            return Pass(decisions, plan, {}, Writes(statuses=tuple(units)), ())
+            return Pass(decisions, plan, {}, frozenset(taken), Writes(statuses=tuple(units)), ())
         writes = self._writes(decisions, plan, ledger.revision)
-        return Pass(decisions, plan, self._rests_of(portion, decisions, taken), writes, (NOT_FROZEN,))
+        return Pass(decisions, plan, self._rests_of(portion, decisions, taken), frozenset(taken), writes, (NOT_FROZEN,))
 
     def note(self, dirty: DirtySet, made: Pass) -> None:
         """Remember what is to be looked at again because of the pass, and when."""
@@ -118,6 +119,8 @@ class Passes:
             if decision.is_waiting and record:
                 dirty.waiting[workload] = frozenset(dependencies_of(record.workload))
             dirty.mark_after(workload, decision.again_after_s)
+        for workload in sorted(made.reused):
+            dirty.mark(workload)  # what marked it for this pass was not looked at
         for workload, rest in made.rests.items():
             if workload not in blocked:
                 self._rests.keep(workload, rest)
