@@ -1,6 +1,6 @@
 """What the driver suite needs of a container manager: drivers, a way to break the manager, and eyes on the real state.
 
-A new driver adds a class like DockerLab and its name to LABS.
+A new driver adds its lab to LABS.
 """
 
 import os
@@ -20,157 +20,87 @@ from agent.drivers.local_image import BUSYBOX_IMAGE
 from tests.containerd import ContainerdProcess, containerd
 from tests.dockerd import DockerdProcess, dockerd
 from tests.lab.waiting import wait_until
-from tests.oci import OciRig, oci_rig
+from tests.oci import oci_rig
 from tests.podman import PodmanService, podman
 
 MIB = 1 << 20
 SUITE = {"suite": "conformance"}
 
 
-class DriverLab(Protocol):
-    """A container manager that runs, with busybox as its only image."""
+class Manager(Protocol):
+    """A process that can die or hang while containers run."""
 
-    @property
-    def netns(self) -> str: ...
-    @property
-    def cgroup_parent(self) -> str: ...
-    @property
-    def has_manager(self) -> bool:
-        """Say whether there is a process that can die or hang while containers run."""
-        ...
-
-    def driver(self, *, timeout_s: float = 10.0) -> Driver: ...
-    def kill_manager(self) -> None: ...
-    def start_manager(self) -> None: ...
-    def pause_manager(self) -> None: ...
-    def resume_manager(self) -> None: ...
+    def kill(self) -> None: ...
+    def start(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class DockerLab:
-    """Of what answers on a socket as Docker does."""
+class DriverLab:
+    """What runs containers, with busybox as its only image; without a manager where there is no such process."""
 
-    daemon: DockerdProcess | PodmanService
-    slowness: float = 1.0  # how many times as long as a dockerd it may take
-
-    @property
-    def netns(self) -> str:
-        return self.daemon.netns
-
-    @property
-    def cgroup_parent(self) -> str:
-        return self.daemon.cgroup_parent
-
-    @property
-    def has_manager(self) -> bool:
-        return True
+    netns: str
+    cgroup_parent: str
+    make_driver: Callable[[float], Driver]  # of a timeout in seconds
+    manager: Manager | None = None
 
     def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return DockerDriver(self.daemon.socket, timeout_s=self.slowness * timeout_s)
+        return self.make_driver(timeout_s)
 
-    def kill_manager(self) -> None:
-        self.daemon.kill()
 
-    def start_manager(self) -> None:
-        self.daemon.start()
+def docker_like(daemon: DockerdProcess | PodmanService, *, slowness: float = 1.0) -> DriverLab:
+    """Return the lab of what answers as Docker does; `slowness`: how many times as long as a dockerd it may take."""
+    return DriverLab(
+        daemon.netns,
+        daemon.cgroup_parent,
+        lambda timeout_s: DockerDriver(daemon.socket, timeout_s=slowness * timeout_s),
+        daemon,
+    )
 
-    def pause_manager(self) -> None:
-        self.daemon.pause()
 
-    def resume_manager(self) -> None:
-        self.daemon.resume()
+def cri_lab_of(daemon: ContainerdProcess) -> DriverLab:
+    return DriverLab(
+        daemon.netns,
+        daemon.cgroup_parent,
+        lambda timeout_s: CriDriver(
+            daemon.socket,
+            log_root=daemon.folder / "logs",
+            cgroup_parent=daemon.cgroup_parent,
+            timeout_s=timeout_s,
+        ),
+        daemon,
+    )
 
 
 @asynccontextmanager
 async def docker_lab(folder: Path) -> AsyncIterator[DriverLab]:
     async with dockerd(folder) as daemon:
-        yield DockerLab(daemon)
+        yield docker_like(daemon)
 
 
 @asynccontextmanager
 async def podman_lab(folder: Path) -> AsyncIterator[DriverLab]:
     async with podman(folder) as service:
-        yield DockerLab(service, slowness=3.0)
-
-
-@dataclass(frozen=True)
-class OciLab:
-    rig: OciRig
-
-    @property
-    def netns(self) -> str:
-        return self.rig.netns
-
-    @property
-    def cgroup_parent(self) -> str:
-        return self.rig.cgroup_parent
-
-    @property
-    def has_manager(self) -> bool:
-        return False
-
-    def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return self.rig.driver()
-
-    def kill_manager(self) -> None:
-        raise NotImplementedError("there is no manager")
-
-    start_manager = pause_manager = resume_manager = kill_manager
-
-
-@asynccontextmanager
-async def crun_lab(folder: Path) -> AsyncIterator[DriverLab]:
-    async with oci_rig("crun") as rig:
-        yield OciLab(rig)
-
-
-@asynccontextmanager
-async def runc_lab(folder: Path) -> AsyncIterator[DriverLab]:
-    async with oci_rig("runc") as rig:
-        yield OciLab(rig)
-
-
-@dataclass(frozen=True)
-class CriLab:
-    daemon: ContainerdProcess
-
-    @property
-    def netns(self) -> str:
-        return self.daemon.netns
-
-    @property
-    def cgroup_parent(self) -> str:
-        return self.daemon.cgroup_parent
-
-    @property
-    def has_manager(self) -> bool:
-        return True
-
-    def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return CriDriver(
-            self.daemon.socket,
-            log_root=self.daemon.folder / "logs",
-            cgroup_parent=self.cgroup_parent,
-            timeout_s=timeout_s,
-        )
-
-    def kill_manager(self) -> None:
-        self.daemon.kill()
-
-    def start_manager(self) -> None:
-        self.daemon.start()
-
-    def pause_manager(self) -> None:
-        self.daemon.pause()
-
-    def resume_manager(self) -> None:
-        self.daemon.resume()
+        yield docker_like(service, slowness=3.0)
 
 
 @asynccontextmanager
 async def cri_lab(folder: Path) -> AsyncIterator[DriverLab]:
     async with containerd(folder) as daemon:
-        yield CriLab(daemon)
+        yield cri_lab_of(daemon)
+
+
+@asynccontextmanager
+async def crun_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with oci_rig("crun") as rig:
+        yield DriverLab(rig.netns, rig.cgroup_parent, lambda _: rig.driver())
+
+
+@asynccontextmanager
+async def runc_lab(folder: Path) -> AsyncIterator[DriverLab]:
+    async with oci_rig("runc") as rig:
+        yield DriverLab(rig.netns, rig.cgroup_parent, lambda _: rig.driver())
 
 
 LABS = {"cri": cri_lab, "docker": docker_lab, "podman": podman_lab, "oci-crun": crun_lab, "oci-runc": runc_lab}

@@ -15,17 +15,16 @@ from agent.drivers.docker import DockerDriver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from manifests.containers import PullPolicy
 from manifests.errors import UnavailableError
-from tests.conformance.driver_lab import SUITE, DriverLab, ended, look, run, runs, shell, tidied, wait_for_end
+from tests.conformance.driver_lab import SUITE, DriverLab, Manager, ended, look, run, runs, shell, tidied, wait_for_end
 
 pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def manager(lab: DriverLab) -> DriverLab:
-    """The lab, if it has a manager to break."""
-    if not lab.has_manager:
-        pytest.skip("this driver has no manager")
-    return lab
+def manager(lab: DriverLab) -> Manager:
+    if lab.manager is None:
+        pytest.skip("this driver has no manager to break")
+    return lab.manager
 
 
 FOREVER = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
@@ -38,12 +37,12 @@ async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
         yield driver
 
 
-async def test_containers_outlive_the_manager_and_are_found_again(driver: Driver, manager: DriverLab) -> None:
+async def test_containers_outlive_the_manager_and_are_found_again(driver: Driver, manager: Manager) -> None:
     lives, ends = await run(driver, shell(FOREVER)), await run(driver, shell(FOREVER))
     async with asyncio.timeout(10):
         await anext(driver.logs(ends, follow=True, tail=None))  # its trap is set
     before = [await look(driver, lives), await look(driver, ends)]
-    manager.kill_manager()
+    manager.kill()
     try:
         with pytest.raises(UnavailableError, match=r"no (docker|container runtime) at"):
             await driver.list_containers(SUITE)
@@ -51,7 +50,7 @@ async def test_containers_outlive_the_manager_and_are_found_again(driver: Driver
         wait_for_end(before[1].pid)
         assert runs(before[0].pid)
     finally:
-        manager.start_manager()
+        manager.start()
     found = {container.id: container for container in await driver.list_containers(SUITE)}
     assert set(found) == {lives, ends}
     assert (found[lives].state, found[lives].pid) == (ContainerState.RUNNING, before[0].pid)
@@ -67,20 +66,20 @@ async def test_an_agent_that_restarts_finds_what_runs(driver: Driver, lab: Drive
         await successor.close()
 
 
-async def test_events_and_followed_logs_end_when_the_manager_dies(driver: Driver, manager: DriverLab) -> None:
+async def test_events_and_followed_logs_end_when_the_manager_dies(driver: Driver, manager: Manager) -> None:
     container = await run(driver, shell(FOREVER))
     logs, events = driver.logs(container, follow=True, tail=None), driver.events({"suite": "conformance"})
     async with asyncio.timeout(10):
         await anext(logs)
         await run(driver, shell("exit 0"))
         await anext(events)  # both are connected
-        manager.kill_manager()
+        manager.kill()
     try:
         for stream in (logs, events):
             async with asyncio.timeout(10):
                 await drained(stream)
     finally:
-        manager.start_manager()
+        manager.start()
 
 
 async def drained(stream: AsyncIterator[object]) -> None:
@@ -92,9 +91,9 @@ async def drained(stream: AsyncIterator[object]) -> None:
         return
 
 
-async def test_a_manager_that_hangs_is_unavailable_in_time_and_works_again(driver: Driver, manager: DriverLab) -> None:
+async def test_a_manager_that_hangs_is_unavailable_in_time_and_works_again(driver: Driver, manager: Manager) -> None:
     container = await run(driver, shell(FOREVER))
-    manager.pause_manager()
+    manager.pause()
     try:
         for call in (
             driver.info(),
@@ -111,20 +110,20 @@ async def test_a_manager_that_hangs_is_unavailable_in_time_and_works_again(drive
                 await call
             assert time.monotonic() - began_s < 20
     finally:
-        manager.resume_manager()
+        manager.resume()
     assert (await driver.info()).name
     other = await run(driver, shell(FOREVER))
     assert (await look(driver, other)).state is ContainerState.RUNNING
 
 
-async def test_a_create_whose_answer_was_lost_is_adopted(driver: Driver, manager: DriverLab) -> None:
+async def test_a_create_whose_answer_was_lost_is_adopted(driver: Driver, manager: Manager) -> None:
     spec = shell("exit 5")
-    manager.pause_manager()
+    manager.pause()
     try:
         with pytest.raises(UnavailableError):
             await driver.create(spec)  # the request lies in the socket, and is done when the manager wakes
     finally:
-        manager.resume_manager()
+        manager.resume()
     container = await driver.create(spec)
     assert [found.id for found in await driver.list_containers(SUITE)] == [container]
     await driver.start(container)

@@ -25,7 +25,7 @@ from manifests.allocations import Phase
 from manifests.containers import PullPolicy
 from manifests.errors import DriverError, UnavailableError
 from tests.agents import in_network_namespace, running_agent
-from tests.conformance.driver_lab import SUITE, CriLab, ended, look, run, shell
+from tests.conformance.driver_lab import SUITE, cri_lab_of, ended, look, run, shell
 from tests.containerd import ContainerdProcess, containerd, is_installed
 from tests.integration.test_agent import test_five_run_and_one_that_crashes_runs_again_at_once  # noqa: F401
 from tests.integration.test_agent_groups import (  # noqa: F401
@@ -58,7 +58,7 @@ async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cont
 
 
 def driver_of(daemon: ContainerdProcess) -> CriDriver:
-    driver = CriLab(daemon).driver()
+    driver = cri_lab_of(daemon).driver()
     assert isinstance(driver, CriDriver)
     return driver
 

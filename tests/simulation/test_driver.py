@@ -9,7 +9,7 @@ import pytest
 from agent.driver import Driver
 from agent.drivers.local_image import BUSYBOX_IMAGE
 from foundation.clock import SystemClock
-from tests.conformance.driver_lab import tidied
+from tests.conformance.driver_lab import DriverLab, tidied
 from tests.conformance.test_driver import (  # noqa: F401  # run here by being named here
     test_a_child_beyond_its_memory_is_seen_as_oom,
     test_a_container_is_created_then_runs_then_has_an_exit_code,
@@ -57,38 +57,32 @@ from tests.simulation.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class SimulatedLab:
-    """A DriverLab around the simulated manager, here on real time."""
+class SimulatedManager:
+    """A Manager that is simulated, here on real time."""
 
     runtime: Runtime
-    netns: str = ""
-    cgroup_parent: str = ""
-    has_manager: bool = True
 
-    def driver(self, *, timeout_s: float = 10.0) -> Driver:
-        return SimDriver(self.runtime, timeout_s=timeout_s)
-
-    def kill_manager(self) -> None:
+    def kill(self) -> None:
         self.runtime.fail(kills_containers=False)
 
-    def start_manager(self) -> None:
+    def start(self) -> None:
         self.runtime.come_back()
 
-    def pause_manager(self) -> None:
+    def pause(self) -> None:
         self.runtime.is_hung = True
 
-    def resume_manager(self) -> None:
+    def resume(self) -> None:
         self.runtime.come_back()
 
 
 @pytest.fixture
-def lab() -> SimulatedLab:
+def lab() -> DriverLab:
     runtime = Runtime("n1", SystemClock(), Random(7), {BUSYBOX_IMAGE: {}})
     runtime.present.add(BUSYBOX_IMAGE)
-    return SimulatedLab(runtime)
+    return DriverLab("", "", lambda timeout_s: SimDriver(runtime, timeout_s=timeout_s), SimulatedManager(runtime))
 
 
 @pytest.fixture
-async def driver(lab: SimulatedLab) -> AsyncIterator[Driver]:
+async def driver(lab: DriverLab) -> AsyncIterator[Driver]:
     async with tidied(lab.driver(timeout_s=1.0)) as driver:
         yield driver

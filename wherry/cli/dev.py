@@ -168,14 +168,13 @@ class _Dev:
         """Give the engine the image of manifests/examples, if it lacks it: no registry has it."""
         from agent.drivers.local_image import BUSYBOX_IMAGE, busybox_image_tar
 
-        if self._engine.has_image(BUSYBOX_IMAGE):
-            return
         try:
-            self._engine.load_image(busybox_image_tar())
+            was_made = self._engine.provide_image(BUSYBOX_IMAGE, busybox_image_tar)
         except NotFoundError as error:
             say(f"The examples' image {BUSYBOX_IMAGE} can't be made: {error.sentence()}")
         else:
-            say(f"Made the examples' image {BUSYBOX_IMAGE} from this machine's busybox.")
+            if was_made:
+                say(f"Made the examples' image {BUSYBOX_IMAGE} from this machine's busybox.")
 
     def _server_ready(self) -> Connection:
         """Return how to reach the server, once it answers."""

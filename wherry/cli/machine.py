@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
@@ -93,13 +93,17 @@ class Docker:
             ) from error
         return str(info.get("CgroupDriver", "cgroupfs"))
 
-    def has_image(self, image: str) -> bool:
-        return bool(self._call("GET", f"/images/{quote(image, safe='')}/json"))
+    def provide_image(self, image: str, make: Callable[[], bytes]) -> bool:
+        """Load what `make` returns, as `docker load` does, if the image is not there; say whether it was made.
 
-    def load_image(self, archive: bytes) -> None:
-        """Load an archive as `docker load` does; a dockerd that won't take it is left without."""
+        A dockerd that won't take it is left without.
+        """
+        if self._call("GET", f"/images/{quote(image, safe='')}/json"):
+            return False
+        archive = make()
         with suppress(OSError, HTTPException, ValueError):  # ValueError: what it says of its progress is no JSON value
             self._call("POST", "/images/load?quiet=1", body=archive, timeout_s=LOAD_TIMEOUT_S)
+        return True
 
     def remove_containers(self, cluster: str) -> int:
         """Stop, kindly, and remove all containers of a cluster. Returns how many there were."""

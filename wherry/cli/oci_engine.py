@@ -1,7 +1,7 @@
 """What `wherry dev` does itself where its nodes run containers by the oci driver: there is no engine to ask."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,9 @@ class OciEngine:
     def cgroup_driver(self) -> str:
         return "cgroupfs"
 
-    def has_image(self, image: str) -> bool:
-        """Say that nothing is to be done: the driver makes the examples' image when it is asked for."""
-        return True
-
-    def load_image(self, archive: bytes) -> None:
-        raise NotImplementedError("an oci node has its images from their sources")
+    def provide_image(self, image: str, make: Callable[[], bytes]) -> bool:
+        """Do nothing: the driver makes the examples' image when it is asked for."""
+        return False
 
     def remove_containers(self, cluster: str) -> int:
         """Stop, kindly, and remove a cluster's containers, then the nodes' bridges. Returns how many there were."""
